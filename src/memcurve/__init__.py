@@ -1,0 +1,34 @@
+"""memcurve: exactly how many bytes a language model's sequence state takes, as a function of context and batch.
+
+>>> import memcurve
+>>> curve = memcurve.load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve(dtype="bf16")
+>>> curve.bytes(context=131072)
+3298492416
+"""
+
+from .base import BadConfig, NotDescribed, Refused
+from .curve import MemoryCurve, crossings
+from .model import Model, load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .patterns import pattern
+    from .plot import plot
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadConfig", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """plot and pattern, imported when used."""
+    if name == "plot":
+        from .plot import plot
+
+        return plot
+    if name == "pattern":
+        from .patterns import pattern
+
+        return pattern
+    raise AttributeError(f"module 'memcurve' has no attribute {name!r}")

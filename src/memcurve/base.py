@@ -1,0 +1,100 @@
+"""What every module stands on: records, and memcurve's own errors.
+
+`Record` is a frozen, keyword-only dataclass in a few lines. The standard library's costs a third of a cold
+command's time (it imports `inspect` and compiles an `__init__` per class), and `typing` is imported for checks only.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Never, NoReturn, dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        return lambda cls: cls
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Record:
+    """An immutable record: keyword-only fields from the annotations, equal by kind and values, hashable."""
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        own = (name for name, kind in cls.__annotations__.items() if "ClassVar" not in kind)
+        cls.fields = (*cls.fields, *own)
+
+    def __init__(self, **values: Any) -> None:
+        mine = self.__dict__
+        for name in self.fields:
+            if name in values:
+                mine[name] = values.pop(name)
+            elif hasattr(type(self), name):
+                mine[name] = getattr(type(self), name)
+            else:
+                raise TypeError(f"{type(self).__name__} needs {name}=")
+        if values:
+            raise TypeError(
+                f"{type(self).__name__} has no field {next(iter(values))!r}; it has {', '.join(self.fields)}"
+            )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable: can't set {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in self.fields)})"
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(self.__dict__[name] for name in self.fields)
+
+
+def assert_never(value: Never) -> NoReturn:
+    """Closes a `match` that names every kind: mypy reports the kind that is missing."""
+    raise AssertionError(f"unhandled: {value!r}")
+
+
+class MemcurveError(ValueError):
+    """An error of memcurve's own: one line that names what was wrong and the nearest thing that would work."""
+
+    exit_code = 2
+
+
+class BadConfig(MemcurveError):
+    """A config, an option or an argument holds something unusable. Names key, value and what was expected."""
+
+
+class NotDescribed(MemcurveError):
+    """A model type, a structure or a name that memcurve does not describe. Names the nearest that it does."""
+
+    exit_code = 3
+
+
+class Refused(MemcurveError):
+    """The engine itself refuses this combination; the message is its reason."""
+
+
+class TooLarge(MemcurveError, OverflowError):
+    """A count of bytes does not fit the int64 of an array."""
+
+
+def show(value: object) -> str:
+    """A value as it stands in an error: one line, bounded length, no control characters."""
+    text = (
+        ascii(value) if isinstance(value, (str, bytes, int, float, bool, type(None))) else f"a {type(value).__name__}"
+    )
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def nearest(word: str, known: tuple[str, ...] | list[str], count: int = 3) -> str:
+    """The known words nearest to `word`, for an error: "a, b or c"."""
+    import difflib
+
+    close = difflib.get_close_matches(word[:200], known, n=count, cutoff=0.5)
+    return " or ".join([", ".join(close[:-1]), close[-1]] if len(close) > 1 else close)

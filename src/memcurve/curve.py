@@ -1,0 +1,534 @@
+"""Memory as data: a sum of terms in closed form, evaluated, inverted, crossed and explained with exact integers.
+
+    bytes(T, B, E) = sum over terms of  layers * bytes_per_slot * slots(T, B, E) * (B, or 1 where all sequences share)
+
+T is the context (tokens held per sequence), B the batch (sequences), E the encoder's context.
+
+`slots` is a tiny expression of integers: a number, one of "context", "batch", "encoder", or ("op", a, b) with the
+operations below. It prints as a formula, goes to JSON as nested lists, and means the same for Python integers and
+for numpy arrays:
+
+    add a+b   mul a*b   min   floor a//b   ceil -(-a//b)   mod a%b
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import lcm
+
+from .base import BadConfig, Record, TooLarge, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeAlias, overload
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
+    Function: TypeAlias = Callable[[Any, Any, Any], Any]
+
+SCHEMA = 1
+VARIABLES = ("context", "batch", "encoder")
+OPERATIONS = ("add", "mul", "min", "floor", "ceil", "mod")
+INT64_MAX = 2**63 - 1
+
+
+def compile_expr(expr: Expr, minimum: Callable[[Any, Any], Any] = min) -> Function:
+    """The expression as a function of (context, batch, encoder), for integers or, with `numpy.minimum`, for arrays."""
+    if isinstance(expr, int):
+        return lambda T, B, E: expr
+    if isinstance(expr, str):
+        return {"context": lambda T, B, E: T, "batch": lambda T, B, E: B, "encoder": lambda T, B, E: E}[expr]
+    op, left, right = expr
+    a, b = compile_expr(left, minimum), compile_expr(right, minimum)
+    if op == "add":
+        return lambda T, B, E: a(T, B, E) + b(T, B, E)
+    if op == "mul":
+        return lambda T, B, E: a(T, B, E) * b(T, B, E)
+    if op == "min":
+        return lambda T, B, E: minimum(a(T, B, E), b(T, B, E))
+    if op == "floor":
+        return lambda T, B, E: a(T, B, E) // b(T, B, E)
+    if op == "ceil":
+        return lambda T, B, E: -(-a(T, B, E) // b(T, B, E))
+    return lambda T, B, E: a(T, B, E) % b(T, B, E)
+
+
+def uses(expr: Expr, word: str) -> bool:
+    """Whether a variable or an operation stands in the expression."""
+    return expr == word or (isinstance(expr, tuple) and (expr[0] == word or uses(expr[1], word) or uses(expr[2], word)))
+
+
+def show_expr(expr: Expr) -> str:
+    """The expression as people write it: T, min(T, 4095), ⌈T/256⌉."""
+    if not isinstance(expr, tuple):
+        return {"context": "T", "batch": "B", "encoder": "E"}.get(
+            str(expr), f"{expr:,}" if isinstance(expr, int) else ""
+        )
+    op, a, b = expr[0], show_expr(expr[1]), show_expr(expr[2])
+    if isinstance(expr[1], tuple) and expr[1][0] in ("add", "mod") and op in ("mul", "mod"):
+        a = f"({a})"
+    return {
+        "add": f"{a} + {b}",
+        "mul": f"{a}·{b}",
+        "min": f"min({a}, {b})",
+        "floor": f"⌊{a}/{b}⌋",
+        "ceil": f"⌈{a}/{b}⌉",
+        "mod": f"{a} mod {b}",
+    }[op]
+
+
+def _read_expr(data: object, depth: int = 0) -> Expr:
+    if isinstance(data, int) and not isinstance(data, bool) and 0 <= data <= INT64_MAX:
+        return data
+    if isinstance(data, str) and data in VARIABLES:
+        return data
+    if isinstance(data, list) and len(data) == 3 and data[0] in OPERATIONS and depth < 16:
+        op, left, right = str(data[0]), _read_expr(data[1], depth + 1), _read_expr(data[2], depth + 1)
+        if op in ("floor", "ceil", "mod") and (isinstance(right, str) or right == 0):
+            raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer")
+        return (op, left, right)
+    raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
+
+
+def _expr_data(expr: Expr) -> object:
+    return [expr[0], _expr_data(expr[1]), _expr_data(expr[2])] if isinstance(expr, tuple) else expr
+
+
+class Term(Record):
+    """`layers` equal layers that each keep the same tensors over the same slots.
+
+    tensors: (name, bytes per slot) of one layer and one sequence; slots: how many slots at (T, B, E);
+    shared: one copy serves all sequences of the batch.
+    """
+
+    kind: str
+    layers: int
+    tensors: tuple[tuple[str, int], ...]
+    slots: Expr
+    shared: bool = False
+
+    @property
+    def slot_bytes(self) -> int:
+        return sum(size for _, size in self.tensors)
+
+    @property
+    def grows(self) -> bool:
+        """Whether more context can mean more bytes."""
+        return uses(self.slots, "context")
+
+    @property
+    def formula(self) -> str:
+        slots = "" if self.slots == 1 else f"{show_expr(self.slots)} × "
+        if isinstance(self.slots, tuple) and self.slots[0] in ("add", "mod"):
+            slots = f"({show_expr(self.slots)}) × "
+        return f"{self.layers} × {slots}{self.slot_bytes:,} B"
+
+    def explain(self, context: int | None = None, batch: int = 1, encoder_context: int = 0) -> str:
+        """kind (tensors): layers × slots × bytes per slot, as a formula or in numbers at a context."""
+        slots = show_expr(self.slots) if context is None else f"{self.slots_at(context, batch, encoder_context):,}"
+        text = f"{self.kind} ({', '.join(name for name, _ in self.tensors)}): {self.layers} {_plural('layer', self.layers)}"
+        text += f" × {slots} {_plural('slot', self.slots)} × {self.slot_bytes:,} B"
+        if context is None:
+            return text
+        text += "" if batch == 1 or self.shared else f" × {batch:,} sequences"
+        return f"{text} = {self.bytes_at(context, batch, encoder_context):,} B"
+
+    def slots_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
+        return int(compile_expr(self.slots)(context, batch, encoder_context))
+
+    def bytes_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
+        slots = self.slots_at(context, batch, encoder_context)
+        return self.layers * self.slot_bytes * slots * (1 if self.shared else batch)
+
+
+def collect_terms(kept: Iterable[tuple[str, tuple[tuple[str, int], ...], Expr]]) -> tuple[Term, ...]:
+    """One term for all layers that keep the same; `kept` yields (kind, tensors, slots) per layer. Nothing kept, no term."""
+    count: dict[tuple[str, tuple[tuple[str, int], ...], Expr], int] = {}
+    for key in kept:
+        count[key] = count.get(key, 0) + 1
+    return tuple(
+        Term(kind=kind, layers=layers, tensors=tensors, slots=slots)
+        for (kind, tensors, slots), layers in count.items()
+        if any(size for _, size in tensors) and slots != 0
+    )
+
+
+class MemoryCurve(Record):
+    """Bytes of one model's sequence state under one engine and dtype, as a function of context and batch."""
+
+    name: str
+    engine: str
+    dtype: str
+    terms: tuple[Term, ...]
+    notes: tuple[str, ...] = ()
+
+    # -- evaluation -------------------------------------------------------------------------------------------
+
+    def _plan(self, minimum: Callable[[Any, Any], Any]) -> tuple[int, int, list[tuple[int, Function, bool]]]:
+        # A constant, a slope in T, and what is left: most curves need only the first two.
+        weight: dict[tuple[Expr, bool], int] = {}
+        for term in self.terms:
+            key = (term.slots, term.shared)
+            weight[key] = weight.get(key, 0) + term.layers * term.slot_bytes
+        slope = weight.pop(("context", False), 0)
+        constant = sum(weight.pop(key) * key[0] for key in list(weight) if isinstance(key[0], int) and not key[1])
+        rest = [(w, compile_expr(slots, minimum), shared) for (slots, shared), w in weight.items()]
+        return constant, slope, rest
+
+    @cached_property
+    def _scalar(self) -> tuple[int, int, list[tuple[int, Function, bool]]]:
+        return self._plan(min)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def bytes(self, context: int, batch: int = 1, encoder_context: int = 0) -> int: ...
+        @overload
+        def bytes(
+            self, context: NDArray[np.integer[Any]], batch: int = 1, encoder_context: int = 0
+        ) -> NDArray[np.int64]: ...
+
+    def bytes(self, context: Any, batch: int = 1, encoder_context: int = 0) -> Any:
+        """Bytes held by `batch` sequences of `context` tokens each (cross-attention: over `encoder_context` positions).
+
+        An integer for an integer; an int64 array of the same shape for a numpy array of contexts, which raises
+        TooLarge (an OverflowError) where a value would not fit. BadConfig for negative or fractional arguments.
+        """
+        if type(context) is int and type(batch) is int and context >= 0 and batch >= 0 and encoder_context == 0:
+            constant, slope, rest = self._scalar
+            total = (constant + slope * context) * batch
+            for weight, slots, shared in rest:
+                total += weight * slots(context, batch, 0) * (1 if shared else batch)
+            return total
+        return self._bytes(context, _count("batch", batch), _count("encoder_context", encoder_context))
+
+    def _bytes(self, context: Any, batch: int, encoder: int) -> Any:
+        if not hasattr(context, "ndim") or context.ndim == 0:
+            context = _count("context", context)
+            plan, held = self._scalar, context
+        else:
+            import numpy as np
+
+            if context.dtype.kind not in "iu":
+                raise BadConfig(f"contexts: an array of {context.dtype}; expected an array of integers")
+            if context.size == 0:
+                return np.zeros(context.shape, np.int64)
+            if context.min() < 0:
+                raise BadConfig(f"context: {context.min()}; expected 0 or more tokens")
+            bound = self._upper(int(context.max()), batch, encoder)
+            if bound > INT64_MAX:
+                raise TooLarge(
+                    f"{self.name}: up to {bound:,} bytes at context {context.max():,}; int64 holds {INT64_MAX:,}"
+                )
+            plan, held = self._plan(np.minimum), context.astype(np.int64)
+        constant, slope, rest = plan
+        total = (constant + slope * held) * batch
+        for weight, slots, shared in rest:
+            total = total + weight * slots(held, batch, encoder) * (1 if shared else batch)
+        return total
+
+    def _upper(self, context: int, batch: int, encoder: int) -> int:
+        # No value up to `context` is larger: a remainder is at most its operand, everything else never falls.
+        return context + sum(
+            term.layers * term.slot_bytes * int(compile_expr(_without_mod(term.slots))(context, batch, encoder)) * batch
+            for term in self.terms
+        )
+
+    # -- shape ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def breakpoints(self) -> tuple[int, ...]:
+        """Contexts after which a sequence grows at another rate (a window is full). Between them a straight line, or a staircase."""
+        return self.kinks()
+
+    def kinks(self, batch: int = 1, encoder_context: int = 0) -> tuple[int, ...]:
+        found = {kink for term in self.terms for kink in _kinks(term.slots, batch, encoder_context)}
+        return tuple(sorted(kink for kink in found if kink > 0))
+
+    @cached_property
+    def period(self) -> int:
+        """After the last breakpoint the curve repeats every so many tokens, one slope higher: 1 is a straight line."""
+        return lcm(1, *(_period(term.slots) for term in self.terms))
+
+    @property
+    def monotone(self) -> bool:
+        """Whether bytes can never fall with context. Only a tail of T mod r can fall, by a bounded amount."""
+        return not any(uses(term.slots, "mod") for term in self.terms)
+
+    @property
+    def formula(self) -> str:
+        """The curve as text, with T for context, B for batch and E for the encoder's context."""
+        batched = [term.formula for term in self.terms if not term.shared]
+        parts = [f"B · ({' + '.join(batched)})"] if batched else []
+        return " + ".join(parts + [term.formula for term in self.terms if term.shared]) or "0"
+
+    # -- inverse ----------------------------------------------------------------------------------------------
+
+    def max_context(self, memory_bytes: int, batch: int = 1, encoder_context: int = 0) -> int | None:
+        """Largest context that fits: it fits and one more token does not. None where any context fits.
+
+        BadConfig where not even an empty sequence fits.
+        """
+        memory_bytes, batch = _count("memory_bytes", memory_bytes), _count("batch", batch)
+        period, last = self.period, max(self.kinks(batch, encoder_context), default=0)
+
+        def held(context: int) -> int:
+            return self.bytes(context, batch, encoder_context)
+
+        def least(context: int) -> int:
+            # The smallest value from `context` on: the curve itself unless it has a falling tail.
+            return held(context) if self.monotone else min(held(t) for t in range(context, context + period))
+
+        if held(last + period) == held(last):
+            # Flat after the last breakpoint, up to a repeating tail.
+            if all(held(t) <= memory_bytes for t in range(last, last + (1 if self.monotone else period))):
+                return None
+            if least(last) <= memory_bytes:
+                raise BadConfig(
+                    f"{self.name}: fits {memory_bytes:,} bytes at some contexts without end; no largest one"
+                )
+        if least(0) > memory_bytes:
+            raise BadConfig(
+                f"memory_bytes: {memory_bytes:,}; an empty sequence of {self.name} already takes {held(0):,}"
+            )
+        low, high = 0, 1
+        while least(high) <= memory_bytes:
+            low, high = high, high * 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if least(middle) <= memory_bytes else (low, middle)
+        # The window of one period that starts at `low` is the last to hold something that fits: `low` itself.
+        return low
+
+    def max_batch(self, memory_bytes: int, context: int, encoder_context: int = 0) -> int | None:
+        """Most sequences of `context` tokens that fit: they fit and one more does not. None where any number fits."""
+        memory_bytes = _count("memory_bytes", memory_bytes)
+
+        def held(batch: int) -> int:
+            return self.bytes(context, batch, encoder_context)
+
+        if held(0) > memory_bytes:
+            raise BadConfig(f"memory_bytes: {memory_bytes:,}; {self.name} takes {held(0):,} before the first sequence")
+        if not any(uses(term.slots, "batch") for term in self.terms):
+            each = held(1) - held(0)
+            return (memory_bytes - held(0)) // each if each else None
+        low, high = 0, 1
+        while held(high) <= memory_bytes:
+            low, high = high, high * 2
+            if high > INT64_MAX:
+                return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if held(middle) <= memory_bytes else (low, middle)
+        return low
+
+    # -- explanation ------------------------------------------------------------------------------------------
+
+    def breakdown(self, context: int, batch: int = 1, encoder_context: int = 0) -> list[dict[str, object]]:
+        """Per term: kind, tensors, layers, slots, bytes per slot, sequences, bytes; the bytes add up to the total."""
+        return [
+            {
+                "kind": term.kind,
+                "tensors": [name for name, _ in term.tensors],
+                "layers": term.layers,
+                "slots": term.slots_at(context, batch, encoder_context),
+                "bytes_per_slot": term.slot_bytes,
+                "sequences": 1 if term.shared else batch,
+                "grows": term.grows,
+                "bytes": term.bytes_at(context, batch, encoder_context),
+            }
+            for term in self.terms
+        ]
+
+    def explain(self, context: int | None = None, batch: int = 1, encoder_context: int = 0) -> str:
+        """The curve unfolded to layers × slots × bytes per slot: as formulas, or in numbers at a context."""
+        lines = [f"{self.name} · {self.engine} engine · {self.dtype}"]
+        for title, terms in (
+            ("grows with context", [term for term in self.terms if term.grows]),
+            ("constant", [term for term in self.terms if not term.grows]),
+        ):
+            if terms:
+                lines.append(f"  {title}")
+            lines += [f"    {term.explain(context, batch, encoder_context)}" for term in terms]
+        if not self.terms:
+            lines.append("  keeps nothing")
+        elif context is not None:
+            lines.append(f"  total {self.bytes(context, batch, encoder_context):,} B")
+        lines.extend(f"  note: {note}" for note in self.notes)
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        def row(cells: Iterable[str], tag: str = "td") -> str:
+            return (
+                "<tr>" + "".join(f"<{tag} style='text-align:left'>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            )
+
+        samples = sorted({1024, 32768, 131072, *self.breakpoints})[:8]
+        rows = [row(("kind", "tensors", "layers", "slots", "bytes per slot"), "th")]
+        for term in self.terms:
+            tensors = ", ".join(name for name, _ in term.tensors)
+            rows.append(row((term.kind, tensors, f"{term.layers}", show_expr(term.slots), f"{term.slot_bytes:,}")))
+        rows.append(row(("T", *(f"{context:,}" for context in samples)), "th"))
+        rows.append(row(("bytes", *(f"{self.bytes(context):,}" for context in samples))))
+        title = f"<b>{escape(self.name)}</b> · {escape(self.engine)} · {escape(self.dtype)}"
+        return f"{title}<br><code>{escape(self.formula)}</code><table>{''.join(rows)}</table>"
+
+    # -- data -------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, object]:
+        """The curve as plain JSON data; `from_dict` gives the same curve back."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "terms": [
+                {
+                    "kind": term.kind,
+                    "layers": term.layers,
+                    "tensors": [[name, size] for name, size in term.tensors],
+                    "slots": _expr_data(term.slots),
+                    "shared": term.shared,
+                }
+                for term in self.terms
+            ],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> MemoryCurve:
+        """Reads what `to_dict` wrote, checked: BadConfig names the field that is not as expected."""
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise BadConfig(f"curve: expected a dict with schema {SCHEMA}, as MemoryCurve.to_dict writes it")
+        terms = []
+        for entry in _field(data, "terms", list):
+            if not isinstance(entry, dict):
+                raise BadConfig(f"terms: {show(entry)}; expected a dict")
+            tensors = []
+            for pair in _field(entry, "tensors", list):
+                if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+                    raise BadConfig(f"tensors: {show(pair)}; expected [name, bytes per slot]")
+                tensors.append((pair[0], _count("tensors", pair[1])))
+            terms.append(
+                Term(
+                    kind=_field(entry, "kind", str),
+                    layers=_count("layers", entry.get("layers")),
+                    tensors=tuple(tensors),
+                    slots=_read_expr(entry.get("slots")),
+                    shared=_field(entry, "shared", bool),
+                )
+            )
+        notes = _field(data, "notes", list)
+        if not all(isinstance(note, str) for note in notes):
+            raise BadConfig("notes: expected a list of strings")
+        return cls(
+            name=_field(data, "name", str),
+            engine=_field(data, "engine", str),
+            dtype=_field(data, "dtype", str),
+            terms=tuple(terms),
+            notes=tuple(notes),
+        )
+
+
+def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: int = 0) -> list[int]:
+    """Contexts from which the cheaper of two curves is the other one: the first context of each new order.
+
+    Exact. Where two staircases swap places again and again without end, one period of them is listed.
+    """
+    period = lcm(a.period, b.period)
+    kinks = sorted({0, *a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context)})
+
+    def gap(context: int) -> int:
+        return a.bytes(context, batch, encoder_context) - b.bytes(context, batch, encoder_context)
+
+    found: list[int] = []
+    order = 0
+
+    def visit(context: int) -> None:
+        nonlocal order
+        sign = (value > 0) - (value < 0) if (value := gap(context)) else 0
+        if sign and sign != order:
+            if order:
+                found.append(context)
+            order = sign
+
+    for start, end in zip(kinks, [*kinks[1:], None], strict=True):
+        # On [start, end) each residue class modulo the period is a straight line, all with the same slope.
+        if end is not None and end - start <= 4 * period:
+            for context in range(start, end):
+                visit(context)
+            continue
+        first = [gap(start + offset) for offset in range(period)]
+        step = gap(start + period) - first[0]
+        for context in range(start, start + period):
+            visit(context)
+        if step == 0:
+            continue
+        # Turns k at which some class may change its sign.
+        turns = [-value // step for value in first]
+        low, high = max(1, min(turns) - 1), max(turns) + 2
+        stop = start + (high + 1) * period
+        for context in range(start + low * period, stop if end is None else min(stop, end)):
+            visit(context)
+    return found
+
+
+def _plural(word: str, count: Expr) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        number = value.__index__()
+    except AttributeError:
+        number = -1
+    if isinstance(value, bool) or number < 0:
+        raise BadConfig(f"{name}: {show(value)}; expected an integer of 0 or more")
+    return int(number)
+
+
+def _field(data: Mapping[str, object], name: str, kind: type) -> Any:
+    value = data.get(name)
+    if not isinstance(value, kind):
+        raise BadConfig(f"{name}: {show(value)}; expected a {kind.__name__}")
+    return value
+
+
+def _without_mod(expr: Expr) -> Expr:
+    if not isinstance(expr, tuple):
+        return expr
+    return _without_mod(expr[1]) if expr[0] == "mod" else (expr[0], _without_mod(expr[1]), _without_mod(expr[2]))
+
+
+def _period(expr: Expr) -> int:
+    if not isinstance(expr, tuple) or not uses(expr, "context"):
+        return 1
+    period = lcm(_period(expr[1]), _period(expr[2]))
+    return period * expr[2] if expr[0] in ("floor", "ceil", "mod") and isinstance(expr[2], int) else period
+
+
+def _kinks(expr: Expr, batch: int, encoder: int) -> set[int]:
+    """Contexts at which a `min` in the expression changes sides: the last one at which the growing side is the smaller."""
+    if not isinstance(expr, tuple):
+        return set()
+    found = _kinks(expr[1], batch, encoder) | _kinks(expr[2], batch, encoder)
+    if expr[0] == "min" and uses(expr, "context"):
+        left, right = compile_expr(expr[1]), compile_expr(expr[2])
+
+        def side(context: int) -> bool:
+            return bool(left(context, batch, encoder) >= right(context, batch, encoder))
+
+        first, low, high = side(0), 0, 1
+        while high <= INT64_MAX and side(high) == first:
+            low, high = high, high * 2
+        if high <= INT64_MAX:
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if side(middle) == first else (low, middle)
+            found.add(high)
+    return found

@@ -1,0 +1,216 @@
+"""A model as memcurve sees it: its layers, and the curves that engines make of them."""
+
+from __future__ import annotations
+
+import os
+
+from . import families
+from .base import BadConfig, NotDescribed, Record, nearest, show
+from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type, unknown_type
+from .curve import MemoryCurve
+from .engines import terms
+from .layers import NoState, parts
+from .units import BYTES, dtype_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .layers import Layer
+
+MAX_FILE = 4 * 1024**2
+# A sequence of a million tokens takes less than this in any model: ~200 × the largest known.
+MAX_BYTES, MAX_BYTES_AT = 10**15, 2**20
+
+
+class Model(Record):
+    """A described model: name, model_type (of the decoder), layers (one per decoder layer), and the config's own dtype."""
+
+    name: str
+    model_type: str
+    layers: tuple[Layer, ...]
+    dtype: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def curve(self, engine: str = "logical", dtype: str | None = None, **options: Any) -> MemoryCurve:
+        """Bytes of the sequence state under an engine. dtype None: the config's own.
+
+        BadConfig without any dtype, for an unknown engine or option; Refused where the engine itself refuses.
+        """
+        if dtype is None:
+            if self.dtype is None:
+                raise BadConfig(
+                    f'dtype: missing in the config of {self.name}; give one, such as dtype="bf16" (--dtype bf16)'
+                )
+            name = dtype_name(self.dtype)
+        else:
+            name = dtype_name(dtype)
+        return MemoryCurve(
+            name=self.name,
+            engine=engine,
+            dtype=name,
+            terms=terms(engine, self.layers, name, options),
+            notes=self.notes,
+        )
+
+    @property
+    def structure(self) -> str:
+        """The layers in words: "48 layers: 36 gated delta + 12 full attention"."""
+        count: dict[str, int] = {}
+        for layer in self.layers:
+            word = " with ".join(dict.fromkeys(part.kind for part in parts(layer)))
+            count[word] = count.get(word, 0) + 1
+        return f"{len(self.layers)} layers: " + " + ".join(f"{number} {word}" for word, number in count.items())
+
+
+def load(source: Any) -> Model:
+    """A model from a config: a dict, the path of a config.json or of a folder with one, a catalogue name, or a hub id.
+
+    BadConfig for a config that can't be read (key, value, what was expected), NotDescribed for a model type or
+    structure that memcurve does not know (the nearest that it does).
+    """
+    if isinstance(source, dict):
+        return describe(source, str(source.get("_name_or_path") or source.get("model_type") or "model")[:200])
+    if not isinstance(source, (str, os.PathLike)):
+        raise BadConfig(f"load: {show(source)}; expected a dict, a path, a catalogue name or a hub id")
+    text = os.fspath(source)
+    if not isinstance(text, str) or "\0" in text or not text:
+        raise BadConfig(f"load: {show(text)}; expected a path, a catalogue name or a hub id")
+    if isinstance(source, os.PathLike) or text.endswith(".json") or os.path.exists(text):
+        return _load_path(text)
+    from . import catalog
+
+    found = catalog.find(text)
+    if found is not None:
+        return describe(found, text)
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        from .hub import fetch_config
+
+        return describe(fetch_config(text), text)
+    hint = nearest(text, catalog.names())
+    raise NotDescribed(
+        f"{show(text)} is no file, and not in the catalogue"
+        + (f"; nearest: {hint}" if hint else "; see: memcurve models")
+    )
+
+
+def _load_path(path: str) -> Model:
+    folder = os.path.isdir(path)
+    file = os.path.join(path, "config.json") if folder else path
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise BadConfig(
+            f"{file}: {error.strerror or 'unreadable'}; expected a config.json, or a folder with one"
+        ) from None
+    if len(data) > MAX_FILE:
+        raise BadConfig(f"{file}: larger than {MAX_FILE:,} bytes; expected a config.json")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadConfig(f"{file}: not UTF-8 text; expected a config.json") from None
+    own = os.path.abspath(path if folder else os.path.dirname(os.path.abspath(path)))
+    stem = os.path.basename(file).removesuffix(".json")
+    return describe(parse(text, file), os.path.basename(own) if stem == "config" and os.path.basename(own) else stem)
+
+
+def describe(data: Mapping[str, Any], name: str) -> Model:
+    """The model of a config as read from JSON."""
+    if _depth(data) > MAX_DEPTH:
+        raise BadConfig(f"{name}: nested too deeply; expected at most {MAX_DEPTH} levels")
+    config, levels = decoder(data)
+    layers = families.describe(config)
+    model = Model(
+        name=name,
+        model_type=config.model_type,
+        layers=layers,
+        dtype=_own_dtype(levels, config),
+        notes=_notes(layers),
+    )
+    widest = model.curve("logical", "fp32").bytes(MAX_BYTES_AT, 1, MAX_BYTES_AT)
+    if widest > MAX_BYTES:
+        raise BadConfig(
+            f"{name}: its sizes give {widest:.1e} bytes at {MAX_BYTES_AT:,} tokens; expected less than {MAX_BYTES:.0e}"
+        )
+    return model
+
+
+def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
+    """The config of the part that generates text, and the levels it was found through, innermost first.
+
+    A type that is described is read as it stands; else the section that its class names is entered, and for a type
+    without a class the usual sections.
+    """
+    path, levels = "", [data]
+    model_type = read_type(data)
+    for _ in range(4):
+        defaults = class_defaults(model_type)
+        if families.is_described(model_type):
+            return Config(data, model_type, defaults, path), levels
+        nested = (defaults or {}).get("text")
+        if nested is None:
+            key = next((key for key in SECTIONS if isinstance(data.get(key), dict)), None)
+            if key is None:
+                raise unknown_type(model_type, families.model_types())
+            section = data[key]
+            path += f"{key}."
+            model_type = read_type(section, path)
+        else:
+            key = nested["key"]
+            section = data.get(key)
+            if section is None:
+                # Configs from before sections hold the decoder's keys on their own level.
+                flat = any(word in data for word in ("hidden_size", "num_hidden_layers"))
+                section = data if flat else nested.get("init", {})
+                model_type = nested["type"]
+                path += "" if flat else f"{key}."
+            elif not isinstance(section, dict):
+                raise BadConfig(f"{path}{key}: {show(section)}; expected an object")
+            else:
+                path += f"{key}."
+                inner = section.get("model_type", nested["type"]) if nested.get("auto") else nested["type"]
+                if not isinstance(inner, str):
+                    raise BadConfig(f"{path}model_type: {show(inner)}; expected a string")
+                model_type = inner
+        data = section
+        levels.insert(0, data)
+    raise unknown_type(model_type, families.model_types())
+
+
+def _own_dtype(levels: list[Mapping[str, Any]], config: Config) -> str | None:
+    value = dtype_of(*levels)
+    if value is None:
+        value = config.defaults.get("dtype")
+    if value is None:
+        return None
+    name = value.removeprefix("torch.") if isinstance(value, str) else ""
+    # A config may state a dtype that no cache can have (a quantised one); it is refused when asked for, not when read.
+    return name if name in BYTES else dtype_name(value)
+
+
+def _notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+    found = []
+    kept = [part for layer in layers for part in parts(layer) if not isinstance(part, NoState)]
+    windows = {getattr(part, "window", None) or getattr(part, "chunk", None) for part in kept}
+    if kept and None not in windows:
+        found.append(f"a window of {max(w for w in windows if w):,} tokens caps every layer")
+    shared = sum(isinstance(layer, NoState) and "another" in layer.why for layer in layers)
+    if shared:
+        found.append(f"{shared} of {len(layers)} layers read another layer's keys and values and keep none")
+    return tuple(found)
+
+
+def _depth(value: Any) -> int:
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        item, level = waiting.pop()
+        deepest = max(deepest, level)
+        if level > MAX_DEPTH:
+            break
+        if isinstance(item, dict):
+            waiting.extend((inner, level + 1) for inner in item.values())
+        elif isinstance(item, list):
+            waiting.extend((inner, level + 1) for inner in item if isinstance(inner, (dict, list)))
+    return deepest

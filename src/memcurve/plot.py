@@ -1,0 +1,153 @@
+"""Figures of curves with Matplotlib, drawn from exact breakpoints."""
+
+from __future__ import annotations
+
+import math
+
+from .base import MemcurveError
+from .curve import MemoryCurve
+from .export import Subject, corners, find_crossings, make_subjects
+from .units import SHORT, show_tokens
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by colour-blind readers; dashes tell the repeats apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1.2)),
+    (0, (6, 2, 1, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (8, 3)),
+    (0, (2, 3)),
+    (0, (9, 2, 2, 2)),
+)
+UNITS = (("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40), ("PiB", 2**50))
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A Figure without pyplot, which costs time to import and holds on to every figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("plots need Matplotlib: pip install 'memcurve[plot]'") from None
+    return Figure(figsize=(width, height))
+
+
+class MissingExtraError(MemcurveError):
+    """An optional package is not installed."""
+
+    exit_code = 1
+
+
+def plot(
+    curves: Sequence[MemoryCurve | Subject] | MemoryCurve,
+    *,
+    min_ctx: int = 128,
+    max_ctx: int = 131072,
+    batch: int = 1,
+    log: str = "",
+    title: str | None = None,
+) -> Figure:
+    """A Matplotlib Figure of bytes over context, one line per curve, crossings marked with their exact context.
+
+    log: "", "x", "y" or "xy", the axes that are logarithmic. Lines run through exact breakpoints, so a window's edge is
+    where it is. MissingExtraError without Matplotlib.
+    """
+    subjects = make_subjects([curves] if isinstance(curves, MemoryCurve) else curves)
+    many = len(subjects) > 10
+    columns = 1 if len(subjects) <= 26 else 2
+    names = max((len(subject.name) for subject in subjects), default=0)
+    width = 7.5 + (min(names, 60) * 0.062 + 0.55) * columns if many else 7.5
+    figure = new_figure(width, max(4.8, 0.19 * math.ceil(len(subjects) / columns) + 1.2) if many else 4.8)
+    from matplotlib.ticker import MultipleLocator
+
+    axes = figure.subplots()
+    low = max(min_ctx, 1) if "x" in log else min_ctx
+    top = max((max(subject.values([max_ctx], batch)) for subject in subjects), default=0)
+    unit, scale = next((pair for pair in reversed(UNITS) if top >= pair[1]), UNITS[0])
+    for index, subject in enumerate(subjects):
+        contexts = corners(subject, low, max_ctx, batch)
+        if "x" in log:
+            # A straight line bends on a logarithmic axis: enough points between the corners.
+            extra = (round(low * (max_ctx / low) ** (step / 200)) for step in range(201))
+            contexts = sorted({*contexts, *(context for context in extra if low <= context <= max_ctx)})
+        axes.plot(
+            contexts,
+            [value / scale for value in subject.values(contexts, batch)],
+            label=subject.name,
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=DASHES[index // len(COLOURS) % len(DASHES)] if many else DASHES[index % len(DASHES)],
+            linewidth=1.3 if many else 1.8,
+        )
+    if "x" in log:
+        axes.set_xscale("log", base=2)
+    else:
+        axes.set_xlim(low, max_ctx)
+        axes.xaxis.set_major_locator(MultipleLocator(2 ** max(0, round(math.log2(max(max_ctx - low, 1) / 6)))))
+    if "y" in log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    _mark_crossings(axes, subjects, batch, low, max_ctx, scale)
+    axes.xaxis.set_major_formatter(lambda value, _: show_tokens(int(value)) if value == int(value) else "")
+    axes.set_xlabel("Context (tokens; k = 1024)")
+    axes.set_ylabel(f"Sequence state ({unit})")
+    axes.set_title(title if title is not None else default_title(subjects, batch), fontsize=10, wrap=True)
+    axes.grid(True, which="major", linestyle="--", linewidth=0.5, alpha=0.6)
+    if many:
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=7, ncols=columns, borderaxespad=0, frameon=False
+        )
+    elif subjects:
+        axes.legend(fontsize=8)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def default_title(subjects: Sequence[Subject], batch: int) -> str:
+    """Engine, dtype and batch, where all subjects agree; else what they are in the legend."""
+    engines = sorted({subject.curve.engine for subject in subjects})
+    dtypes = sorted({SHORT.get(subject.curve.dtype, subject.curve.dtype) for subject in subjects})
+    return f"engine {', '.join(engines)} · {', '.join(dtypes)} · batch {batch:,}"
+
+
+def _mark_crossings(axes: Axes, subjects: Sequence[Subject], batch: int, low: int, high: int, scale: int) -> None:
+    crossed = find_crossings(subjects, batch, low, high)
+    few = len(subjects) <= 8
+    for index, (context, a, _) in enumerate(crossed):
+        value = a.values([context], batch)[0] / scale
+        axes.plot(
+            [context], [value], "o", markersize=4 if few else 2.5, color="black" if few else "#555555",
+            markeredgewidth=1.0 if few else 0.5, fillstyle="none", zorder=5,
+        )  # fmt: skip
+        if len(crossed) <= 8:
+            axes.annotate(
+                f"{context:,}",
+                (context, value),
+                textcoords="offset points",
+                xytext=(5, 6 + 9 * (index % 3)),
+                fontsize=7,
+            )
+
+
+def plot_seed(subjects: Sequence[Subject], contexts: list[int], batch: int) -> Figure:
+    """The seed's figure: same size, labels, legend and grid; GB = 10⁹."""
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    for subject in subjects:
+        ends = [contexts[0], contexts[-1]] if len(contexts) > 1 else contexts
+        axes.plot(ends, [value / 1e9 for value in subject.values(ends, batch)], label=subject.name)
+    axes.set_xlabel("Context length (number of tokens)")
+    axes.set_ylabel("KV cache size (GB)")
+    axes.grid(True, which="both", linestyle="--", linewidth=0.5, alpha=0.6)
+    axes.legend()
+    figure.tight_layout()
+    return figure

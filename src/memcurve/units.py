@@ -1,0 +1,65 @@
+"""Data types and their bytes, and numbers as people write them."""
+
+from __future__ import annotations
+
+from .base import BadConfig, nearest, show
+
+BYTES = {
+    "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1, "int64": 8,
+}  # fmt: skip
+ALIASES = {
+    "fp64": "float64", "double": "float64",
+    "fp32": "float32", "f32": "float32", "float": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16", "f16": "float16", "half": "float16",
+    "fp8": "float8_e4m3fn", "float8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn", "float8_e4m3": "float8_e4m3fn",
+    "fp8_e5m2": "float8_e5m2",
+}  # fmt: skip
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64", "float8_e4m3fn": "fp8"}
+SUFFIXES = {"k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def dtype_name(value: object, key: str = "dtype") -> str:
+    """The full name of a dtype in either spelling: bf16 and torch.bfloat16 are bfloat16."""
+    word = value.lower().removeprefix("torch.") if isinstance(value, str) else ""
+    name = ALIASES.get(word, word)
+    if name in BYTES and name != "int64":
+        return name
+    hint = nearest(word, [*BYTES, *ALIASES], 1)
+    raise BadConfig(
+        f"{key}: {show(value)}; expected one of fp32, bf16, fp16, fp8, int8 or their long names"
+        + (f" (nearest: {hint})" if hint else "")
+    )
+
+
+def dtype_bytes(name: str) -> int:
+    return BYTES[name]
+
+
+def parse_count(text: str, what: str = "context") -> int:
+    """A count with an optional suffix: 4096, 4k, 1M (k = 1024, M = 1024²), underscores and commas within digits allowed."""
+    word = text.strip().replace("_", "").replace(",", "").lower()
+    factor = SUFFIXES.get(word[-1:], 1)
+    digits = word[:-1] if factor > 1 else word
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
+        raise BadConfig(f"{what}: {show(text)}; expected a whole number such as 4096, 128k or 1M (k = 1024, M = 1024²)")
+    return int(digits) * factor
+
+
+def show_bytes(count: int) -> str:
+    """Bytes for people: exact below 1 KiB, else the largest fitting unit of 1024 with three digits or more."""
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{count} B" if unit == "B" else f"{size:.2f} {unit}"
+
+
+def show_tokens(count: int) -> str:
+    """A context for people: 131072 is 128k, 1048576 is 1M, others in full."""
+    for factor, suffix in ((1024**2, "M"), (1024, "k")):
+        if count and count % factor == 0:
+            return f"{count // factor}{suffix}"
+    return f"{count:,}"
