@@ -12,8 +12,8 @@ from .model import Model, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .figures import plot
     from .patterns import pattern
-    from .plot import plot
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """plot and pattern, imported when used."""
     if name == "plot":
-        from .plot import plot
+        from .figures import plot
 
         return plot
     if name == "pattern":

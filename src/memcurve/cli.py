@@ -214,7 +214,7 @@ def run_models(arguments: argparse.Namespace) -> None:
     from .model import describe
 
     if arguments.types:
-        types = [{"type": name, "structure": families.structure_name(name)} for name in families.model_types()]
+        types = [{"type": name, "structure": families.structure_of(name)} for name in families.model_types()]
         if arguments.json:
             print(json.dumps({"schema": SCHEMA, "types": types}))
         else:
@@ -276,8 +276,7 @@ def build_plot(parser: argparse.ArgumentParser) -> None:
 
 
 def run_plot(arguments: argparse.Namespace) -> None:
-    from .export import sample, to_csv, to_html, to_json
-    from .plot import default_title
+    from .export import default_title, sample, to_csv, to_html, to_json
 
     seed = not arguments.subjects
     output = arguments.output or ("deltanet_memory_plot.pdf" if seed else "memcurve.pdf")
@@ -312,8 +311,9 @@ def run_plot(arguments: argparse.Namespace) -> None:
         )
         write(output, text)
     else:
-        from .plot import plot, plot_seed
+        from .figures import hurry, plot, plot_seed
 
+        hurry()
         if seed and not arguments.log and not arguments.title:
             figure = plot_seed(subjects, contexts, arguments.batch)
         else:
@@ -330,8 +330,13 @@ def run_plot(arguments: argparse.Namespace) -> None:
 
 
 def save(figure: Any, output: str) -> None:
+    """Writes the figure; the same figure gives the same bytes: no date, no random ids."""
+    import matplotlib
+
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    matplotlib.rcParams["svg.hashsalt"] = "memcurve"
     try:
-        figure.savefig(output, dpi=160)
+        figure.savefig(output, dpi=160, metadata=dates.get(output.rpartition(".")[2].lower()))
     except OSError as error:
         raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
 
@@ -347,7 +352,7 @@ def write(output: str, text: str) -> None:
 def subject_model(text: str, sizes: dict[str, Any]) -> Model:
     from .model import load
 
-    if not os.path.exists(text):
+    if "/" not in text and not os.path.exists(text):
         from .patterns import is_pattern, pattern
 
         if is_pattern(text):

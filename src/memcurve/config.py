@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from os.path import dirname, join
 
-from .base import BadConfig, NotDescribed, nearest, show
+from .base import BadConfig, NotDescribed, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -241,6 +241,8 @@ def read_type(data: Mapping[str, Any], where: str = "") -> str:
         return model_type
     if model_type not in (None, ""):
         raise BadConfig(f"{where}model_type: {show(model_type)}; expected a string")
+    if isinstance(data.get("ssm_cfg"), dict) and "d_model" in data:
+        return "mamba_ssm"
     if isinstance(data.get("_config_class"), str):
         # Presets kept in Python code name the class instead.
         found = type_of(f'"class":{json.dumps(data["_config_class"])}')
@@ -264,8 +266,3 @@ def dtype_of(*levels: Mapping[str, Any]) -> Any:
             if value is not None and value != "auto":
                 return value
     return None
-
-
-def unknown_type(model_type: str, known: tuple[str, ...]) -> NotDescribed:
-    hint = nearest(model_type, known)
-    return NotDescribed(f"model type {show(model_type)} is not described" + (f"; nearest: {hint}" if hint else ""))

@@ -51,6 +51,13 @@ def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
     ]
 
 
+def default_title(subjects: Sequence[Subject], batch: int) -> str:
+    """Engine, dtype and batch, where all subjects agree; else what they are in the legend."""
+    engines = sorted({subject.curve.engine for subject in subjects})
+    dtypes = sorted({SHORT.get(subject.curve.dtype, subject.curve.dtype) for subject in subjects})
+    return f"engine {', '.join(engines)} · {', '.join(dtypes)} · batch {batch:,}"
+
+
 def sample(low: int, high: int, step: int) -> list[int]:
     """Contexts low, low + step, … up to high. BadConfig for an empty range and for more than a million points."""
     if low < 0 or step < 1:

@@ -24,11 +24,19 @@ def fetch_config(repo_id: str) -> dict[str, Any]:
     hint = f"; nearest in the catalogue: {hint}" if hint else ""
     try:
         from huggingface_hub import errors as hub
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     except ImportError:
         raise HubError(f"{repo_id} is not in the catalogue; to fetch it: pip install 'memcurve[hub]'{hint}") from None
     try:
-        path = hf_hub_download(repo_id, "config.json")
+        # Asked once before the download, which would try for half a minute where there is no network.
+        try:
+            get_hf_file_metadata(hf_hub_url(repo_id, "config.json"))
+            reached = True
+        except (hub.HfHubHTTPError, hub.HFValidationError):
+            raise
+        except Exception:  # noqa: BLE001 - transport errors, which share no base across versions: the cache answers or says so
+            reached = False
+        path = hf_hub_download(repo_id, "config.json", local_files_only=not reached)
     except hub.HFValidationError:
         raise NotDescribed(f"{repo_id} is no hub id and not in the catalogue{hint}") from None
     except hub.GatedRepoError:

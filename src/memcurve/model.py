@@ -6,7 +6,7 @@ import os
 
 from . import families
 from .base import BadConfig, NotDescribed, Record, nearest, show
-from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type, unknown_type
+from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type
 from .curve import MemoryCurve
 from .engines import terms
 from .layers import NoState, parts
@@ -147,13 +147,13 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
     model_type = read_type(data)
     for _ in range(4):
         defaults = class_defaults(model_type)
-        if families.is_described(model_type):
+        if families.structure_of(model_type):
             return Config(data, model_type, defaults, path), levels
         nested = (defaults or {}).get("text")
         if nested is None:
             key = next((key for key in SECTIONS if isinstance(data.get(key), dict)), None)
             if key is None:
-                raise unknown_type(model_type, families.model_types())
+                raise families.not_described(model_type)
             section = data[key]
             path += f"{key}."
             model_type = read_type(section, path)
@@ -176,7 +176,7 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
                 model_type = inner
         data = section
         levels.insert(0, data)
-    raise unknown_type(model_type, families.model_types())
+    raise families.not_described(model_type)
 
 
 def _own_dtype(levels: list[Mapping[str, Any]], config: Config) -> str | None:

@@ -1,37 +1,144 @@
-"""Structures of models: one module per kind of state, one function per structure, registered under model types.
+"""Structures of models: one function per structure, and the table of the model types that have it.
 
-A hybrid lives under its rarest part. `describe` is the way in.
+A hybrid lives under its rarest part. A model type is a word in one line of the table; the module of a structure is
+imported when a config asks for it, since a cold command reads one.
 """
 
 from __future__ import annotations
 
-from ..config import unknown_type
-from . import attention, compressed, deltanet, encoder_decoder, latent, mamba, recurrent  # noqa: F401 - they register
-from .registry import FAMILIES
+from ..base import NotDescribed, nearest, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..config import Config
     from ..layers import Layer
+
+# module.function: the model types that it reads
+STRUCTURES = {
+    "attention.attention": """
+        apertus arcee aria_text bitnet cohere diffllama doge ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text evolla
+        flex_olmo gemma glm glm4 glm4_moe glm4v_moe_text glm4v_text glm_ocr_text gpt_neox_japanese granite
+        granite4_vision_text granite_docling_text granitemoe granitemoeshared helium higgs_audio_v2 hunyuan_v1_dense
+        hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax internlm3 iquestcoder jais2 kyutai_speech_to_text llama
+        minimax_m2 ministral3 mistral mixtral molmo2_text moshi nanochat nemotron olmo olmo2 olmoe paddleocr_vl_text
+        phi phi3 phi4_multimodal phimoe qwen3_omni_moe_text qwen3_vl_text qwen3_vl_moe_text seed_oss solar_open
+        stablelm starcoder2 csm emu3_text_model chameleon cosmos3_edge_text deepseek_ocr2_text gradium_phonon_tts
+        pocket_tts voxtral_realtime_text
+        """,
+    "attention.hub_attention": "baichuan deepseek internlm internlm2 minicpm orion xverse yi aquila",
+    "attention.qwen": "qwen",
+    "attention.chatglm": "chatglm",
+    "attention.phi_msft": "phi-msft",
+    "attention.nemotron_nas": "nemotron-nas",
+    "attention.jetmoe": "jetmoe",
+    "attention.every_head": """
+        bert bert-generation big_bird biogpt bloom camembert codegen cpmant ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt openai-gpt opt persimmon rembert roberta roberta-prelayernorm
+        roc_bert roformer xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod idefics blip_text_model kosmos_2_text_model
+        kosmos_2_5_text_model trocr musicgen_decoder musicgen_melody_decoder pix2struct_text_model
+        """,
+    "attention.every_second": "gemma2 vaultgemma gpt_oss",
+    "attention.full_by_default": "laguna mellum",
+    "attention.every_fourth": "olmo3",
+    "attention.every_fifth": "kolibri1",
+    "attention.afmoe": "afmoe",
+    "attention.beam": "beam",
+    "attention.cohere2": "cohere2 cohere_compass_text",
+    "attention.cohere2_moe": "cohere2_moe",
+    "attention.first_of_four": "cwm granite_swa granitemoe_swa",
+    "attention.last_of_four": "muse_glimmer_text muse_spark_text",
+    "attention.flint": "flint",
+    "attention.modernbert_decoder": "modernbert-decoder",
+    "attention.gemma3": "gemma3_text",
+    "attention.t5gemma2": "t5gemma2_decoder",
+    "attention.gemma3n": "gemma3n_text",
+    "attention.gemma4": "gemma4_text gemma4_unified_text diffusion_gemma_text",
+    "attention.qwen2": "qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3 mimo",
+    "attention.dots1": "dots1",
+    "attention.qwen2_moe": "qwen2_moe",
+    "attention.qwen3_moe": "qwen3_moe",
+    "attention.ministral": "ministral",
+    "attention.smollm3": "smollm3",
+    "attention.llama4": "llama4_text",
+    "attention.exaone4": "exaone4 exaone_moe",
+    "attention.mimo_v2_flash": "mimo_v2_flash",
+    "attention.step3p5": "step3p5",
+    "attention.dbrx": "dbrx",
+    "attention.falcon": "falcon",
+    "attention.gpt_bigcode": "gpt_bigcode",
+    "attention.hrm_text": "hrm_text",
+    "latent.latent": "deepseek_v2 deepseek_v3 kimi_k2 minicpm3 glm4_moe_lite youtu axk1 mistral4",
+    "latent.longcat_flash": "longcat_flash",
+    "latent.sparse_latent": "deepseek_v32 axk2",
+    "latent.shared_indexer": "glm_moe_dsa hy_v4",
+    "latent.mistral_large4": "mistral_large4_text",
+    "latent.dots3_note": "dots3_note_text",
+    "latent.minimax_m3": "minimax_m3_vl_text",
+    "deltanet.gated_delta_hybrid": "qwen3_next qwen3_5_text qwen3_5_moe_text",
+    "deltanet.olmo_hybrid": "olmo_hybrid",
+    "deltanet.qwen4_exp": "qwen4_exp_text",
+    "deltanet.kimi_linear": "kimi_linear",
+    "deltanet.glm5_next": "glm5_next_text",
+    "mamba.mamba": "mamba falcon_mamba",
+    "mamba.mamba2": "mamba2",
+    "mamba.mamba_ssm": "mamba_ssm",
+    "mamba.jamba": "jamba",
+    "mamba.bamba": "bamba",
+    "mamba.granite_hybrid": "granitemoehybrid",
+    "mamba.falcon_h1": "falcon_h1",
+    "mamba.nemotron_h": "nemotron_h",
+    "mamba.zamba": "zamba",
+    "mamba.zamba2": "zamba2",
+    "recurrent.minimax": "minimax",
+    "recurrent.minimax_text_01": "minimax_text_01 minimax_m1",
+    "recurrent.bailing_hybrid": "bailing_hybrid",
+    "recurrent.lfm2": "lfm2 lfm2_moe",
+    "recurrent.lfm3": "lfm3",
+    "recurrent.inkling": "inkling_text inkling2_text",
+    "recurrent.rwkv4": "rwkv",
+    "recurrent.rwkv": "rwkv5 rwkv6 rwkv7",
+    "recurrent.recurrent_gemma": "recurrent_gemma",
+    "recurrent.xlstm": "xlstm",
+    "recurrent.zaya": "zaya",
+    "compressed.deepseek_v4": "deepseek_v4 deepseek_ref",
+    "encoder_decoder.bart": """
+        bart bigbird_pegasus blenderbot blenderbot-small fsmt led m2m_100 marian mbart mvp nllb-moe pegasus pegasus_x
+        plbart seamless_m4t seamless_m4t_v2 speech_to_text speecht5 whisper pp_formulanet_text
+        """,
+    "encoder_decoder.t5": "t5 mt5 umt5 longt5 switch_transformers udop pop2piano",
+    "encoder_decoder.t5gemma": "t5_gemma_module",
+    "encoder_decoder.grouped_cross": "canary_decoder cohere_asr dia_decoder",
+    "encoder_decoder.prophetnet": "prophetnet",
+    "encoder_decoder.mllama": "mllama_text_model",
+}
+
+
+def structure_of(model_type: str) -> str | None:
+    """module.function of the structure that reads this type, or None."""
+    for name, types in STRUCTURES.items():
+        if model_type in types and model_type in types.split():
+            return name
+    return None
 
 
 def model_types() -> tuple[str, ...]:
     """The model types that are described, sorted."""
-    return tuple(sorted(FAMILIES))
-
-
-def is_described(model_type: str) -> bool:
-    """Whether a structure claims this model type."""
-    return model_type in FAMILIES
-
-
-def structure_name(model_type: str) -> str:
-    """The name of the function that reads this type."""
-    return FAMILIES[model_type].__name__
+    return tuple(sorted(word for types in STRUCTURES.values() for word in types.split()))
 
 
 def describe(config: Config) -> tuple[Layer, ...]:
     """The layers of a config's decoder. NotDescribed for a model type that no structure claims."""
-    if config.model_type not in FAMILIES:
-        raise unknown_type(config.model_type, model_types())
-    return FAMILIES[config.model_type](config)
+    name = structure_of(config.model_type)
+    if name is None:
+        raise not_described(config.model_type)
+    module, function = name.split(".")
+    read: Callable[[Config], tuple[Layer, ...]] = getattr(
+        __import__(f"{__name__}.{module}", fromlist=[function]), function
+    )
+    return read(config)
+
+
+def not_described(model_type: str) -> NotDescribed:
+    hint = nearest(model_type, model_types())
+    return NotDescribed(f"model type {show(model_type)} is not described" + (f"; nearest: {hint}" if hint else ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import FullAttention, NoState, SlidingAttention
-from .registry import every, family, gqa, mha, read_layers, share_last, words_of
+from .reading import every, gqa, mha, read_layers, share_last, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,24 +11,11 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 
-@family(
-    """
-    apertus arcee aria_text bitnet cohere diffllama doge ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text evolla flex_olmo
-    gemma glm glm4 glm4_moe glm4v_moe_text glm4v_text glm_ocr_text gpt_neox_japanese granite granite4_vision_text
-    granite_docling_text granitemoe granitemoeshared helium higgs_audio_v2 hunyuan_v1_dense hunyuan_v1_moe
-    hunyuan_vl_text hy_v3 hyperclovax internlm3 iquestcoder jais2 kyutai_speech_to_text llama minimax_m2
-    ministral3 mistral mixtral molmo2_text moshi nanochat nemotron olmo olmo2 olmoe
-    paddleocr_vl_text phi phi3 phi4_multimodal phimoe qwen3_omni_moe_text qwen3_vl_text qwen3_vl_moe_text
-    seed_oss solar_open stablelm starcoder2 csm emu3_text_model chameleon cosmos3_edge_text deepseek_ocr2_text
-    gradium_phonon_tts pocket_tts voxtral_realtime_text
-    """
-)
 def attention(config: Config) -> tuple[Layer, ...]:
     """Grouped-query attention. Without layer_types a sliding_window slides every layer, as Transformers does."""
     return read_layers(config, words_of(config))
 
 
-@family("baichuan deepseek internlm internlm2 minicpm orion xverse yi aquila")
 def hub_attention(config: Config) -> tuple[Layer, ...]:
     """As attention, for types whose code is only on the hub: every layer is full, hidden // heads per head."""
     if config.model_type == "baichuan" and config.get("num_attention_heads") is None:
@@ -36,14 +23,12 @@ def hub_attention(config: Config) -> tuple[Layer, ...]:
     return (FullAttention(**gqa_split(config)),) * config.layers
 
 
-@family("qwen")
 def qwen(config: Config) -> tuple[Layer, ...]:
     """Qwen-1 (modeling_qwen.py): every head keeps kv_channels."""
     size = config.count("kv_channels")
     return (FullAttention(kv_heads=config.heads, head_dim=size, v_head_dim=size),) * config.layers
 
 
-@family("chatglm")
 def chatglm(config: Config) -> tuple[Layer, ...]:
     """ChatGLM2, ChatGLM3 and GLM-4 (modeling_chatglm.py): multi_query_group_num heads of kv_channels with multi_query_attention."""
     kv_heads = config.count("multi_query_group_num") if config.flag("multi_query_attention") else config.heads
@@ -51,7 +36,6 @@ def chatglm(config: Config) -> tuple[Layer, ...]:
     return (FullAttention(kv_heads=kv_heads, head_dim=size, v_head_dim=size),) * config.count("num_layers", most=10_000)
 
 
-@family("phi-msft")
 def phi_msft(config: Config) -> tuple[Layer, ...]:
     """Phi-1.5 and Phi-2 under their first keys (modeling_phi.py)."""
     heads = config.count("n_head")
@@ -60,7 +44,6 @@ def phi_msft(config: Config) -> tuple[Layer, ...]:
     return (layer,) * config.count("n_layer", most=10_000)
 
 
-@family("nemotron-nas")
 def nemotron_nas(config: Config) -> tuple[Layer, ...]:
     """block_configs says of each layer how many heads share a key, or that it has no attention (modeling_decilm.py)."""
     blocks = config.items("block_configs")
@@ -88,7 +71,6 @@ def nemotron_nas(config: Config) -> tuple[Layer, ...]:
     return tuple(read(index, block) for index, block in enumerate(blocks))
 
 
-@family("jetmoe")
 def jetmoe(config: Config) -> tuple[Layer, ...]:
     """num_key_value_heads heads of kv_channels; each serves the experts of its tokens."""
     size = config.count("kv_channels")
@@ -99,56 +81,41 @@ def jetmoe(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family(
-    """
-    bert bert-generation big_bird biogpt bloom camembert codegen cpmant ctrl data2vec-text electra ernie git
-    gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt openai-gpt opt persimmon rembert roberta
-    roberta-prelayernorm roc_bert roformer xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod idefics blip_text_model
-    kosmos_2_text_model kosmos_2_5_text_model trocr musicgen_decoder musicgen_melody_decoder pix2struct_text_model
-    """
-)
 def every_head(config: Config) -> tuple[Layer, ...]:
     """Multi-head attention whose class knows neither num_key_value_heads nor head_dim."""
     return read_layers(config, words_of(config), mha)
 
 
-@family("gemma2 vaultgemma gpt_oss")
 def every_second(config: Config) -> tuple[Layer, ...]:
     """Sliding and full layers in turn."""
     return read_layers(config, words_of(config, every(2)))
 
 
-@family("laguna mellum")
 def full_by_default(config: Config) -> tuple[Layer, ...]:
     """Every layer is full unless layer_types says otherwise, whatever sliding_window says."""
     return read_layers(config, words_of(config, lambda count: ["full_attention"] * count))
 
 
-@family("olmo3")
 def every_fourth(config: Config) -> tuple[Layer, ...]:
     """Three sliding layers, then a full one."""
     return read_layers(config, words_of(config, every(4)))
 
 
-@family("kolibri1")
 def every_fifth(config: Config) -> tuple[Layer, ...]:
     """Four sliding layers, then a full one."""
     return read_layers(config, words_of(config, every(5)))
 
 
-@family("afmoe")
 def afmoe(config: Config) -> tuple[Layer, ...]:
     """Every global_attn_every_n_layers-th layer is full."""
     return read_layers(config, words_of(config, every(config.count("global_attn_every_n_layers"))))
 
 
-@family("beam")
 def beam(config: Config) -> tuple[Layer, ...]:
     """Every sixth layer is full, and the last one."""
     return read_layers(config, words_of(config, lambda count: [*every(6)(count)[:-1], "full_attention"]))
 
 
-@family("cohere2 cohere_compass_text")
 def cohere2(config: Config) -> tuple[Layer, ...]:
     """sliding_window_pattern (4): the last of each group is full. The class sets head_dim itself."""
     pattern = config.count("sliding_window_pattern", 4)
@@ -160,7 +127,6 @@ def gqa_split(config: Config) -> dict[str, int]:
     return {**mha(config), "kv_heads": config.kv_heads}
 
 
-@family("cohere2_moe")
 def cohere2_moe(config: Config) -> tuple[Layer, ...]:
     """Dense prefix layers and the rest each have their own pattern."""
     dense = config.count("first_k_dense_replace", 0, least=0)
@@ -169,19 +135,16 @@ def cohere2_moe(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, lambda count: every(first)(dense) + every(rest)(count - dense)))
 
 
-@family("cwm granite_swa granitemoe_swa")
 def first_of_four(config: Config) -> tuple[Layer, ...]:
     """The first of every four layers is full."""
     return read_layers(config, words_of(config, lambda count: [_word(index % 4 == 0) for index in range(count)]))
 
 
-@family("muse_glimmer_text muse_spark_text")
 def last_of_four(config: Config) -> tuple[Layer, ...]:
     """Counted from the last layer, every fourth is full."""
     return read_layers(config, words_of(config, lambda count: [_word((count - 1 - i) % 4 == 0) for i in range(count)]))
 
 
-@family("flint")
 def flint(config: Config) -> tuple[Layer, ...]:
     """Full: the first two, every fourth from the second on, and the last."""
     return read_layers(
@@ -189,7 +152,6 @@ def flint(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family("modernbert-decoder")
 def modernbert_decoder(config: Config) -> tuple[Layer, ...]:
     """Every global_attn_every_n_layers-th (3) layer from the first is full; the window is local_attention // 2."""
     nth = config.count("global_attn_every_n_layers", 3)
@@ -205,7 +167,6 @@ def modernbert_decoder(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family("gemma3_text")
 def gemma3(config: Config) -> tuple[Layer, ...]:
     """Every sliding_window_pattern-th (6) layer is full."""
     pattern = config.count("sliding_window_pattern", 6)
@@ -213,19 +174,16 @@ def gemma3(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, sliding_attention=_sliding(config, config.flag("use_bidirectional_attention")))
 
 
-@family("t5gemma2_decoder")
 def t5gemma2(config: Config) -> tuple[Layer, ...]:
     """As gemma3, in an encoder-decoder."""
     return read_layers(config, words_of(config, every(config.count("sliding_window_pattern", 6))))
 
 
-@family("gemma3n_text")
 def gemma3n(config: Config) -> tuple[Layer, ...]:
     """Every fifth layer is full; the last num_kv_shared_layers read earlier layers' keys and values."""
     return share_last(read_layers(config, words_of(config, every(5))), _shared(config))
 
 
-@family("gemma4_text gemma4_unified_text diffusion_gemma_text")
 def gemma4(config: Config) -> tuple[Layer, ...]:
     """Every sixth layer and the last are full, with their own head size and, where keys serve as values, their own heads."""
     wide = config.count("global_head_dim", 512)
@@ -244,7 +202,6 @@ def gemma4(config: Config) -> tuple[Layer, ...]:
     return share_last(read_layers(config, words, full_attention=full, sliding_attention=sliding), shared)
 
 
-@family("qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3 mimo")
 def qwen2(config: Config) -> tuple[Layer, ...]:
     """Layers from max_window_layers on slide, if use_sliding_window."""
     slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
@@ -254,7 +211,6 @@ def qwen2(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family("dots1")
 def dots1(config: Config) -> tuple[Layer, ...]:
     """Layers from max_window_layers on slide, if there is a sliding_window."""
     slides = config.get("sliding_window") is not None
@@ -264,7 +220,6 @@ def dots1(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family("qwen2_moe")
 def qwen2_moe(config: Config) -> tuple[Layer, ...]:
     """Every second layer below max_window_layers slides, if use_sliding_window."""
     slides = config.flag("use_sliding_window")
@@ -274,21 +229,18 @@ def qwen2_moe(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family("qwen3_moe")
 def qwen3_moe(config: Config) -> tuple[Layer, ...]:
     """Every layer slides if use_sliding_window and sliding_window are set; else none does."""
     slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
     return read_layers(config, words_of(config, lambda count: [_word(not slides)] * count))
 
 
-@family("ministral")
 def ministral(config: Config) -> tuple[Layer, ...]:
     """Every layer slides if there is a sliding_window."""
     slides = config.get("sliding_window") is not None
     return read_layers(config, words_of(config, lambda count: [_word(not slides)] * count))
 
 
-@family("smollm3")
 def smollm3(config: Config) -> tuple[Layer, ...]:
     """Layers without rotary positions slide, if use_sliding_window."""
     slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
@@ -300,7 +252,6 @@ def smollm3(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, words))
 
 
-@family("llama4_text")
 def llama4(config: Config) -> tuple[Layer, ...]:
     """Layers with rotary positions attend within chunks; every no_rope_layer_interval-th is full."""
 
@@ -310,7 +261,6 @@ def llama4(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, words))
 
 
-@family("exaone4 exaone_moe")
 def exaone4(config: Config) -> tuple[Layer, ...]:
     """sliding_window_pattern: an n or a text such as "LLLG"; the last of each group is full."""
 
@@ -325,7 +275,6 @@ def exaone4(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, words))
 
 
-@family("mimo_v2_flash")
 def mimo_v2_flash(config: Config) -> tuple[Layer, ...]:
     """Sliding layers have twice the key-value heads (or sizes of their own); the first and every sixth layer are full."""
     extra = config.optional("sliding_window_size")
@@ -350,7 +299,6 @@ def mimo_v2_flash(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, words), full_attention=full, sliding_attention=sliding)
 
 
-@family("step3p5")
 def step3p5(config: Config) -> tuple[Layer, ...]:
     """layer_types may name the prediction layers after the last; they are cut off."""
     words = config.words("layer_types")
@@ -360,7 +308,6 @@ def step3p5(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config))
 
 
-@family("dbrx")
 def dbrx(config: Config) -> tuple[Layer, ...]:
     """kv_n_heads stands in attn_config; 1 without it, as the class has it."""
     section = config.section("attn_config")
@@ -368,7 +315,6 @@ def dbrx(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config), lambda layer: {**mha(layer), "kv_heads": kv_heads})
 
 
-@family("falcon")
 def falcon(config: Config) -> tuple[Layer, ...]:
     """One key-value head with multi_query, else all; with the new decoder architecture num_kv_heads."""
     if config.flag("new_decoder_architecture"):
@@ -378,14 +324,12 @@ def falcon(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config), lambda layer: {**mha(layer), "kv_heads": kv_heads})
 
 
-@family("gpt_bigcode")
 def gpt_bigcode(config: Config) -> tuple[Layer, ...]:
     """One key-value head with multi_query, else all."""
     kv_heads = 1 if config.flag("multi_query") else config.heads
     return read_layers(config, words_of(config), lambda layer: {**mha(layer), "kv_heads": kv_heads})
 
 
-@family("hrm_text")
 def hrm_text(config: Config) -> tuple[Layer, ...]:
     """Two stacks run H_cycles and L_cycles times, and each pass of a layer caches its own keys and values."""
     count = config.layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import CompressedAttention, SlidingAttention
-from .registry import family, words_of
+from .reading import words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ SPARSE, HEAVY = "compressed_sparse_attention", "heavily_compressed_attention"
 RATIO_WORDS = {0: "sliding_attention", 4: SPARSE, 128: HEAVY}
 
 
-@family("deepseek_v4 deepseek_ref")
 def deepseek_v4(config: Config) -> tuple[Layer, ...]:
     """A window of shared keys and values in every layer, beside it sparse (ratio 4) or heavily (128) compressed entries."""
     count = config.layers

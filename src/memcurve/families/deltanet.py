@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..layers import FullAttention, GatedDeltaNet, KimiDeltaAttention, Parallel, ShortConv, SparseIndexer
 from .latent import indexer_types, mla
-from .registry import every, family, gqa, read_layers, words_of
+from .reading import every, gqa, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,14 +22,12 @@ def gated_delta(config: Config) -> GatedDeltaNet:
     )
 
 
-@family("qwen3_next qwen3_5_text qwen3_5_moe_text")
 def gated_delta_hybrid(config: Config) -> tuple[Layer, ...]:
     """Every full_attention_interval-th (4) layer is full attention, the rest Gated DeltaNet."""
     pattern = every(config.count("full_attention_interval", 4), common="linear_attention")
     return read_layers(config, words_of(config, pattern), linear_attention=gated_delta)
 
 
-@family("olmo_hybrid")
 def olmo_hybrid(config: Config) -> tuple[Layer, ...]:
     """Three Gated DeltaNet layers, then full attention; at least the last layer is full. Head sizes follow the hidden size."""
     heads = config.heads
@@ -50,7 +48,6 @@ def olmo_hybrid(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, computed), linear_attention=lambda _: layer)
 
 
-@family("qwen4_exp_text")
 def qwen4_exp(config: Config) -> tuple[Layer, ...]:
     """Gated DeltaNet and indexed attention; layers in ple_layer_ids (from 1) also keep an n-gram convolution and its token ids."""
     pattern = every(config.count("full_attention_interval", 4), "indexed_attention", "linear_attention")
@@ -91,7 +88,6 @@ def kimi_delta(config: Config) -> KimiDeltaAttention:
     )
 
 
-@family("kimi_linear")
 def kimi_linear(config: Config) -> tuple[Layer, ...]:
     """Kimi Delta Attention and latent attention; the checkpoint lists both kinds of layers, counted from 1."""
     section = config.section("linear_attn_config")
@@ -117,7 +113,6 @@ def kimi_linear(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, computed), full_attention=mla, linear_attention=kimi_delta)
 
 
-@family("glm5_next_text")
 def glm5_next(config: Config) -> tuple[Layer, ...]:
     """Three Kimi Delta layers, then latent attention with an indexer that keeps keys, gates and a validity channel."""
     pattern = every(4, "indexed_attention", "linear_attention")

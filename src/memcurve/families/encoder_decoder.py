@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import CrossAttention, FullAttention, Parallel
-from .registry import every, family, gqa, read_layers, words_of
+from .reading import every, gqa, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,12 +17,6 @@ def _with_cross(count: int, heads: int, size: int) -> tuple[Layer, ...]:
     return (Parallel(parts=(own, cross)),) * count
 
 
-@family(
-    """
-    bart bigbird_pegasus blenderbot blenderbot-small fsmt led m2m_100 marian mbart mvp nllb-moe pegasus pegasus_x plbart
-    seamless_m4t seamless_m4t_v2 speech_to_text speecht5 whisper pp_formulanet_text
-    """
-)
 def bart(config: Config) -> tuple[Layer, ...]:
     """decoder_layers layers, each with self- and cross-attention over decoder_attention_heads heads."""
     heads = config.count("decoder_attention_heads")
@@ -30,21 +24,18 @@ def bart(config: Config) -> tuple[Layer, ...]:
     return _with_cross(config.count("decoder_layers", most=10_000), heads, size)
 
 
-@family("t5 mt5 umt5 longt5 switch_transformers udop pop2piano")
 def t5(config: Config) -> tuple[Layer, ...]:
     """num_decoder_layers layers (num_layers where absent), heads of d_kv, whatever d_model is."""
     count = config.count("num_decoder_layers", config.count("num_layers", most=10_000), most=10_000)
     return _with_cross(count, config.count("num_heads"), config.count("d_kv"))
 
 
-@family("t5_gemma_module")
 def t5gemma(config: Config) -> tuple[Layer, ...]:
     """Sliding and full self-attention in turn, each beside cross-attention."""
     cross = CrossAttention(**gqa(config))
     return tuple(Parallel(parts=(own, cross)) for own in read_layers(config, words_of(config, every(2))))
 
 
-@family("canary_decoder cohere_asr dia_decoder")
 def grouped_cross(config: Config) -> tuple[Layer, ...]:
     """Grouped-query self-attention beside cross-attention (cross_… sizes where the class has them)."""
     own = FullAttention(**gqa(config))
@@ -55,7 +46,6 @@ def grouped_cross(config: Config) -> tuple[Layer, ...]:
     return (Parallel(parts=(own, cross)),) * config.layers
 
 
-@family("prophetnet")
 def prophetnet(config: Config) -> tuple[Layer, ...]:
     """num_decoder_layers layers of num_decoder_attention_heads heads; the n-gram streams read the same keys."""
     heads = config.count("num_decoder_attention_heads")
@@ -63,7 +53,6 @@ def prophetnet(config: Config) -> tuple[Layer, ...]:
     return _with_cross(config.count("num_decoder_layers", most=10_000), heads, size)
 
 
-@family("mllama_text_model")
 def mllama(config: Config) -> tuple[Layer, ...]:
     """Self-attention, and in cross_attention_layers instead attention over the image's tokens (encoder_context)."""
     cross = set(config.counts("cross_attention_layers") or [3, 8, 13, 18, 23, 28, 33, 38])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import FullAttention, LatentAttention, NoState, Parallel, SparseIndexer
-from .registry import family, gqa, read_layers, words_of
+from .reading import gqa, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ def mla(config: Config, window: int | None = None) -> LatentAttention:
     return LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=rope, window=window)
 
 
-@family("deepseek_v2 deepseek_v3 kimi_k2 minicpm3 glm4_moe_lite youtu axk1 mistral4")
 def latent(config: Config) -> tuple[Layer, ...]:
     """Every layer keeps the compressed latent, not expanded keys and values."""
     return read_layers(config, words_of(config), full_attention=mla, sliding_attention=_sliding_mla)
@@ -27,7 +26,6 @@ def _sliding_mla(layer: Config) -> Layer:
     return mla(layer, layer.count("sliding_window"))
 
 
-@family("longcat_flash")
 def longcat_flash(config: Config) -> tuple[Layer, ...]:
     """Two attentions per layer, each with its own latent."""
     return (mla(config),) * (2 * config.count("num_layers", most=5000))
@@ -37,7 +35,6 @@ def indexed(layer: Config) -> Layer:
     return Parallel(parts=(mla(layer), SparseIndexer(head_dim=layer.count("index_head_dim"))))
 
 
-@family("deepseek_v32 axk2")
 def sparse_latent(config: Config) -> tuple[Layer, ...]:
     """Latent attention whose every layer keeps index keys."""
     words = words_of(config, lambda count: ["indexed_attention"] * count)
@@ -69,7 +66,6 @@ def indexer_types(config: Config, default: list[str] | None = None) -> list[str]
     return kinds[:count]
 
 
-@family("glm_moe_dsa hy_v4")
 def shared_indexer(config: Config) -> tuple[Layer, ...]:
     """As sparse_latent, but some layers take over the indexer of the layer before."""
     default = None
@@ -83,7 +79,6 @@ def shared_indexer(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, full_attention=mla, indexed_attention=indexed, shared_indexer=mla)
 
 
-@family("mistral_large4_text")
 def mistral_large4(config: Config) -> tuple[Layer, ...]:
     """As shared_indexer; kv_source_layers names the layer whose latent each layer reads."""
     words = words_of(config, lambda count: ["indexed_attention"] * count)
@@ -103,7 +98,6 @@ def mistral_large4(config: Config) -> tuple[Layer, ...]:
     return tuple(read(index, word) for index, word in enumerate(words))
 
 
-@family("dots3_note_text")
 def dots3_note(config: Config) -> tuple[Layer, ...]:
     """Indexed latent layers and sliding latent layers with sizes of their own (swa_…)."""
     slides = config.flag("use_sliding_window", True)
@@ -133,7 +127,6 @@ def dots3_note(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, full_attention=mla, indexed_attention=indexed, sliding_attention=sliding)
 
 
-@family("minimax_m3_vl_text")
 def minimax_m3(config: Config) -> tuple[Layer, ...]:
     """Grouped-query attention; sparse layers keep index keys of one head."""
     section = config.section("sparse_attention_config")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import FullAttention, Mamba, Mamba2, Parallel
-from .registry import OLD_WORDS, family, gqa, mha, read_layers, words_of
+from .reading import OLD_WORDS, gqa, mha, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 
-@family("mamba falcon_mamba")
 def mamba(config: Config) -> tuple[Layer, ...]:
     """Mamba only: intermediate = expand · hidden_size, whatever intermediate_size says."""
     inner = config.checked("expand * hidden_size", int(config.number("expand") * config.hidden))
@@ -19,7 +18,6 @@ def mamba(config: Config) -> tuple[Layer, ...]:
     return (layer,) * config.layers
 
 
-@family("mamba2")
 def mamba2(config: Config) -> tuple[Layer, ...]:
     """Mamba-2 only."""
     layer = Mamba2(
@@ -33,7 +31,38 @@ def mamba2(config: Config) -> tuple[Layer, ...]:
     return (layer,) * config.layers
 
 
-@family("jamba")
+def mamba_ssm(config: Config) -> tuple[Layer, ...]:
+    """The form of state-spaces/mamba (mamba_ssm/models/config_mamba.py): ssm_cfg.layer says which Mamba, and may set its sizes."""
+    width, section = config.count("d_model"), config.section("ssm_cfg")
+    if section is None:
+        config.bad("ssm_cfg", None, "an object")
+    if config.counts("attn_layer_idx"):
+        config.bad(
+            "attn_layer_idx",
+            config.get("attn_layer_idx"),
+            "no attention layers; a hybrid of this form is not described",
+        )
+    inner = section.count("expand", 2) * width
+    kind = section.word("layer", "Mamba1")
+    kernel = section.count("d_conv", 4)
+    layer: Layer
+    if kind == "Mamba1":
+        layer = Mamba(intermediate=inner, state_size=section.count("d_state", 16), conv_kernel=kernel)
+    elif kind == "Mamba2":
+        size = section.count("headdim", 64)
+        layer = Mamba2(
+            heads=config.checked("d_inner // headdim", inner // size),
+            head_dim=size,
+            state_size=section.count("d_state", 128),
+            groups=section.count("ngroups", 1),
+            intermediate=inner,
+            conv_kernel=kernel,
+        )
+    else:
+        section.bad("layer", kind, '"Mamba1" or "Mamba2"')
+    return (layer,) * config.count("n_layer", most=10_000)
+
+
 def jamba(config: Config) -> tuple[Layer, ...]:
     """One attention layer per attn_layer_period, at attn_layer_offset; Mamba elsewhere."""
     period, offset = config.count("attn_layer_period"), config.count("attn_layer_offset", least=0)
@@ -69,7 +98,6 @@ def _expanded(config: Config) -> int:
     return config.checked("mamba_expand * hidden_size", int(config.number("mamba_expand") * config.hidden))
 
 
-@family("bamba")
 def bamba(config: Config) -> tuple[Layer, ...]:
     """Attention at attn_layer_indices, Mamba-2 elsewhere."""
     attention = set(config.counts("attn_layer_indices") or ())
@@ -78,14 +106,12 @@ def bamba(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, linear_attention=lambda _: layer)
 
 
-@family("granitemoehybrid")
 def granite_hybrid(config: Config) -> tuple[Layer, ...]:
     """layer_types names each layer; all Mamba-2 without it."""
     words = words_of(config, lambda count: ["linear_attention"] * count)
     return read_layers(config, words, linear_attention=lambda layer: mamba2_of(layer, _expanded(layer)))
 
 
-@family("falcon_h1")
 def falcon_h1(config: Config) -> tuple[Layer, ...]:
     """Every layer runs attention and Mamba-2 side by side."""
     inner = _expanded(config) if config.get("mamba_d_ssm") is None else config.count("mamba_d_ssm")
@@ -97,7 +123,6 @@ def falcon_h1(config: Config) -> tuple[Layer, ...]:
 NEMOTRON_LETTERS = {"M": "linear_attention", "*": "full_attention", "E": "moe", "-": "mlp"}
 
 
-@family("nemotron_h")
 def nemotron_h(config: Config) -> tuple[Layer, ...]:
     """layers_block_type, or hybrid_override_pattern: M Mamba-2, * attention, E experts, - MLP. Its length is the layer count."""
     words = config.words("layers_block_type")
@@ -124,7 +149,6 @@ def _first(config: Config, *keys: str) -> int:
     return config.count(next((key for key in keys if config.given(key)), keys[-1]))
 
 
-@family("zamba")
 def zamba(config: Config) -> tuple[Layer, ...]:
     """Mamba in several heads; hybrid layers add shared attention over twice the width, each with keys and values of its own."""
     period, offset = config.count("attn_layer_period"), config.count("attn_layer_offset", least=0)
@@ -140,7 +164,6 @@ def zamba(config: Config) -> tuple[Layer, ...]:
     return _zamba(config, words_of(config, computed), layer)
 
 
-@family("zamba2")
 def zamba2(config: Config) -> tuple[Layer, ...]:
     """Mamba-2; hybrid layers add shared attention over twice the width."""
 

@@ -15,7 +15,7 @@ from ..layers import (
     SlidingAttention,
 )  # fmt: skip
 from .latent import mla
-from .registry import every, family, gqa, mha, read_layers, words_of
+from .reading import every, gqa, mha, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,14 +28,12 @@ def lightning(config: Config) -> LightningAttention:
     return LightningAttention(heads=config.heads, head_dim=size, v_head_dim=size)
 
 
-@family("minimax")
 def minimax(config: Config) -> tuple[Layer, ...]:
     """Lightning and softmax attention in turn without layer_types, the softmax first."""
     pattern = every(2, "linear_attention", "full_attention")
     return read_layers(config, words_of(config, pattern), linear_attention=lightning)
 
 
-@family("minimax_text_01 minimax_m1")
 def minimax_text_01(config: Config) -> tuple[Layer, ...]:
     """attn_type_list: 0 lightning, 1 softmax (MiniMax-Text-01, modeling_minimax_text_01.py)."""
     kinds = config.counts("attn_type_list")
@@ -45,7 +43,6 @@ def minimax_text_01(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, linear_attention=lightning)
 
 
-@family("bailing_hybrid")
 def bailing_hybrid(config: Config) -> tuple[Layer, ...]:
     """The last of each layer_group_size layers is latent attention, the rest Kimi Delta Attention."""
     delta = KimiDeltaAttention(
@@ -59,7 +56,6 @@ def short_conv(config: Config) -> ShortConv:
     return ShortConv(channels=config.hidden, conv_kernel=config.count("conv_L_cache"))
 
 
-@family("lfm2 lfm2_moe")
 def lfm2(config: Config) -> tuple[Layer, ...]:
     """Short convolutions and full attention; full_attn_idxs names the latter where layer_types is missing."""
 
@@ -74,7 +70,6 @@ def mha_kv(config: Config) -> dict[str, int]:
     return {**mha(config), "kv_heads": config.kv_heads} if config.get("head_dim") is None else gqa(config)
 
 
-@family("lfm3")
 def lfm3(config: Config) -> tuple[Layer, ...]:
     """Short convolutions, sliding and full attention in groups of four."""
 
@@ -87,7 +82,6 @@ def lfm3(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, computed), conv=short_conv)
 
 
-@family("inkling_text inkling2_text")
 def inkling(config: Config) -> tuple[Layer, ...]:
     """Attention with four short fp32 convolutions beside it: over keys, values, and both residual streams."""
 
@@ -122,24 +116,25 @@ def inkling(config: Config) -> tuple[Layer, ...]:
     )
 
 
-@family("rwkv")
 def rwkv4(config: Config) -> tuple[Layer, ...]:
     """RWKV-4."""
     hidden = config.hidden
     return (RWKV4(hidden=hidden, attention_hidden=config.count("attention_hidden_size", hidden)),) * config.layers
 
 
-@family("rwkv5 rwkv6 rwkv7")
 def rwkv(config: Config) -> tuple[Layer, ...]:
     """RWKV-5, -6 and -7: square states, as many as fit the attention width."""
-    hidden = config.hidden
-    size = config.count("head_size" if config.given("head_size") else "head_dim")
-    width = config.count("attention_hidden_size", hidden)
-    heads = config.count("num_heads", config.checked("attention_hidden_size // head_size", width // size))
-    return (RWKV(hidden=hidden, heads=heads, head_dim=size),) * config.layers
+    hidden, width = config.hidden, config.count("attention_hidden_size", config.hidden)
+    key = next((key for key in ("head_size", "head_dim") if config.given(key)), None)
+    # num_heads decides only without a head size: published configs keep a stale one beside it.
+    size = (
+        config.count(key) if key else config.checked("attention width // num_heads", width // config.count("num_heads"))
+    )
+    return (
+        RWKV(hidden=hidden, heads=config.checked("attention width // head size", width // size), head_dim=size),
+    ) * config.layers
 
 
-@family("recurrent_gemma")
 def recurrent_gemma(config: Config) -> tuple[Layer, ...]:
     """block_types repeated: RG-LRU blocks and sliding attention."""
     blocks = config.words("block_types") or []
@@ -160,7 +155,6 @@ def mha_forced(config: Config) -> dict[str, int]:
     return {**mha(config), "kv_heads": config.kv_heads}
 
 
-@family("xlstm")
 def xlstm(config: Config) -> tuple[Layer, ...]:
     """mLSTM blocks; query, key and value widths are factors of the width, rounded up to 64."""
     width = config.count("hidden_size" if config.get("hidden_size") is not None else "embedding_dim")
@@ -176,7 +170,6 @@ def xlstm(config: Config) -> tuple[Layer, ...]:
     return (MatrixLSTM(heads=heads, qk_dim=size("qk_dim_factor"), v_dim=size("v_dim_factor")),) * count
 
 
-@family("zaya")
 def zaya(config: Config) -> tuple[Layer, ...]:
     """Attention behind two short convolutions over queries and keys; half of each value comes from the token before."""
 

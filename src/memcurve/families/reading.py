@@ -1,4 +1,4 @@
-"""The registry of structures, and how a config's words for its layers become layers."""
+"""How a config's words for its layers become layers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
     Reader: TypeAlias = Callable[[Config], Layer]
-    Family: TypeAlias = Callable[[Config], tuple[Layer, ...]]
-
-FAMILIES: dict[str, Family] = {}
 
 # Old words of published configs for the words of Transformers 5.23 (configuration_utils.py, _LEGACY_LAYER_TYPE_REMAP).
 OLD_WORDS = {
@@ -25,19 +22,6 @@ OLD_WORDS = {
     "deepseek_sparse_attention": "indexed_attention",
     "qwen_sparse_attention": "indexed_attention",
 }
-
-
-def family(names: str) -> Callable[[Family], Family]:
-    """Registers a structure under model types, written as words in one string. A name claimed twice raises."""
-
-    def register(function: Family) -> Family:
-        for name in names.split():
-            if name in FAMILIES:
-                raise ValueError(f"model type {name} is claimed by {FAMILIES[name].__name__} and {function.__name__}")
-            FAMILIES[name] = function
-        return function
-
-    return register
 
 
 def gqa(config: Config) -> dict[str, int]:

@@ -1,0 +1,147 @@
+"""The command line as a user meets it: output, JSON, errors of one line, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memcurve import cli, load
+
+QWEN = "Qwen/Qwen3-Next-80B-A3B-Thinking"
+
+
+def call(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "memcurve", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+def test_estimate_explains_itself() -> None:
+    done = call("estimate", QWEN, "--context", "131072", "--engine", "transformers", "--explain")
+    assert done.returncode == 0
+    # 12 layers × T × 2·256·2 × 2 B, and K = 4 columns of 8,192 channels in bf16 beside 32 × 128 × 128 in fp32.
+    assert "48 layers: 36 gated delta + 12 full attention" in done.stdout
+    assert "3,299,082,240 bytes (3.07 GiB) at 131,072 tokens" in done.stdout
+    assert "full attention (key, value): 12 layers × 131,072 slots × 2,048 B = 3,221,225,472 B" in done.stdout
+    assert "gated delta (conv_state): 36 layers × 1 slot × 65,536 B = 2,359,296 B" in done.stdout
+    assert "12 × T × 2,048 B" in done.stdout
+
+
+def test_several_contexts_make_a_table() -> None:
+    done = call("estimate", QWEN, "--context", "4k,32k,1M")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[3:]] == ["4k", "32k", "1M"]
+    assert [int(line.split()[1].replace(",", "")) for line in lines[3:]] == [
+        load(QWEN).curve().bytes(n) for n in (4096, 32768, 2**20)
+    ]
+
+
+def test_json_schema() -> None:
+    done = call("estimate", QWEN, "--context", "4k,32k", "--batch", "3", "--json", "-O", "state_dtype=bf16")
+    data = json.loads(done.stdout)
+    assert data["schema"] == 1
+    assert [entry["context"] for entry in data["estimates"]] == [4096, 32768]
+    for entry in data["estimates"]:
+        assert all(isinstance(entry[key], int) for key in ("bytes", "growing_bytes", "constant_bytes"))
+        assert sum(row["bytes"] for row in entry["breakdown"]) == entry["bytes"]
+        for row in entry["breakdown"]:
+            assert row["bytes"] == row["layers"] * row["slots"] * row["bytes_per_slot"] * row["sequences"]
+    assert data["estimates"][0]["bytes"] == load(QWEN).curve(state_dtype="bf16").bytes(4096, 3)
+    one = json.loads(call("estimate", QWEN, "--context", "4k", "--json").stdout)
+    assert one["bytes"] == one["estimates"][0]["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["estimate", "nowhere.json"], 2, "nowhere.json: No such file or directory"),
+        (["estimate", "qwen3-next"], 3, "'qwen3-next' is no file, and not in the catalogue"),
+        (["estimate", QWEN, "--context", "4x"], 2, "context: '4x'; expected a whole number"),
+        (["estimate", QWEN, "--context", ""], 2, "context: ''; expected a whole number"),
+        (["estimate", QWEN, "--engine", "transformer"], 2, "nearest: transformers"),
+        (["estimate", QWEN, "-O", "cache=static"], 2, "cache: 'static'; not an option of engine logical"),
+        (
+            ["estimate", "openai/gpt-oss-20b"],
+            2,
+            'dtype: missing in the config of openai/gpt-oss-20b; give one, such as dtype="bf16"',
+        ),
+        (["estimate", "3gdnx:1mha"], 2, "'gdnx'; expected a kind"),
+        (["estimate"], 2, "required: model (see: memcurve estimate --help)"),
+        (["estimat"], 2, "command 'estimat'; expected one of plot, estimate, models"),
+        (["plot", "-o", "/no/such/place.svg"], 2, "/no/such/place.svg: No such file or directory"),
+        (["plot", "3gdn:1mha", "-o", "a.xyz"], 2, "'a.xyz'"),
+    ],
+)
+def test_errors_are_one_line(words: list[str], code: int, message: str) -> None:
+    done = call(*words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_not_described_is_code_3(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "lama", "hidden_size": 8}')
+    done = call("estimate", str(tmp_path))
+    assert done.returncode == 3
+    assert re.search(r"'lama' is not described; nearest: .*llama", done.stderr)
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    config = {"model_type": "llama\x1b[31m", "hidden_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "\x1b" not in call("estimate", str(tmp_path)).stderr
+
+
+def test_models_lists_and_filters() -> None:
+    data = json.loads(call("models", "--kind", "gdn", "--json").stdout)
+    names = {entry["name"] for entry in data["models"]}
+    assert QWEN in names
+    assert "deepseek-ai/DeepSeek-V3" not in names
+    assert all("gated delta" in entry["structure"] for entry in data["models"])
+    typed = call("models", "--type", "deepseek_v32").stdout
+    assert "deepseek-ai/DeepSeek-V3.2" in typed
+    assert "61 latent attention with sparse indexer" in typed
+    types = json.loads(call("models", "--types", "--json").stdout)["types"]
+    assert {"llama", "qwen3_next", "t5"} <= {entry["type"] for entry in types}
+
+
+def test_plot_formats_and_options(tmp_path: Path) -> None:
+    subjects = [QWEN, "3gdn:1mha", "openai/gpt-oss-20b@engine=transformers,dtype=bf16,label=oss"]
+    for ending, start in (("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF"), ("html", b"<!doctype html>")):
+        done = call("plot", *subjects, "-o", f"a.{ending}", "--max_ctx", "8k", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"a.{ending}").read_bytes().startswith(start)
+    call("plot", *subjects, "-o", "a.json", "--max_ctx", "8k", cwd=tmp_path)
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert [entry["name"] for entry in data["subjects"]] == [
+        f"{QWEN} · logical",
+        "3gdn:1mha · logical",
+        "oss · transformers",
+    ]
+    # W = 128: Transformers keeps 127 tokens, and the corner is among the contexts.
+    assert data["subjects"][2]["breakpoints"] == [127]
+    assert {127, 8192} <= set(data["contexts"]) | {127}
+    assert all(len(entry["bytes"]) == len(data["contexts"]) for entry in data["subjects"])
+    page = (tmp_path / "a.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "{{" not in page
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    assert all(name in call().stdout for name in cli.COMMANDS)
+    for name in cli.COMMANDS:
+        text = call(name, "--help").stdout
+        assert f"  memcurve {name}" in text
+        assert "1024" in text or name == "models"

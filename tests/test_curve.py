@@ -1,0 +1,222 @@
+"""Curves: evaluation, inverse, crossings and data, against brute force and against each other."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memcurve import BadConfig, MemoryCurve, crossings
+from memcurve.base import TooLarge
+from memcurve.curve import Term
+
+N = 400  # brute force looks at contexts up to here
+
+SLOTS: st.SearchStrategy[Any] = st.one_of(
+    st.integers(0, 5),
+    st.just("context"),
+    st.builds(lambda cap: ("min", "context", cap), st.integers(1, 60)),
+    st.builds(lambda plus, cap: ("min", ("add", "context", plus), cap), st.integers(0, 9), st.integers(1, 60)),
+    st.builds(lambda per: ("floor", "context", per), st.integers(1, 9)),
+    st.builds(lambda per, plus: ("add", ("ceil", "context", per), plus), st.integers(1, 9), st.integers(0, 3)),
+    st.builds(lambda per, cap: ("ceil", ("min", "context", cap), per), st.integers(1, 9), st.integers(1, 60)),
+)
+TAILS = st.builds(lambda per: ("mod", "context", per), st.integers(2, 9))
+
+
+def curves(slots: st.SearchStrategy[Any]) -> st.SearchStrategy[MemoryCurve]:
+    term = st.builds(
+        lambda layers, size, slots, shared: Term(
+            kind="full attention", layers=layers, tensors=(("key", size),), slots=slots, shared=shared
+        ),
+        st.integers(1, 4),
+        st.integers(1, 50),
+        slots,
+        st.booleans(),
+    )
+    return st.lists(term, min_size=1, max_size=4).map(
+        lambda terms: MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=tuple(terms))
+    )
+
+
+RISING = curves(SLOTS)
+ANY = curves(st.one_of(SLOTS, TAILS))
+
+
+@given(ANY, st.integers(0, 3))
+def test_array_and_scalar_and_json_agree(curve: MemoryCurve, batch: int) -> None:
+    contexts = np.arange(N)
+    values = curve.bytes(contexts, batch)
+    assert values.dtype == np.int64
+    assert values.tolist() == [curve.bytes(context, batch) for context in range(N)]
+    again = MemoryCurve.from_dict(json.loads(json.dumps(curve.to_dict())))
+    assert again == curve
+    assert again.bytes(contexts, batch).tolist() == values.tolist()
+
+
+@given(RISING)
+def test_bytes_never_fall_without_a_tail(curve: MemoryCurve) -> None:
+    assert curve.monotone
+    values = curve.bytes(np.arange(N))
+    assert (np.diff(values) >= 0).all()
+
+
+@given(ANY, st.integers(1, 5), st.integers(0, 300))
+def test_linear_in_batch_but_for_what_is_shared(curve: MemoryCurve, batch: int, context: int) -> None:
+    shared = curve.bytes(context, 0)
+    assert curve.bytes(context, batch) == shared + batch * (curve.bytes(context, 1) - shared)
+
+
+@given(ANY, ANY, st.integers(0, 300))
+def test_terms_add_up(a: MemoryCurve, b: MemoryCurve, context: int) -> None:
+    both = MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=a.terms + b.terms)
+    assert both.bytes(context) == a.bytes(context) + b.bytes(context)
+    assert both.bytes(context) == sum(int(str(row["bytes"])) for row in both.breakdown(context))
+
+
+@given(ANY, st.integers(0, 20_000), st.integers(1, 3))
+def test_max_context_agrees_with_brute_force(curve: MemoryCurve, memory: int, batch: int) -> None:
+    fits = [context for context in range(N) if curve.bytes(context, batch) <= memory]
+    try:
+        found = curve.max_context(memory, batch)
+    except BadConfig:
+        # Nothing fits, or something fits again and again without end.
+        assert not fits or (curve.bytes(N * 10**6, batch) <= 10**7 and not curve.monotone)
+        return
+    if found is None:
+        assert len(fits) == N or not curve.monotone
+        assert curve.bytes(10**9, batch) <= memory
+    elif found < N - 100:
+        assert found == max(fits)
+    if found is not None:
+        assert curve.bytes(found, batch) <= memory < curve.bytes(found + 1, batch)
+
+
+@given(ANY, st.integers(0, 20_000), st.integers(0, 300))
+def test_max_batch_is_exact(curve: MemoryCurve, memory: int, context: int) -> None:
+    if curve.bytes(context, 0) > memory:
+        with pytest.raises(BadConfig):
+            curve.max_batch(memory, context)
+        return
+    found = curve.max_batch(memory, context)
+    if found is None:
+        assert curve.bytes(context, 10**9) <= memory
+    else:
+        assert curve.bytes(context, found) <= memory < curve.bytes(context, found + 1)
+
+
+def brute_crossings(a: MemoryCurve, b: MemoryCurve, stop: int) -> list[int]:
+    found, order = [], 0
+    for context in range(stop):
+        gap = a.bytes(context) - b.bytes(context)
+        sign = (gap > 0) - (gap < 0)
+        if sign and sign != order:
+            if order:
+                found.append(context)
+            order = sign
+    return found
+
+
+@settings(deadline=None)
+@given(ANY, ANY)
+def test_crossings_agree_with_brute_force(a: MemoryCurve, b: MemoryCurve) -> None:
+    found = crossings(a, b)
+    stop = 1500
+    expected = brute_crossings(a, b, stop)
+    period = np.lcm(a.period, b.period)
+    last = max([0, *a.kinks(), *b.kinks()])
+    if a.bytes(last + int(period)) - b.bytes(last + int(period)) == a.bytes(last) - b.bytes(last):
+        # The gap repeats for ever: one period of it is listed.
+        stop = last + int(period)
+        expected = [context for context in expected if context < stop]
+    assert [context for context in found if context < stop] == expected
+    for context in found:
+        before = a.bytes(context - 1) - b.bytes(context - 1)
+        after = a.bytes(context) - b.bytes(context)
+        assert after != 0
+        assert before * after <= 0 or before == 0
+
+
+@given(ANY)
+def test_between_breakpoints_growth_repeats(curve: MemoryCurve) -> None:
+    ends = [0, *curve.breakpoints, curve.breakpoints[-1] + 200 if curve.breakpoints else 200]
+    for start, end in pairwise(ends):
+        steps = {curve.bytes(t + curve.period) - curve.bytes(t) for t in range(start, end - curve.period + 1)}
+        assert len(steps) <= 1
+
+
+def test_breakpoint_of_a_window_is_where_it_is_full() -> None:
+    term = Term(kind="sliding attention", layers=1, tensors=(("key", 2),), slots=("min", "context", 4095))
+    curve = MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=(term,))
+    assert curve.breakpoints == (4095,)
+    assert [curve.bytes(t) for t in (4094, 4095, 4096)] == [8188, 8190, 8190]
+
+
+def test_no_bound_is_none_and_not_a_number() -> None:
+    term = Term(kind="mamba", layers=2, tensors=(("recurrent_state", 10),), slots=1)
+    curve = MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=(term,))
+    assert curve.max_context(20) is None
+    with pytest.raises(BadConfig, match="already takes 20"):
+        curve.max_context(19)
+
+
+def test_overflow_raises_in_arrays_and_not_in_integers() -> None:
+    term = Term(kind="full attention", layers=1, tensors=(("key", 2**40),), slots="context")
+    curve = MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=(term,))
+    assert curve.bytes(2**40) == 2**80
+    with pytest.raises(TooLarge):
+        curve.bytes(np.array([1, 2**40]))
+    with pytest.raises(OverflowError):
+        curve.bytes(np.array([2**24]))
+    assert curve.bytes(np.array([2**22])).tolist() == [2**62]
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, "4", None, True, [1]])
+def test_bad_arguments_name_the_argument(bad: Any) -> None:
+    term = Term(kind="full attention", layers=1, tensors=(("key", 2),), slots="context")
+    curve = MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=(term,))
+    for call in (
+        lambda: curve.bytes(bad),
+        lambda: curve.bytes(1, bad),
+        lambda: curve.bytes(1, 1, bad),
+        lambda: curve.max_context(bad),
+        lambda: curve.max_batch(bad, 1),
+    ):
+        with pytest.raises(BadConfig, match="expected an integer of 0 or more"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema 1"),
+        ({"terms": 1}, "terms: 1"),
+        ({"terms": [{"kind": "x", "layers": -1, "tensors": [], "slots": 1, "shared": False}]}, "layers: -1"),
+        ({"terms": [{"kind": "x", "layers": 1, "tensors": [], "slots": ["pow", 1, 1], "shared": False}]}, "slots"),
+        (
+            {"terms": [{"kind": "x", "layers": 1, "tensors": [], "slots": ["mod", 1, 0], "shared": False}]},
+            "divide by 0",
+        ),
+        ({"terms": [{"kind": "x", "layers": 1, "tensors": [["k"]], "slots": 1, "shared": False}]}, "tensors"),
+        ({"name": None}, "name: None"),
+    ],
+)
+def test_from_dict_names_what_is_wrong(change: dict[str, Any], message: str) -> None:
+    data: dict[str, Any] = {"schema": 1, "name": "m", "engine": "logical", "dtype": "bf16", "terms": [], "notes": []}
+    assert MemoryCurve.from_dict(data).bytes(5) == 0
+    with pytest.raises(BadConfig, match=message):
+        MemoryCurve.from_dict(data | change)
+
+
+def test_html_repr_escapes_names() -> None:
+    term = Term(kind="full attention", layers=1, tensors=(("key", 2),), slots="context")
+    curve = MemoryCurve(name="<script>", engine="logical", dtype="bfloat16", terms=(term,))
+    page = curve._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "262,144" in page  # 131,072 tokens × 2 B
