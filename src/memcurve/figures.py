@@ -139,7 +139,7 @@ def _mark_crossings(axes: Axes, subjects: Sequence[Subject], batch: int, low: in
             [context], [value], "o", markersize=4 if few else 2.5, color="black" if few else "#555555",
             markeredgewidth=1.0 if few else 0.5, fillstyle="none", zorder=5,
         )  # fmt: skip
-        if len(crossed) <= 8:
+        if len(crossed) <= 12:
             axes.annotate(
                 f"{context:,}",
                 (context, value),
