@@ -14,22 +14,38 @@ if TYPE_CHECKING:
 
 
 class FullAttention(Record):
-    """Softmax attention over every token (MHA, GQA or MQA by kv_heads): key [kv_heads, T, head_dim], value [kv_heads, T, v_head_dim]."""
+    """Softmax attention over every token (MHA, GQA or MQA by kv_heads): key [kv_heads, T, head_dim], value [kv_heads, T, v_head_dim].
+
+    extra: learned tokens in front of the context that are kept as well.
+    """
 
     kind: ClassVar[str] = "full attention"
     kv_heads: int
     head_dim: int
     v_head_dim: int
+    extra: int = 0
 
 
 class SlidingAttention(Record):
-    """Softmax attention over the last `window` tokens, the token itself among them (Longformer, arXiv:2004.05150)."""
+    """Softmax attention over the last `window` tokens, the token itself among them (Longformer, arXiv:2004.05150).
+
+    keeps_prompt: the prompt stays in full, the window slides over what is generated.
+    """
 
     kind: ClassVar[str] = "sliding attention"
     kv_heads: int
     head_dim: int
     v_head_dim: int
     window: int
+    keeps_prompt: bool = False
+
+
+class HiddenStates(Record):
+    """The layer's inputs, from which keys and values are made anew (XLNet, arXiv:1906.08237): hidden_state [T, width]."""
+
+    kind: ClassVar[str] = "hidden states"
+    width: int
+    window: int | None = None
 
 
 class ChunkedAttention(Record):
@@ -57,12 +73,13 @@ class LatentAttention(Record):
 class SparseIndexer(Record):
     """The index keys by which sparse attention picks its tokens (DeepSeek-V3.2): index_key [T, head_dim].
 
-    position_dims: int64 positions kept beside each index key.
+    position_dims: int64 positions kept beside each index key. dtype: "model", or the dtype of the keys whatever the model's.
     """
 
     kind: ClassVar[str] = "sparse indexer"
     head_dim: int
     position_dims: int = 0
+    dtype: str = "model"
 
 
 class CompressedAttention(Record):
@@ -249,7 +266,7 @@ class Parallel(Record):
 
 
 Layer: TypeAlias = """(
-    FullAttention | SlidingAttention | ChunkedAttention | LatentAttention | SparseIndexer | CompressedAttention
+    FullAttention | SlidingAttention | HiddenStates | ChunkedAttention | LatentAttention | SparseIndexer | CompressedAttention
     | CrossAttention | GatedDeltaNet | KimiDeltaAttention | Mamba | Mamba2 | LightningAttention | ShortConv | RWKV
     | RWKV4 | RGLRU | MatrixLSTM | NoState | Parallel
 )"""

@@ -7,7 +7,7 @@ fill are not counted, as in the published figures.
 
 from __future__ import annotations
 
-from ..base import assert_never
+from ..base import BadConfig, assert_never, show
 from ..curve import Term, collect_terms
 from ..layers import (
     RGLRU,
@@ -18,6 +18,7 @@ from ..layers import (
     CrossAttention,
     FullAttention,
     GatedDeltaNet,
+    HiddenStates,
     KimiDeltaAttention,
     LatentAttention,
     LightningAttention,
@@ -42,21 +43,32 @@ if TYPE_CHECKING:
 
     Kept = tuple[tuple[tuple[str, int], ...], Expr]
 
-OPTIONS = ("state_dtype",)
+OPTIONS = ("state_dtype", "prompt")
 
 
-def terms(layers: Sequence[Layer], dtype: str, state_dtype: str = "float32") -> tuple[Term, ...]:
+def terms(
+    layers: Sequence[Layer], dtype: str, state_dtype: str = "float32", prompt: int | None = None
+) -> tuple[Term, ...]:
+    """prompt: tokens of the context that were the prompt (all of them, if None); only few models ask."""
     e, s = dtype_bytes(dtype), dtype_bytes(dtype_name(state_dtype, "state_dtype"))
-    return collect_terms((part.kind, *kept) for layer in layers for part in parts(layer) for kept in keeps(part, e, s))
+    return collect_terms(
+        (part.kind, *kept)
+        for layer in layers
+        for part in parts(layer)
+        for kept in keeps(part, e, s, check_prompt(prompt))
+    )
 
 
-def keeps(layer: Layer, e: int, s: int) -> Iterator[Kept]:
+def keeps(layer: Layer, e: int, s: int, prompt: int | None = None) -> Iterator[Kept]:
     """What one layer keeps: tensors of (name, bytes per slot), and the slots. e, s: bytes of the model's and of a state's element."""
     match layer:
         case FullAttention():
-            yield kv(layer, e), "context"
+            yield kv(layer, e), "context" if layer.extra == 0 else ("add", "context", layer.extra)
         case SlidingAttention():
-            yield kv(layer, e), ("min", "context", layer.window)
+            yield kv(layer, e), slid(layer, layer.window, prompt)
+        case HiddenStates():
+            size = (("hidden_state", layer.width * e),)
+            yield size, "context" if layer.window is None else ("min", "context", layer.window)
         case ChunkedAttention():
             yield kv(layer, e), ("min", "context", layer.chunk)
         case CrossAttention():
@@ -64,7 +76,7 @@ def keeps(layer: Layer, e: int, s: int) -> Iterator[Kept]:
         case LatentAttention():
             yield latent(layer, e), "context" if layer.window is None else ("min", "context", layer.window)
         case SparseIndexer():
-            yield (("index_key", layer.head_dim * e),), "context"
+            yield (("index_key", layer.head_dim * bytes_of(layer.dtype, e)),), "context"
         case CompressedAttention():
             yield (("window_kv", layer.head_dim * e),), ("min", "context", layer.window)
             entry = [("compressed_kv", layer.head_dim * e)]
@@ -83,7 +95,7 @@ def keeps(layer: Layer, e: int, s: int) -> Iterator[Kept]:
                 (
                     (
                         "conv_state",
-                        layer.channels * columns * (e if layer.dtype == "model" else dtype_bytes(layer.dtype)),
+                        layer.channels * columns * bytes_of(layer.dtype, e),
                     ),
                 ),
                 1,
@@ -101,7 +113,7 @@ def keeps(layer: Layer, e: int, s: int) -> Iterator[Kept]:
             pass
         case Parallel():
             for part in layer.parts:
-                yield from keeps(part, e, s)
+                yield from keeps(part, e, s, prompt)
         case _:
             assert_never(layer)
 
@@ -117,3 +129,21 @@ def latent(layer: LatentAttention, e: int) -> tuple[tuple[str, int], ...]:
     """latent and rope_key of one token in one layer; no rope_key without rotary dimensions."""
     both = ("latent", layer.kv_lora_rank * e), ("rope_key", layer.rope_head_dim * e)
     return both if layer.rope_head_dim else both[:1]
+
+
+def slid(layer: SlidingAttention, held: int, prompt: int | None) -> Expr:
+    """Tokens in a layer whose window holds `held`: on top of the prompt where that stays, which is the whole context if unsaid."""
+    if not layer.keeps_prompt:
+        return ("min", "context", held)
+    return "context" if prompt is None else ("min", "context", prompt + held)
+
+
+def bytes_of(dtype: str, e: int) -> int:
+    """Bytes of an element in the model's dtype, or in one of the layer's own."""
+    return e if dtype == "model" else dtype_bytes(dtype)
+
+
+def check_prompt(prompt: int | None) -> int | None:
+    if prompt is not None and (not isinstance(prompt, int) or isinstance(prompt, bool) or prompt < 0):
+        raise BadConfig(f"prompt: {show(prompt)}; expected an integer of 0 or more tokens")
+    return prompt

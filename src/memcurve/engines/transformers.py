@@ -18,6 +18,7 @@ from ..layers import (
     CrossAttention,
     FullAttention,
     GatedDeltaNet,
+    HiddenStates,
     KimiDeltaAttention,
     LatentAttention,
     LightningAttention,
@@ -32,7 +33,7 @@ from ..layers import (
     parts,
 )  # fmt: skip
 from ..units import dtype_bytes
-from .logical import kv, latent
+from .logical import bytes_of, check_prompt, kv, latent, slid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,12 +43,16 @@ if TYPE_CHECKING:
     from ..layers import Layer
     from .logical import Kept
 
-OPTIONS = ("cache", "max_cache_len")
+OPTIONS = ("cache", "max_cache_len", "prompt")
 ATTENTION = (FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, CompressedAttention)
 
 
 def terms(
-    layers: Sequence[Layer], dtype: str, cache: str = "dynamic", max_cache_len: int | None = None
+    layers: Sequence[Layer],
+    dtype: str,
+    cache: str = "dynamic",
+    max_cache_len: int | None = None,
+    prompt: int | None = None,
 ) -> tuple[Term, ...]:
     """cache="static" reserves max_cache_len tokens from the start (StaticCache); "dynamic" grows with the context."""
     if cache not in ("dynamic", "static"):
@@ -65,18 +70,27 @@ def terms(
         # Models without attention take a cache under another name (cache_params): the StaticCache passed stays empty.
         return ()
     return collect_terms(
-        (part.kind, *kept) for layer in layers for part in parts(layer) for kept in keeps(part, e, max_cache_len)
+        (part.kind, *kept)
+        for layer in layers
+        for part in parts(layer)
+        for kept in keeps(part, e, max_cache_len, check_prompt(prompt))
     )
 
 
-def keeps(layer: Layer, e: int, static: int | None) -> Iterator[Kept]:
+def keeps(layer: Layer, e: int, static: int | None, prompt: int | None) -> Iterator[Kept]:
     """What one layer keeps: tensors of (name, bytes per slot), and the slots. static: tokens that a StaticCache reserves."""
     full: Expr = "context" if static is None else static
     match layer:
         case FullAttention():
-            yield kv(layer, e), full
+            yield kv(layer, e), full if layer.extra == 0 or static is not None else ("add", "context", layer.extra)
+        case SlidingAttention() if layer.keeps_prompt and static is None:
+            yield kv(layer, e), slid(layer, layer.window - 1, prompt)
         case SlidingAttention():
-            yield kv(layer, e), windowed(layer.window, static)
+            yield kv(layer, e), full if layer.keeps_prompt else windowed(layer.window, static)
+        case HiddenStates():
+            # XLNetModel.cache_mem (modeling_xlnet.py) cuts to mem_len.
+            size = (("hidden_state", layer.width * e),)
+            yield size, "context" if layer.window is None else ("min", "context", layer.window)
         case ChunkedAttention():
             yield kv(layer, e), windowed(layer.chunk, static)
         case CrossAttention():
@@ -84,7 +98,7 @@ def keeps(layer: Layer, e: int, static: int | None) -> Iterator[Kept]:
         case LatentAttention():
             yield latent(layer, e), full if layer.window is None else windowed(layer.window, static)
         case SparseIndexer():
-            yield (("index_key", layer.head_dim * e),), full
+            yield (("index_key", layer.head_dim * bytes_of(layer.dtype, e)),), full
             # int64 positions, concatenated even beside static index keys (update of modeling_qwen4_exp.py).
             yield (("index_position_ids", layer.position_dims * 8),), "context"
         case CompressedAttention():
@@ -116,7 +130,7 @@ def keeps(layer: Layer, e: int, static: int | None) -> Iterator[Kept]:
                 (
                     (
                         "conv_state",
-                        layer.channels * columns * (e if layer.dtype == "model" else dtype_bytes(layer.dtype)),
+                        layer.channels * columns * bytes_of(layer.dtype, e),
                     ),
                 ),
                 1,
@@ -135,7 +149,7 @@ def keeps(layer: Layer, e: int, static: int | None) -> Iterator[Kept]:
             pass
         case Parallel():
             for part in layer.parts:
-                yield from keeps(part, e, static)
+                yield from keeps(part, e, static, prompt)
         case _:
             assert_never(layer)
 

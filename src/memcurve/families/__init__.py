@@ -34,10 +34,13 @@ STRUCTURES = {
     "attention.nemotron_nas": "nemotron-nas",
     "attention.jetmoe": "jetmoe",
     "attention.every_head": """
-        bert bert-generation big_bird biogpt bloom camembert codegen cpmant ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt openai-gpt opt persimmon rembert roberta roberta-prelayernorm
-        roc_bert roformer xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod idefics blip_text_model kosmos_2_text_model
-        kosmos_2_5_text_model trocr musicgen_decoder musicgen_melody_decoder pix2struct_text_model
+        bert bert-generation big_bird biogpt bloom camembert codegen ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt opt persimmon rembert roberta roberta-prelayernorm
+        roc_bert roformer xglm xlm-roberta xlm-roberta-xl xmod idefics blip_text_model kosmos_2_text_model
+        kosmos_2_5_text_model trocr musicgen_melody_decoder
         """,
+    "attention.xlnet": "xlnet",
+    "attention.cpmant": "cpmant",
+    "attention.reference_sliding": "unlimited_ocr_text",
     "attention.every_second": "gemma2 vaultgemma gpt_oss",
     "attention.full_by_default": "laguna mellum",
     "attention.every_fourth": "olmo3",
@@ -51,7 +54,6 @@ STRUCTURES = {
     "attention.flint": "flint",
     "attention.modernbert_decoder": "modernbert-decoder",
     "attention.gemma3": "gemma3_text",
-    "attention.t5gemma2": "t5gemma2_decoder",
     "attention.gemma3n": "gemma3n_text",
     "attention.gemma4": "gemma4_text gemma4_unified_text diffusion_gemma_text",
     "attention.qwen2": "qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text qwen3 mimo",
@@ -102,6 +104,9 @@ STRUCTURES = {
     "recurrent.xlstm": "xlstm",
     "recurrent.zaya": "zaya",
     "compressed.deepseek_v4": "deepseek_v4 deepseek_ref",
+    "encoder_decoder.cross_decoder": "musicgen_decoder pix2struct_text_model",
+    "encoder_decoder.t5gemma2": "t5gemma2_decoder",
+    "encoder_decoder.moonshine": "moonshine moonshine_streaming",
     "encoder_decoder.bart": """
         bart bigbird_pegasus blenderbot blenderbot-small fsmt led m2m_100 marian mbart mvp nllb-moe pegasus pegasus_x
         plbart seamless_m4t seamless_m4t_v2 speech_to_text speecht5 whisper pp_formulanet_text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..layers import FullAttention, NoState, SlidingAttention
-from .reading import every, gqa, mha, read_layers, share_last, words_of
+from ..layers import CrossAttention, FullAttention, HiddenStates, NoState, Parallel, SlidingAttention
+from .reading import every, gqa, mha, read_layers, rope_layers, share_last, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
+    from .reading import Sizes
 
 
 def attention(config: Config) -> tuple[Layer, ...]:
@@ -82,8 +83,12 @@ def jetmoe(config: Config) -> tuple[Layer, ...]:
 
 
 def every_head(config: Config) -> tuple[Layer, ...]:
-    """Multi-head attention whose class knows neither num_key_value_heads nor head_dim."""
-    return read_layers(config, words_of(config), mha)
+    """Multi-head attention whose class knows neither num_key_value_heads nor head_dim; add_cross_attention: as a decoder."""
+    layers = read_layers(config, words_of(config), mha)
+    if not config.flag("add_cross_attention"):
+        return layers
+    cross = CrossAttention(**mha(config))
+    return tuple(Parallel(parts=(own, cross)) for own in layers)
 
 
 def every_second(config: Config) -> tuple[Layer, ...]:
@@ -122,7 +127,7 @@ def cohere2(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, every(pattern)), lambda c: gqa_split(c))
 
 
-def gqa_split(config: Config) -> dict[str, int]:
+def gqa_split(config: Config) -> Sizes:
     """As gqa, with head_dim always hidden // heads, whatever the config says."""
     return {**mha(config), "kv_heads": config.kv_heads}
 
@@ -172,11 +177,6 @@ def gemma3(config: Config) -> tuple[Layer, ...]:
     pattern = config.count("sliding_window_pattern", 6)
     words = words_of(config, every(pattern))
     return read_layers(config, words, sliding_attention=_sliding(config, config.flag("use_bidirectional_attention")))
-
-
-def t5gemma2(config: Config) -> tuple[Layer, ...]:
-    """As gemma3, in an encoder-decoder."""
-    return read_layers(config, words_of(config, every(config.count("sliding_window_pattern", 6))))
 
 
 def gemma3n(config: Config) -> tuple[Layer, ...]:
@@ -246,7 +246,7 @@ def smollm3(config: Config) -> tuple[Layer, ...]:
     slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
 
     def words(count: int) -> list[str]:
-        rope = _rope_layers(config, count)
+        rope = rope_layers(config)
         return [_word(not (slides and not has_rope)) for has_rope in rope]
 
     return read_layers(config, words_of(config, words))
@@ -256,7 +256,7 @@ def llama4(config: Config) -> tuple[Layer, ...]:
     """Layers with rotary positions attend within chunks; every no_rope_layer_interval-th is full."""
 
     def words(count: int) -> list[str]:
-        return ["chunked_attention" if has_rope else "full_attention" for has_rope in _rope_layers(config, count)]
+        return ["chunked_attention" if has_rope else "full_attention" for has_rope in rope_layers(config)]
 
     return read_layers(config, words_of(config, words))
 
@@ -342,17 +342,6 @@ def _word(full: bool) -> str:
     return "full_attention" if full else "sliding_attention"
 
 
-def _rope_layers(config: Config, count: int) -> list[int]:
-    """1 per layer with rotary positions: no_rope_layers as given, else by interval."""
-    given = config.counts("no_rope_layers")
-    if not given:
-        nth = config.count("no_rope_layer_interval")
-        return [int((index + 1) % nth != 0) for index in range(count)]
-    if len(given) < count:
-        config.bad("no_rope_layers", f"{len(given)} entries", f"one per layer, num_hidden_layers = {count}")
-    return given[:count]
-
-
 def _shared(config: Config) -> int:
     return config.count("num_kv_shared_layers", 0, least=0, most=config.layers - 1)
 
@@ -363,3 +352,31 @@ def _sliding(config: Config, bidirectional: bool):  # type: ignore[no-untyped-de
         # Both directions share the window, with exclusive bounds (configuration_gemma3.py, __post_init__).
         window = window // 2 + 1
     return lambda layer: SlidingAttention(**gqa(layer), window=window)
+
+
+def hidden_states(config: Config, width: int, window: int | None) -> tuple[Layer, ...]:
+    return (HiddenStates(width=width, window=window),) * config.layers
+
+
+def xlnet(config: Config) -> tuple[Layer, ...]:
+    """The hidden states of earlier tokens, the last mem_len of them if it is set, from which keys are made anew."""
+    return hidden_states(config, config.count("d_model"), config.optional("mem_len", least=0) or None)
+
+
+def cpmant(config: Config) -> tuple[Layer, ...]:
+    """Every head of dim_head; the prompt_length learned tokens in front are kept as well."""
+    size = config.count("dim_head")
+    extra = config.count("prompt_length", least=0)
+    return (FullAttention(kv_heads=config.heads, head_dim=size, v_head_dim=size, extra=extra),) * config.layers
+
+
+def reference_sliding(config: Config) -> tuple[Layer, ...]:
+    """The whole prompt, and a window over what was generated (modeling_unlimited_ocr.py)."""
+
+    def sliding(layer: Config) -> Layer:
+        return SlidingAttention(**gqa_split(layer), window=layer.count("sliding_window"), keeps_prompt=True)
+
+    def computed(count: int) -> list[str]:
+        return ["reference_sliding_attention" if config.get("sliding_window") is not None else "full_attention"] * count
+
+    return read_layers(config, words_of(config, computed), gqa_split, reference_sliding_attention=sliding)

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from ..layers import CrossAttention, FullAttention, Parallel
-from .reading import every, gqa, read_layers, words_of
+from .reading import every, gqa, mha, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
+    from .reading import Sizes
+
+
+def with_cross(layers: tuple[Layer, ...], sizes: Sizes) -> tuple[Layer, ...]:
+    """Each layer beside cross-attention."""
+    cross = CrossAttention(**sizes)
+    return tuple(Parallel(parts=(own, cross)) for own in layers)
+
+
+def cross_decoder(config: Config) -> tuple[Layer, ...]:
+    """Multi-head self-attention as in every_head, each layer beside cross-attention."""
+    return with_cross(read_layers(config, words_of(config), mha), mha(config))
+
+
+def t5gemma2(config: Config) -> tuple[Layer, ...]:
+    """Every sliding_window_pattern-th (6) layer is full; attention over the encoder is merged in, its keys kept apart."""
+    return with_cross(
+        read_layers(config, words_of(config, every(config.count("sliding_window_pattern", 6)))), gqa(config)
+    )
+
+
+def moonshine(config: Config) -> tuple[Layer, ...]:
+    """decoder_… sizes; keys and values as wide as hidden // heads."""
+    heads = config.count("num_attention_heads")
+    size = config.checked("hidden_size // num_attention_heads", config.hidden // heads)
+    kv_heads = config.count("num_key_value_heads", heads)
+    sizes: Sizes = {"kv_heads": kv_heads, "head_dim": size, "v_head_dim": size}
+    return with_cross((FullAttention(**sizes),) * config.layers, sizes)
 
 
 def _with_cross(count: int, heads: int, size: int) -> tuple[Layer, ...]:
@@ -32,8 +60,7 @@ def t5(config: Config) -> tuple[Layer, ...]:
 
 def t5gemma(config: Config) -> tuple[Layer, ...]:
     """Sliding and full self-attention in turn, each beside cross-attention."""
-    cross = CrossAttention(**gqa(config))
-    return tuple(Parallel(parts=(own, cross)) for own in read_layers(config, words_of(config, every(2))))
+    return with_cross(read_layers(config, words_of(config, every(2))), gqa(config))
 
 
 def grouped_cross(config: Config) -> tuple[Layer, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import FullAttention, LatentAttention, NoState, Parallel, SparseIndexer
-from .reading import gqa, read_layers, words_of
+from .reading import gqa, read_layers, rope_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,15 +80,21 @@ def shared_indexer(config: Config) -> tuple[Layer, ...]:
 
 
 def mistral_large4(config: Config) -> tuple[Layer, ...]:
-    """As shared_indexer; kv_source_layers names the layer whose latent each layer reads."""
+    """As shared_indexer; kv_source_layers names the layer whose latent each layer reads, and every fourth has no rotary key."""
     words = words_of(config, lambda count: ["indexed_attention"] * count)
     sources = config.counts("kv_source_layers") or list(range(config.layers))
     if len(sources) != config.layers:
         config.bad("kv_source_layers", f"{len(sources)} entries", f"one per layer, num_hidden_layers = {config.layers}")
     kinds = indexer_types(config)
+    rotary = rope_layers(config, 4)
 
     def read(index: int, word: str) -> Layer:
-        parts: list[Layer] = [] if sources[index] != index else [mla(config)]
+        own = (
+            mla(config)
+            if rotary[index]
+            else LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=0)
+        )
+        parts: list[Layer] = [] if sources[index] != index else [own]
         if word == "indexed_attention" and kinds[index] == "full":
             parts.append(SparseIndexer(head_dim=config.count("index_head_dim")))
         if not parts:
@@ -114,6 +120,10 @@ def dots3_note(config: Config) -> tuple[Layer, ...]:
         words = [own if word in ("full_attention", "indexed_attention") else word for word in words]
     window = config.count("sliding_window", config.optional("sliding_window_size") or 512)
 
+    def sparse_layer(layer: Config) -> Layer:
+        # The index keys stay in the fp32 of their norm (modeling_dots3_note.py, Dots3NoteIndexer).
+        return Parallel(parts=(mla(layer), SparseIndexer(head_dim=layer.count("index_head_dim"), dtype="float32")))
+
     def sliding(layer: Config) -> Layer:
         if config.per_layer is not None:
             return mla(layer, window)
@@ -124,7 +134,7 @@ def dots3_note(config: Config) -> tuple[Layer, ...]:
             window=window,
         )
 
-    return read_layers(config, words, full_attention=mla, indexed_attention=indexed, sliding_attention=sliding)
+    return read_layers(config, words, full_attention=mla, indexed_attention=sparse_layer, sliding_attention=sliding)
 
 
 def minimax_m3(config: Config) -> tuple[Layer, ...]:

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
+    from .reading import Sizes
 
 
 def mamba(config: Config) -> tuple[Layer, ...]:
@@ -75,7 +76,7 @@ def jamba(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, mha_kv, linear_attention=lambda _: layer)
 
 
-def mha_kv(config: Config) -> dict[str, int]:
+def mha_kv(config: Config) -> Sizes:
     """hidden // heads per head, num_key_value_heads heads."""
     return {**mha(config), "kv_heads": config.kv_heads}
 

@@ -8,12 +8,20 @@ from ..layers import ChunkedAttention, FullAttention, NoState, SlidingAttention
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
+    from typing import TypeAlias, TypedDict
 
     from ..config import Config
     from ..layers import Layer
 
     Reader: TypeAlias = Callable[[Config], Layer]
+
+    class Sizes(TypedDict):
+        """What every kind of softmax attention is made of."""
+
+        kv_heads: int
+        head_dim: int
+        v_head_dim: int
+
 
 # Old words of published configs for the words of Transformers 5.23 (configuration_utils.py, _LEGACY_LAYER_TYPE_REMAP).
 OLD_WORDS = {
@@ -24,12 +32,12 @@ OLD_WORDS = {
 }
 
 
-def gqa(config: Config) -> dict[str, int]:
+def gqa(config: Config) -> Sizes:
     """Sizes of grouped-query attention: num_key_value_heads (heads where absent), head_dim (hidden // heads where absent)."""
     return {"kv_heads": config.kv_heads, "head_dim": config.head_dim, "v_head_dim": config.head_dim}
 
 
-def mha(config: Config) -> dict[str, int]:
+def mha(config: Config) -> Sizes:
     """Sizes of attention whose class has neither key: every head, hidden // heads."""
     size = config.checked("hidden_size // num_attention_heads", config.hidden // config.heads)
     return {"kv_heads": config.heads, "head_dim": size, "v_head_dim": size}
@@ -62,7 +70,7 @@ def words_of(config: Config, computed: Callable[[int], list[str]] | None = None)
 
 
 def read_layers(
-    config: Config, words: list[str], sizes: Callable[[Config], dict[str, int]] = gqa, **readers: Reader
+    config: Config, words: list[str], sizes: Callable[[Config], Sizes] = gqa, **readers: Reader
 ) -> tuple[Layer, ...]:
     """One layer per word. `readers` are a structure's own; the attention words have one meaning for all."""
 
@@ -107,3 +115,15 @@ def share_last(layers: tuple[Layer, ...], shared: int) -> tuple[Layer, ...]:
         if shared
         else layers
     )
+
+
+def rope_layers(config: Config, interval: int | None = None) -> list[int]:
+    """1 per layer with rotary positions: no_rope_layers as given, else by interval."""
+    count = config.layers
+    given = config.counts("no_rope_layers")
+    if not given:
+        nth = config.count("no_rope_layer_interval", interval)
+        return [int((index + 1) % nth != 0) for index in range(count)]
+    if len(given) < count:
+        config.bad("no_rope_layers", f"{len(given)} entries", f"one per layer, num_hidden_layers = {count}")
+    return given[:count]

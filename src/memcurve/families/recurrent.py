@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
+    from .reading import Sizes
 
 
 def lightning(config: Config) -> LightningAttention:
@@ -45,8 +46,11 @@ def minimax_text_01(config: Config) -> tuple[Layer, ...]:
 
 def bailing_hybrid(config: Config) -> tuple[Layer, ...]:
     """The last of each layer_group_size layers is latent attention, the rest Kimi Delta Attention."""
+    # A saved config's head_dim is the rotary one; it then names the others linear_….
     delta = KimiDeltaAttention(
-        heads=config.heads, head_dim=config.count("head_dim"), conv_kernel=config.count("short_conv_kernel_size")
+        heads=config.count("linear_num_heads", config.heads),
+        head_dim=config.count("linear_head_dim", config.optional("head_dim")),
+        conv_kernel=config.count("linear_conv_kernel_dim", config.optional("short_conv_kernel_size")),
     )
     pattern = every(config.count("layer_group_size"), common="linear_attention")
     return read_layers(config, words_of(config, pattern), full_attention=mla, linear_attention=lambda _: delta)
@@ -66,7 +70,7 @@ def lfm2(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, computed), mha_kv, conv=short_conv)
 
 
-def mha_kv(config: Config) -> dict[str, int]:
+def mha_kv(config: Config) -> Sizes:
     return {**mha(config), "kv_heads": config.kv_heads} if config.get("head_dim") is None else gqa(config)
 
 
@@ -99,7 +103,7 @@ def inkling(config: Config) -> tuple[Layer, ...]:
         ]
         return Parallel(parts=(attention, *parts))
 
-    def sizes(layer: Config, prefix: str = "") -> dict[str, int]:
+    def sizes(layer: Config, prefix: str = "") -> Sizes:
         if not prefix or layer.get("swa_num_key_value_heads") is None:
             return gqa(layer)
         size = layer.count("swa_head_dim", layer.head_dim)
@@ -151,7 +155,7 @@ def recurrent_gemma(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words, linear_attention=lambda _: unit, sliding_attention=sliding)
 
 
-def mha_forced(config: Config) -> dict[str, int]:
+def mha_forced(config: Config) -> Sizes:
     return {**mha(config), "kv_heads": config.kv_heads}
 
 
