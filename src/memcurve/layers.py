@@ -41,11 +41,16 @@ class SlidingAttention(Record):
 
 
 class HiddenStates(Record):
-    """The layer's inputs, from which keys and values are made anew (XLNet, arXiv:1906.08237): hidden_state [T, width]."""
+    """The layer's inputs, from which keys and values are made anew (XLNet, arXiv:1906.08237): hidden_state [T, width].
+
+    buckets: hash buckets kept per token as int64 once the context is longer than `chunk` (Reformer, arXiv:2001.04451).
+    """
 
     kind: ClassVar[str] = "hidden states"
     width: int
     window: int | None = None
+    buckets: int = 0
+    chunk: int = 0
 
 
 class ChunkedAttention(Record):

@@ -149,6 +149,8 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
         defaults = class_defaults(model_type)
         if families.structure_of(model_type):
             return Config(data, model_type, defaults, path), levels
+        if model_type in families.REFUSED:
+            raise families.not_described(model_type)
         nested = (defaults or {}).get("text")
         if nested is None:
             key = next((key for key in SECTIONS if isinstance(data.get(key), dict)), None)

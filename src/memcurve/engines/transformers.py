@@ -91,6 +91,9 @@ def keeps(layer: Layer, e: int, static: int | None, prompt: int | None) -> Itera
             # XLNetModel.cache_mem (modeling_xlnet.py) cuts to mem_len.
             size = (("hidden_state", layer.width * e),)
             yield size, "context" if layer.window is None else ("min", "context", layer.window)
+            # ReformerDynamicCache.update (modeling_reformer.py): no buckets while one chunk holds everything.
+            longer = ("min", ("floor", "context", layer.chunk + 1), 1)
+            yield (("buckets", layer.buckets * 8),), ("mul", "context", longer)
         case ChunkedAttention():
             yield kv(layer, e), windowed(layer.chunk, static)
         case CrossAttention():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layers import CrossAttention, FullAttention, HiddenStates, NoState, Parallel, SlidingAttention
+from ..layers import CrossAttention, FullAttention, HiddenStates, Parallel, SlidingAttention
 from .reading import every, gqa, mha, read_layers, rope_layers, share_last, words_of
 
 TYPE_CHECKING = False
@@ -15,61 +15,6 @@ if TYPE_CHECKING:
 def attention(config: Config) -> tuple[Layer, ...]:
     """Grouped-query attention. Without layer_types a sliding_window slides every layer, as Transformers does."""
     return read_layers(config, words_of(config))
-
-
-def hub_attention(config: Config) -> tuple[Layer, ...]:
-    """As attention, for types whose code is only on the hub: every layer is full, hidden // heads per head."""
-    if config.model_type == "baichuan" and config.get("num_attention_heads") is None:
-        config = config.overlaid({"num_attention_heads": config.get("num_heads")})
-    return (FullAttention(**gqa_split(config)),) * config.layers
-
-
-def qwen(config: Config) -> tuple[Layer, ...]:
-    """Qwen-1 (modeling_qwen.py): every head keeps kv_channels."""
-    size = config.count("kv_channels")
-    return (FullAttention(kv_heads=config.heads, head_dim=size, v_head_dim=size),) * config.layers
-
-
-def chatglm(config: Config) -> tuple[Layer, ...]:
-    """ChatGLM2, ChatGLM3 and GLM-4 (modeling_chatglm.py): multi_query_group_num heads of kv_channels with multi_query_attention."""
-    kv_heads = config.count("multi_query_group_num") if config.flag("multi_query_attention") else config.heads
-    size = config.count("kv_channels")
-    return (FullAttention(kv_heads=kv_heads, head_dim=size, v_head_dim=size),) * config.count("num_layers", most=10_000)
-
-
-def phi_msft(config: Config) -> tuple[Layer, ...]:
-    """Phi-1.5 and Phi-2 under their first keys (modeling_phi.py)."""
-    heads = config.count("n_head")
-    size = config.checked("n_embd // n_head", config.count("n_embd") // heads)
-    layer = FullAttention(kv_heads=config.count("n_head_kv", heads), head_dim=size, v_head_dim=size)
-    return (layer,) * config.count("n_layer", most=10_000)
-
-
-def nemotron_nas(config: Config) -> tuple[Layer, ...]:
-    """block_configs says of each layer how many heads share a key, or that it has no attention (modeling_decilm.py)."""
-    blocks = config.items("block_configs")
-    if blocks is None or len(blocks) != config.layers:
-        config.bad(
-            "block_configs",
-            None if blocks is None else f"{len(blocks)} entries",
-            f"one per layer, num_hidden_layers = {config.layers}",
-        )
-
-    def read(index: int, block: object) -> Layer:
-        section = config.overlaid({"block": block}, f"{config.path}block_configs[{index}].").section("block")
-        part = section.section("attention") if section else None
-        if part is None:
-            config.bad(f"block_configs[{index}].attention", None, "an object")
-        if part.flag("no_op") or part.flag("replace_with_linear"):
-            return NoState(why="no attention in this block")
-        size = config.checked("hidden_size // num_attention_heads", config.hidden // config.heads)
-        kv_heads = config.checked("n_heads_in_group", config.heads // part.count("n_heads_in_group"))
-        window = part.optional("window_length")
-        if window is None:
-            return FullAttention(kv_heads=kv_heads, head_dim=size, v_head_dim=size)
-        return SlidingAttention(kv_heads=kv_heads, head_dim=size, v_head_dim=size, window=window)
-
-    return tuple(read(index, block) for index, block in enumerate(blocks))
 
 
 def jetmoe(config: Config) -> tuple[Layer, ...]:
@@ -124,7 +69,12 @@ def beam(config: Config) -> tuple[Layer, ...]:
 def cohere2(config: Config) -> tuple[Layer, ...]:
     """sliding_window_pattern (4): the last of each group is full. The class sets head_dim itself."""
     pattern = config.count("sliding_window_pattern", 4)
-    return read_layers(config, words_of(config, every(pattern)), lambda c: gqa_split(c))
+    return read_layers(config, words_of(config, every(pattern)), gqa_split)
+
+
+def cohere_compass(config: Config) -> tuple[Layer, ...]:
+    """As cohere2, but every layer is full unless layer_types says otherwise."""
+    return read_layers(config, words_of(config, lambda count: ["full_attention"] * count), gqa_split)
 
 
 def gqa_split(config: Config) -> Sizes:
@@ -354,13 +304,22 @@ def _sliding(config: Config, bidirectional: bool):  # type: ignore[no-untyped-de
     return lambda layer: SlidingAttention(**gqa(layer), window=window)
 
 
-def hidden_states(config: Config, width: int, window: int | None) -> tuple[Layer, ...]:
-    return (HiddenStates(width=width, window=window),) * config.layers
-
-
 def xlnet(config: Config) -> tuple[Layer, ...]:
     """The hidden states of earlier tokens, the last mem_len of them if it is set, from which keys are made anew."""
-    return hidden_states(config, config.count("d_model"), config.optional("mem_len", least=0) or None)
+    layer = HiddenStates(width=config.count("d_model"), window=config.optional("mem_len", least=0) or None)
+    return (layer,) * config.layers
+
+
+def reformer(config: Config) -> tuple[Layer, ...]:
+    """Hidden states, and in "lsh" layers each token's buckets, per head and hash."""
+    words = config.words("attn_layers")
+    if not words or not set(words) <= {"local", "lsh"}:
+        config.bad("attn_layers", words, 'a list of "local" and "lsh"')
+    local = HiddenStates(width=config.hidden)
+    buckets = config.checked("heads * num_hashes", config.heads * config.count("num_hashes"))
+    chunk = config.count("lsh_attn_chunk_length")
+    hashed = HiddenStates(width=config.hidden, buckets=buckets, chunk=chunk)
+    return tuple(hashed if word == "lsh" else local for word in words)
 
 
 def cpmant(config: Config) -> tuple[Layer, ...]:
