@@ -30,7 +30,7 @@ STRUCTURES = {
     "attention.jetmoe": "jetmoe",
     "attention.every_head": """
         bert bert-generation big_bird biogpt bloom camembert codegen ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt opt persimmon rembert roberta roberta-prelayernorm
-        roc_bert roformer xglm xlm-roberta xlm-roberta-xl xmod idefics blip_text_model kosmos_2_text_model
+        roc_bert roformer xglm xlm-roberta xlm-roberta-xl xmod idefics kosmos_2_text_model
         kosmos_2_5_text_model trocr musicgen_melody_decoder
         """,
     "attention.xlnet": "xlnet",
@@ -101,7 +101,7 @@ STRUCTURES = {
     "recurrent.xlstm": "xlstm",
     "recurrent.zaya": "zaya",
     "compressed.deepseek_v4": "deepseek_v4 deepseek_ref",
-    "encoder_decoder.cross_decoder": "musicgen_decoder pix2struct_text_model",
+    "encoder_decoder.cross_decoder": "blip_text_model musicgen_decoder pix2struct_text_model",
     "encoder_decoder.t5gemma2": "t5gemma2_decoder",
     "encoder_decoder.moonshine": "moonshine moonshine_streaming",
     "encoder_decoder.bart": """
@@ -136,10 +136,12 @@ STRUCTURES = {
 
 # Model types that generate in Transformers and that have no answer: why.
 REFUSED = {
-    "bark": "three models run one after the other, each with a cache of its own; ask for its sub-configs one by one",
+    "bark": "three models run one after the other, each with a cache of its own",
     "blt": "its config has no layer count for a cache, and Transformers 5.23.0 fails to make one",
     "fastspeech2_conformer": "it speaks without generating token by token: it keeps no state",
     "fastspeech2_conformer_with_hifigan": "it speaks without generating token by token: it keeps no state",
+    "gemma4_assistant": "it drafts from the cache of the model it assists and keeps none",
+    "gemma4_unified_assistant": "it drafts from the cache of the model it assists and keeps none",
     "openai-gpt": "Transformers keeps no cache for it: every step reads the whole context again",
     "pi0": "it generates actions by flow matching over a prefix, not tokens",
     "vits": "it speaks without generating token by token: it keeps no state",

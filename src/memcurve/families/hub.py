@@ -5,6 +5,7 @@ Transformers has no class for them, so nothing is assumed but what that code ass
 
 from __future__ import annotations
 
+from ..base import NotDescribed
 from ..layers import (
     FullAttention,
     GatedDeltaNet,
@@ -25,8 +26,24 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 
+# Keys of later models under the same type names, whose structure is another one.
+OTHER_STRUCTURE = ("kv_lora_rank", "layer_types", "num_noise_heads", "attention_chunk_size", "sliding_window_layers")
+
+
 def hub_attention(config: Config) -> tuple[Layer, ...]:
-    """As attention, every layer full; head_dim where the config has it, else hidden // heads (modeling_internlm2.py and its kin)."""
+    """Every layer full; head_dim where the config has it, else hidden // heads (modeling_internlm2.py and its kin).
+
+    A config with keys of another structure is refused, not read past them.
+    """
+    for key in OTHER_STRUCTURE:
+        if config.given(key):
+            raise NotDescribed(
+                f"{config.model_type} with {key} is not described; without it, it is grouped-query attention"
+            )
+    if config.get("sliding_window") is not None and config.flag("use_sliding_window", True):
+        raise NotDescribed(
+            f"{config.model_type} with a sliding_window is not described; with use_sliding_window false it is"
+        )
     if config.model_type == "baichuan" and config.get("num_attention_heads") is None:
         config = config.overlaid({"num_attention_heads": config.get("num_heads")})
     return (FullAttention(**gqa(config)),) * config.layers

@@ -1,0 +1,136 @@
+"""Model types whose code is only on the hub: logical bytes in bf16 from arithmetic shown beside each.
+
+Sizes are those of the model named, as its config.json has them, or small ones where none is named.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memcurve
+from memcurve import NotDescribed, catalog, load
+from memcurve.families import model_types
+
+T = 10_000
+GQA = {"hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2}
+GQA_BYTES = 3 * 2 * 32 * 2 * 2 * T
+
+CASES: list[tuple[dict[str, Any], int]] = [
+    *[
+        ({"model_type": name, **GQA}, GQA_BYTES)
+        for name in (
+            "aquila deepseek internlm internlm2 minicpm Motif motif nanbeige orion phi3small solar telechat3 xverse yi "
+            "bailing_moe bailing_moe_v2"
+        ).split()
+    ],
+    ({"model_type": "baichuan", "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 8}, 4 * GQA_BYTES),
+    ({"model_type": "mimo", **GQA, "use_sliding_window": False}, GQA_BYTES),
+    # the latent 16 and a rotary key of 8
+    (
+        {"model_type": "kimi_k2", "num_hidden_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
+        3 * (16 + 8) * 2 * T,
+    ),
+    ({"model_type": "qwen", "num_hidden_layers": 3, "num_attention_heads": 8, "kv_channels": 32}, 4 * GQA_BYTES),
+    # two groups share keys and values, 28 layers in ChatGLM2-6B
+    (
+        {"model_type": "chatglm", "num_layers": 28, "num_attention_heads": 32, "kv_channels": 128, "multi_query_attention": True, "multi_query_group_num": 2},
+        28 * 2 * 128 * 2 * 2 * T,
+    ),
+    ({"model_type": "phi-msft", "n_embd": 2560, "n_head": 32, "n_layer": 32, "n_head_kv": None}, 32 * 2560 * 2 * 2 * T),
+    # Baichuan-M1-14B: 20 full layers of 2 heads of 5120 / 20, 20 sliding ones of 8 heads of 5120 / 40 over 8,192;
+    # each keeps one key and value before the convolution
+    (
+        {"model_type": "baichuan_m1", "num_hidden_layers": 40, "hidden_size": 5120, "num_attention_heads": 20, "num_key_value_heads": 2, "num_swa_attention_heads": 40, "num_swa_key_value_heads": 8, "sliding_window": 8192, "sliding_window_layers": list(range(1, 40, 2)), "conv_window": 2},
+        20 * 2 * 256 * 2 * 2 * (T + 1) + 20 * 8 * 128 * 2 * 2 * (8192 + 1),
+    ),
+    # Hunyuan-Large: 64 layers, every second reads the one before
+    (
+        {"model_type": "hunyuan", "hidden_size": 6400, "num_hidden_layers": 64, "num_attention_heads": 80, "num_key_value_heads": 8, "use_cla": True, "cla_share_factor": 2},
+        32 * 8 * 80 * 2 * 2 * T,
+    ),
+    ({"model_type": "plamo", "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 8, "n_shared_head": 4}, GQA_BYTES),
+    # PLaMo-2 1B: every odd layer of 16 slides over 2,048 (1 head of 128), the even ones are Mamba-2 with 32 heads
+    # of 128 × 64 in fp32 and 3 columns of 4,096
+    (
+        {"model_type": "plamo2", "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 1, "hidden_size_per_head": 128, "attention_window_size": 2048, "mamba_d_state": 64, "mamba_d_conv": 4, "mamba_num_heads": 32, "mamba_step": 2, "mamba_enabled": True},
+        8 * 128 * 2 * 2 * 2048 + 8 * (32 * 128 * 64 * 4 + 3 * 4096 * 2),
+    ),
+    # every eighth of 16 layers is full, 14 slide over 2,048: 4 heads of 128
+    (
+        {"model_type": "plamo3", "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "window_size": 2048, "sliding_window_pattern": 8},
+        4 * 128 * 2 * 2 * (2 * T + 14 * 2048),
+    ),
+    # Ring-mini-linear-2.0: the last of each five of 20 layers is softmax (4 heads of 128), 16 keep 16 × 128 × 128 in fp32
+    *[
+        (
+            {"model_type": name, "hidden_size": 2048, "num_hidden_layers": 20, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128, "layer_group_size": 5},
+            4 * 4 * 128 * 2 * 2 * T + 16 * 16 * 128 * 128 * 4,
+        )
+        for name in ("bailing_moe_linear", "bailing_moe_linear_v2")
+    ],
+    # Phi-4-mini-flash: of 32 layers 9 Mamba (5,120 channels: 16 states in fp32, 3 columns), 8 sliding over 512 and
+    # 1 full (20 heads of 64); 14 keep nothing
+    (
+        {"model_type": "phi4flash", "hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 40, "num_key_value_heads": 20, "sliding_window": 512, "mb_per_layer": 2, "mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2},
+        9 * 5120 * (16 * 4 + 3 * 2) + 20 * 64 * 2 * 2 * (8 * 512 + T),
+    ),
+    ({"model_type": "step3_text", "num_hidden_layers": 61, "num_attention_heads": 64, "num_attention_groups": 1, "head_dim": 256}, 61 * 256 * 2 * 2 * T),
+    ({"model_type": "exaone", "hidden_size": 256, "num_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2}, GQA_BYTES),
+    ({"model_type": "openelm", "num_transformer_layers": 3, "head_dim": 64, "num_kv_heads": [3, 3, 4]}, 10 * 64 * 2 * 2 * T),
+    # two delta layers of 6 heads of 256 × 512 in fp32 and 3 columns of 2·6·256 + 6·512, one softmax layer
+    (
+        {"model_type": "gated_deltanet", "hidden_size": 2048, "num_hidden_layers": 3, "num_heads": 6, "head_dim": 256, "expand_v": 2, "conv_size": 4, "attn": {"layers": [1], "num_heads": 16, "num_kv_heads": 4, "window_size": None}},
+        2 * (6 * 256 * 512 * 4 + 3 * 6144 * 2) + 4 * 128 * 2 * 2 * T,
+    ),
+    *[
+        # RWKV: 4 matrices of 64 × 64 in fp32, two tokens of 256
+        ({"model_type": name, "hidden_size": 256, "num_hidden_layers": 3, "head_size": 64}, 3 * (4 * 64 * 64 * 4 + 2 * 256 * 2))
+        for name in ("rwkv5", "rwkv6", "rwkv7")
+    ],
+    # a softmax layer of 2 heads of 32, one with 8 × 32 × 32 in fp32
+    *[
+        ({"model_type": name, **GQA, "num_hidden_layers": 2, "attn_type_list": [0, 1]}, GQA_BYTES // 3 + 8 * 32 * 32 * 4)
+        for name in ("minimax_text_01", "minimax_m1")
+    ],
+    # Mamba-1 in state-spaces' own form: 2·64 channels, 16 states in fp32, 3 columns
+    ({"model_type": "mamba_ssm", "d_model": 64, "n_layer": 2, "ssm_cfg": {}}, 2 * 128 * (16 * 4 + 3 * 2)),
+    # 80 blocks, one without attention, one where 8 heads share
+    (
+        {"model_type": "nemotron-nas", "hidden_size": 512, "num_hidden_layers": 2, "num_attention_heads": 16, "block_configs": [{"attention": {"no_op": True}}, {"attention": {"n_heads_in_group": 8}}]},
+        2 * 32 * 2 * 2 * T,
+    ),
+    # one heavily compressed layer: 128 of the window, ⌊T / 128⌋ entries of 64
+    ({"model_type": "deepseek_ref", "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 64, "sliding_window": 128, "compress_ratios": [128]}, 64 * 2 * (128 + T // 128)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "expected"), CASES, ids=[str(config["model_type"]) for config, _ in CASES])
+def test_logical_bytes(config: dict[str, Any], expected: int) -> None:
+    assert load(config).curve(dtype="bf16").bytes(T) == expected
+
+
+def test_every_hub_only_type_has_a_case() -> None:
+    defaults = json.loads((Path(memcurve.__file__).parent / "defaults.json").read_text())
+    assert {name for name in model_types() if name not in defaults} == {config["model_type"] for config, _ in CASES}
+
+
+@pytest.mark.parametrize("key", ["kv_lora_rank", "layer_types", "num_noise_heads"])
+def test_keys_of_another_structure_are_refused(key: str) -> None:
+    with pytest.raises(NotDescribed, match=f"with {key} is not described"):
+        load({"model_type": "Motif", **GQA, key: 4})
+    with pytest.raises(NotDescribed, match="with a sliding_window is not described"):
+        load({"model_type": "minicpm", **GQA, "sliding_window": 4})
+
+
+def test_published_hub_only_configs_in_the_catalogue() -> None:
+    # 49 of Llama-Nemotron-Super's 80 blocks attend; 8 heads share a key
+    nas = load("nvidia/Llama-3_3-Nemotron-Super-49B-v1")
+    assert nas.curve(dtype="bf16").bytes(T) == 49 * 8 * 128 * 2 * 2 * T
+    # Kimi-K3: 24 latent layers, 69 of 96 matrices of 128 × 128 and 3 columns of 3·96·128
+    k3 = load("moonshotai/Kimi-K3")
+    assert k3.curve(dtype="bf16").bytes(T) == 24 * 576 * 2 * T + 69 * (96 * 128 * 128 * 4 + 3 * 3 * 96 * 128 * 2)
+    assert len(catalog.names()) > 150
