@@ -46,7 +46,7 @@ STATE = re.compile(
     | kv | lora_rank | window | chunk | pattern | interval | period | offset | conv | state | expand | groups$ | mamba | ssm | linear_
     | lru | kernel | intermediate_size$ | index | compress | multi_query | new_decoder | shared | cla | dim_factor | rank$
     | is_decoder$ | is_encoder_decoder$ | cross_attention | max_source | ngram | ple_ | attention_types | attn_layers
-    | hc_count$ | ^mem_len$ | attn_layers$ | num_hashes$ | prompt_length$ | dim_head$ | ^emb_dim$ | group_size$ | _cycles$ | ^local_attention$ | every_n_layers$ | cca_ | block_types$ | num_mem | ^dtype$ | no_rope | block_length | max_position""",
+    | hc_count$ | k_eq_v$ | ^mem_len$ | attn_layers$ | num_hashes$ | prompt_length$ | dim_head$ | ^emb_dim$ | group_size$ | _cycles$ | ^local_attention$ | every_n_layers$ | cca_ | block_types$ | num_mem | ^dtype$ | no_rope | block_length | max_position""",
     re.VERBOSE,
 )
 NOISE = re.compile(

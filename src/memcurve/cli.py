@@ -211,16 +211,40 @@ def run_models(arguments: argparse.Namespace) -> None:
     import json
 
     from . import catalog, families
+    from .engines import NAMES
     from .model import describe
 
     if arguments.types:
-        types = [{"type": name, "structure": families.structure_of(name)} for name in families.model_types()]
+        from .config import class_defaults
+
+        verified = families.verified()
+        types = [
+            {
+                "type": name,
+                "structure": families.structure_of(name),
+                "engines": list(NAMES),
+                "cases": verified.get(name, 0),
+                "source": "Transformers" if class_defaults(name) else "hub-only code",
+            }
+            for name in families.model_types()
+        ]
+        refused = [{"type": name, "why": why} for name, why in families.REFUSED.items()]
         if arguments.json:
-            print(json.dumps({"schema": SCHEMA, "types": types}))
-        else:
-            for entry in types:
-                print(f"{entry['type']:<28} {entry['structure']}")
-            print(f"{len(types)} model types of decoders; composite types are read through them")
+            print(json.dumps({"schema": SCHEMA, "types": types, "refused": refused}))
+            return
+        print(f"{'type':<28} {'structure':<32} {'engines':<22} verified")
+        for entry in types:
+            cases = (
+                f"{entry['cases']} recorded cases"
+                if entry["cases"]
+                else "derived by hand"
+                if "hub" in str(entry["source"])
+                else "not recorded"
+            )
+            print(f"{entry['type']:<28} {entry['structure']:<32} {', '.join(NAMES):<22} {cases}")
+        for one in refused:
+            print(f"{one['type']:<28} refused: {one['why']}")
+        print(f"{len(types)} model types of decoders; composite types are read through them")
         return
     wanted = KIND_WORDS.get((arguments.kind or "").lower(), (arguments.kind or "").lower())
     rows = []

@@ -95,6 +95,10 @@ class Config:
                 return self.defaults[name]
         return None
 
+    def own(self, key: str) -> Any:
+        """As get, but under this name only."""
+        return self.data.get(key, self.defaults.get(key))
+
     def given(self, key: str) -> bool:
         """Whether the file itself holds the key with a value other than null."""
         return any(self.data.get(name) is not None for name in self._names.get(key, (key,)))

@@ -180,3 +180,13 @@ def not_described(model_type: str) -> NotDescribed:
         return NotDescribed(f"model type {show(model_type)} has no answer: {REFUSED[model_type]}")
     hint = nearest(model_type, model_types())
     return NotDescribed(f"model type {show(model_type)} is not described" + (f"; nearest: {hint}" if hint else ""))
+
+
+def verified() -> dict[str, int]:
+    """Recorded cases that each model type replays exactly (docs/report.py writes the file)."""
+    import json
+    from os.path import dirname, join
+
+    with open(join(dirname(dirname(__file__)), "verified.json"), encoding="utf-8") as file:
+        found: dict[str, int] = json.load(file)
+    return found

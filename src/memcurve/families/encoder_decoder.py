@@ -54,7 +54,8 @@ def bart(config: Config) -> tuple[Layer, ...]:
 
 def t5(config: Config) -> tuple[Layer, ...]:
     """num_decoder_layers layers (num_layers where absent), heads of d_kv, whatever d_model is."""
-    count = config.count("num_decoder_layers", config.count("num_layers", most=10_000), most=10_000)
+    # The class takes num_layers over before it reads num_layers' other name, num_hidden_layers.
+    count = config.count("num_decoder_layers", config.own("num_layers"), most=10_000)
     return _with_cross(count, config.count("num_heads"), config.count("d_kv"))
 
 
