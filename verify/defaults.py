@@ -8,7 +8,7 @@ One line per model type that keeps sequence state (and per type of their nested 
     defaults  class defaults of the keys that can bear on state; left out where the class computes the value or has no such key
     alias     the class's attribute_map: other name -> own name
     text      where the decoder's config is nested: key, its model type, values the class passes when the section is missing (init),
-              auto: the section's own model_type decides
+              auto: the section's own model_type decides; keep: init also fills in what a given section lacks
     class     the config class
     arch      the classes that generate with this type
 """
@@ -84,8 +84,21 @@ def entry(cls: Any) -> dict[str, Any]:
             found["text"] = {"key": key, "type": spec.model_type} | ({"init": init} if init else {})
             if not issubclass(spec.config_class, PreTrainedConfig):
                 found["text"]["auto"] = True
+            if init and keeps_init(cls, key, spec.model_type, init):
+                found["text"]["keep"] = True
             break
     return found
+
+
+def keeps_init(cls: Any, key: str, model_type: str, init: dict[str, Any]) -> bool:
+    """Whether the class's values for a missing section also fill in a section that is there but lacks keys."""
+    try:
+        nested = getattr(cls(**{key: {"model_type": model_type}}), key)
+    except Exception as error:  # noqa: BLE001 - validators raise what they like
+        # Its own check finds the missing keys missing: they are not filled in.
+        print(f"{cls.__name__}: {str(error).splitlines()[-1].strip()}", file=sys.stderr)
+        return False
+    return all(getattr(nested, name) == value for name, value in init.items())
 
 
 def table() -> dict[str, dict[str, Any]]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class FullAttention(Record):
     """Softmax attention over every token (MHA, GQA or MQA by kv_heads): key [kv_heads, T, head_dim], value [kv_heads, T, v_head_dim].
 
-    extra: learned tokens in front of the context that are kept as well.
+    extra: learned tokens in front of the context that are kept as well. repeated_to: heads that the model's own code
+    repeats its keys and values to before it caches them; 0 if it does not.
     """
 
     kind: ClassVar[str] = "full attention"
@@ -24,6 +25,7 @@ class FullAttention(Record):
     head_dim: int
     v_head_dim: int
     extra: int = 0
+    repeated_to: int = 0
 
 
 class SlidingAttention(Record):

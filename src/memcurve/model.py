@@ -176,6 +176,8 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
                 if not isinstance(inner, str):
                     raise BadConfig(f"{path}model_type: {show(inner)}; expected a string")
                 model_type = inner
+                if nested.get("keep"):
+                    section = {**nested["init"], **section}
         data = section
         levels.insert(0, data)
     raise families.not_described(model_type)

@@ -82,7 +82,9 @@ def keeps(layer: Layer, e: int, static: int | None, prompt: int | None) -> Itera
     full: Expr = "context" if static is None else static
     match layer:
         case FullAttention():
-            yield kv(layer, e), full if layer.extra == 0 or static is not None else ("add", "context", layer.extra)
+            heads = layer.repeated_to or layer.kv_heads
+            tensors = (("key", heads * layer.head_dim * e), ("value", heads * layer.v_head_dim * e))
+            yield tensors, full if layer.extra == 0 or static is not None else ("add", "context", layer.extra)
         case SlidingAttention() if layer.keeps_prompt and static is None:
             yield kv(layer, e), slid(layer, layer.window - 1, prompt)
         case SlidingAttention():

@@ -24,9 +24,10 @@ STRUCTURES = {
         hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax internlm3 iquestcoder jais2 kyutai_speech_to_text llama
         minimax_m2 ministral3 mistral mixtral molmo2_text moshi nanochat nemotron olmo olmo2 olmoe paddleocr_vl_text
         phi phi3 phi4_multimodal phimoe qwen3_omni_moe_text qwen3_vl_text qwen3_vl_moe_text seed_oss solar_open
-        stablelm starcoder2 csm emu3_text_model chameleon cosmos3_edge_text deepseek_ocr2_text gradium_phonon_tts
+        stablelm starcoder2 csm emu3_text_model chameleon cosmos3_edge_text gradium_phonon_tts
         pocket_tts voxtral_realtime_text
         """,
+    "attention.split_heads": "deepseek_ocr2_text",
     "attention.jetmoe": "jetmoe",
     "attention.every_head": """
         bert bert-generation big_bird biogpt bloom camembert codegen ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt opt persimmon rembert roberta roberta-prelayernorm
@@ -103,7 +104,8 @@ STRUCTURES = {
     "compressed.deepseek_v4": "deepseek_v4 deepseek_ref",
     "encoder_decoder.cross_decoder": "blip_text_model musicgen_decoder pix2struct_text_model",
     "encoder_decoder.t5gemma2": "t5gemma2_decoder",
-    "encoder_decoder.moonshine": "moonshine moonshine_streaming",
+    "encoder_decoder.moonshine": "moonshine",
+    "encoder_decoder.grouped": "moonshine_streaming",
     "encoder_decoder.bart": """
         bart bigbird_pegasus blenderbot blenderbot-small fsmt led m2m_100 marian mbart mvp nllb-moe pegasus pegasus_x
         plbart seamless_m4t seamless_m4t_v2 speech_to_text speecht5 whisper pp_formulanet_text

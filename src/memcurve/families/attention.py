@@ -266,12 +266,17 @@ def dbrx(config: Config) -> tuple[Layer, ...]:
 
 
 def falcon(config: Config) -> tuple[Layer, ...]:
-    """One key-value head with multi_query, else all; with the new decoder architecture num_kv_heads."""
-    if config.flag("new_decoder_architecture"):
-        kv_heads = config.count("num_kv_heads", config.heads)
-    else:
-        kv_heads = 1 if config.flag("multi_query") else config.heads
-    return read_layers(config, words_of(config), lambda layer: {**mha(layer), "kv_heads": kv_heads})
+    """One key-value head with multi_query, else all; with the new decoder architecture num_kv_heads, which Transformers
+    repeats to every head before it caches them (modeling_falcon.py, _split_heads)."""
+    size, new = mha(config)["head_dim"], config.flag("new_decoder_architecture")
+    kv_heads = 1 if config.flag("multi_query") else config.heads
+    layer = FullAttention(
+        kv_heads=config.count("num_kv_heads", config.heads) if new else kv_heads,
+        head_dim=size,
+        v_head_dim=size,
+        repeated_to=config.heads if new else 0,
+    )
+    return (layer,) * config.layers
 
 
 def gpt_bigcode(config: Config) -> tuple[Layer, ...]:
@@ -339,3 +344,8 @@ def reference_sliding(config: Config) -> tuple[Layer, ...]:
         return ["reference_sliding_attention" if config.get("sliding_window") is not None else "full_attention"] * count
 
     return read_layers(config, words_of(config, computed), gqa_split, reference_sliding_attention=sliding)
+
+
+def split_heads(config: Config) -> tuple[Layer, ...]:
+    """As attention, with head_dim always hidden // heads, whatever the config says."""
+    return read_layers(config, words_of(config), gqa_split)

@@ -31,12 +31,17 @@ def t5gemma2(config: Config) -> tuple[Layer, ...]:
 
 
 def moonshine(config: Config) -> tuple[Layer, ...]:
-    """decoder_… sizes; keys and values as wide as hidden // heads."""
-    heads = config.count("num_attention_heads")
-    size = config.checked("hidden_size // num_attention_heads", config.hidden // heads)
-    kv_heads = config.count("num_key_value_heads", heads)
-    sizes: Sizes = {"kv_heads": kv_heads, "head_dim": size, "v_head_dim": size}
-    return with_cross((FullAttention(**sizes),) * config.layers, sizes)
+    """Grouped-query self- and cross-attention, with the encoder's heads: its layers are built first and write their numbers
+    into the shared config (MoonshineAttention.__init__, modeling_moonshine.py)."""
+    heads = config.count("encoder_num_attention_heads")
+    kv_heads = config.count("encoder_num_key_value_heads", heads)
+    config = config.overlaid({"num_attention_heads": heads, "num_key_value_heads": kv_heads})
+    return grouped(config)
+
+
+def grouped(config: Config) -> tuple[Layer, ...]:
+    """Grouped-query self- and cross-attention of the same sizes."""
+    return with_cross((FullAttention(**gqa(config)),) * config.layers, gqa(config))
 
 
 def _with_cross(count: int, heads: int, size: int) -> tuple[Layer, ...]:

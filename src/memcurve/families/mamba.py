@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..layers import FullAttention, Mamba, Mamba2, Parallel
-from .reading import OLD_WORDS, gqa, mha, read_layers, words_of
+from .reading import OLD_WORDS, gqa, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
-    from .reading import Sizes
 
 
 def mamba(config: Config) -> tuple[Layer, ...]:
@@ -73,12 +72,7 @@ def jamba(config: Config) -> tuple[Layer, ...]:
         state_size=config.count("mamba_d_state"),
         conv_kernel=config.count("mamba_d_conv"),
     )
-    return read_layers(config, words, mha_kv, linear_attention=lambda _: layer)
-
-
-def mha_kv(config: Config) -> Sizes:
-    """hidden // heads per head, num_key_value_heads heads."""
-    return {**mha(config), "kv_heads": config.kv_heads}
+    return read_layers(config, words, linear_attention=lambda _: layer)
 
 
 def mamba2_of(config: Config, inner: int) -> Mamba2:

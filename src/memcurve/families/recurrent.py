@@ -150,13 +150,9 @@ def recurrent_gemma(config: Config) -> tuple[Layer, ...]:
     window = config.count("attention_window_size")
 
     def sliding(layer: Config) -> Layer:
-        return SlidingAttention(**mha_forced(layer), window=window)
+        return SlidingAttention(**gqa(layer), window=window)
 
     return read_layers(config, words, linear_attention=lambda _: unit, sliding_attention=sliding)
-
-
-def mha_forced(config: Config) -> Sizes:
-    return {**mha(config), "kv_heads": config.kv_heads}
 
 
 def xlstm(config: Config) -> tuple[Layer, ...]:
