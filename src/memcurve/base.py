@@ -84,6 +84,12 @@ class TooLarge(MemcurveError, OverflowError):
     """A count of bytes does not fit the int64 of an array."""
 
 
+class MissingExtraError(MemcurveError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+    exit_code = 1
+
+
 def show(value: object) -> str:
     """A value as it stands in an error: one line, bounded length, no control characters."""
     text = (

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 
-from .base import BadConfig, MemcurveError, show
+from .base import BadConfig, MemcurveError, MissingExtraError, show
 from .units import parse_count, show_bytes, show_tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from .curve import MemoryCurve
@@ -414,9 +414,97 @@ SIZE_FLAGS = (
 )
 
 
+# -- verify -------------------------------------------------------------------------------------------------------
+
+
+def build_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help="model types, config.json files or folders, or catalogue names"
+    )
+    parser.add_argument("--all", action="store_true", help="every model type that generates")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="N of them, drawn by --seed")
+    parser.add_argument("--seed", default="0", help="any text; the same text draws the same sample (default: 0)")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the code that a folder holds beside its config.json (default: off)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where a case differs or a named subject can't be run."""
+    try:
+        from . import verify
+    except ImportError as error:
+        raise MissingExtraError(
+            f"verify needs torch and transformers ({error.name or error}): pip install 'memcurve[verify]'"
+        ) from None
+    verify.quiet()
+    every = verify.generative_types()
+    subjects = list(arguments.subjects)
+    if arguments.all:
+        subjects += every
+    if arguments.sample:
+        import random
+
+        subjects += sorted(random.Random(arguments.seed).sample(every, min(arguments.sample, len(every))))
+    if not subjects:
+        raise BadConfig("subjects: none; expected model types or config.json files, or --sample N, or --all")
+    rows = []
+    for index, subject in enumerate(subjects, 1):
+        if sys.stderr.isatty():
+            print(f"\r[{index}/{len(subjects)}] {clean(subject)[:60]:<60}", end="", file=sys.stderr, flush=True)
+        if subject in every:
+            row = verify.check_type(subject)
+        elif arguments.trust_remote_code and os.path.isdir(subject):
+            row = verify.check_remote(subject)
+        else:
+            row = verify.check_config(subject, read_config(subject))
+        rows.append(row)
+        if not arguments.json:
+            if sys.stderr.isatty():
+                print("\r", end="", file=sys.stderr)
+            state = "equal" if row.cases and row.equal == row.cases else "differs" if row.cases else ""
+            print(
+                f"{clean(row.name):<36} {row.cases:>5} cases {row.equal:>5} equal {row.tensors:>5} by tensor  {' '.join(filter(None, (state, clean(row.difference))))}",
+                flush=True,
+            )
+    cases, equal = sum(row.cases for row in rows), sum(row.equal for row in rows)
+    if arguments.json:
+        import json
+
+        print(
+            json.dumps(
+                {
+                    "schema": SCHEMA,
+                    "transformers": verify.INSTALLED,
+                    "rows": [row._asdict() for row in rows],
+                }
+            )
+        )
+    else:
+        version = verify.INSTALLED
+        print(
+            f"{equal:,} of {cases:,} cases equal; {sum(not row.cases for row in rows)} of {len(rows)} subjects not run; Transformers {version}"
+        )
+        if version != verify.PINNED:
+            print(f"note: memcurve describes Transformers {verify.PINNED}")
+    unrun = any(not row.cases for row in rows[: len(arguments.subjects)])
+    return int(equal != cases or unrun)
+
+
+def read_config(subject: str) -> dict[str, Any]:
+    from . import catalog
+    from .model import read_path
+
+    found = None if os.path.exists(subject) else catalog.find(subject)
+    return read_path(subject)[0] if found is None else found
+
+
 # -- main ---------------------------------------------------------------------------------------------------------
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None], str, str]] = {
     "plot": (
         build_plot, run_plot, "draw memory against context, for any architectures",
         "memcurve plot\nmemcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking ./config.json 3gdn:1mha -o curves.svg\n"
@@ -430,6 +518,10 @@ COMMANDS = {
     "models": (
         build_models, run_models, "the catalogue, and the model types described",
         "memcurve models --kind gdn\nmemcurve models --type gemma3_text\nmemcurve models --types",
+    ),
+    "verify": (
+        build_verify, run_verify, "run small models in Transformers and compare their caches, tensor by tensor",
+        "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today",
     ),
 }  # fmt: skip
 
@@ -458,7 +550,8 @@ def overview() -> str:
     return "\n".join([*lines, "", "exit codes: 2 bad input, 3 not described, 1 anything else"])
 
 
-def run(words: Sequence[str]) -> None:
+def run(words: Sequence[str]) -> int:
+    """Runs a command; its exit code."""
     command = words[0] if words else ""
     if command in ("", "-h", "--help", "help"):
         print(overview())
@@ -467,9 +560,10 @@ def run(words: Sequence[str]) -> None:
 
         print(__version__)
     elif command in COMMANDS:
-        COMMANDS[command][1](build(command).parse_args(words[1:]))
+        return COMMANDS[command][1](build(command).parse_args(words[1:])) or 0
     else:
         raise BadConfig(f"command {show(command)}; expected one of {', '.join(COMMANDS)}")
+    return 0
 
 
 def clean(text: str) -> str:
@@ -480,8 +574,9 @@ def clean(text: str) -> str:
 def main() -> int:
     """Runs a command. 0, or the error's code after one line on stderr."""
     try:
-        run(sys.argv[1:])
+        code = run(sys.argv[1:])
         sys.stdout.flush()
+        return code
     except MemcurveError as error:
         print(f"memcurve: {clean(str(error))}", file=sys.stderr)
         return error.exit_code

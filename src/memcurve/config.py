@@ -78,9 +78,10 @@ class Config:
         self.defaults: Mapping[str, Any] = known.get("defaults", {})
         alias: Mapping[str, str] = known.get("alias", {})
         self._names: dict[str, tuple[str, ...]] = {}
-        for other, own in alias.items():
-            # The class reads and writes one attribute under both names; a later setattr under the alias wins.
-            self._names[own] = self._names[other] = (other, own)
+        for own in set(alias.values()):
+            # The class reads and writes one attribute under all these names; a value under an alias is set last and wins.
+            names = (*(other for other, name in alias.items() if name == own and other != own), own)
+            self._names.update(dict.fromkeys(names, names))
         self.used: set[str] = set()
 
     def get(self, key: str) -> Any:

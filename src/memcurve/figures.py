@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .base import MemcurveError
+from .base import MissingExtraError
 from .curve import MemoryCurve
 from .export import Subject, corners, default_title, find_crossings, make_subjects
 from .units import show_tokens
@@ -57,12 +57,6 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError:
         raise MissingExtraError("plots need Matplotlib: pip install 'memcurve[plot]'") from None
     return Figure(figsize=(width, height))
-
-
-class MissingExtraError(MemcurveError):
-    """An optional package is not installed."""
-
-    exit_code = 1
 
 
 def plot(

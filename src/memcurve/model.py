@@ -78,7 +78,7 @@ def load(source: Any) -> Model:
     if not isinstance(text, str) or "\0" in text or not text:
         raise BadConfig(f"load: {show(text)}; expected a path, a catalogue name or a hub id")
     if isinstance(source, os.PathLike) or text.endswith(".json") or os.path.exists(text):
-        return _load_path(text)
+        return describe(*read_path(text))
     from . import catalog
 
     found = catalog.find(text)
@@ -95,7 +95,8 @@ def load(source: Any) -> Model:
     )
 
 
-def _load_path(path: str) -> Model:
+def read_path(path: str) -> tuple[dict[str, Any], str]:
+    """The config at a path, of a file or in a folder, and the model's name by it. BadConfig for what can't be read."""
     folder = os.path.isdir(path)
     file = os.path.join(path, "config.json") if folder else path
     try:
@@ -113,7 +114,7 @@ def _load_path(path: str) -> Model:
         raise BadConfig(f"{file}: not UTF-8 text; expected a config.json") from None
     own = os.path.abspath(path if folder else os.path.dirname(os.path.abspath(path)))
     stem = os.path.basename(file).removesuffix(".json")
-    return describe(parse(text, file), os.path.basename(own) if stem == "config" and os.path.basename(own) else stem)
+    return parse(text, file), os.path.basename(own) if stem == "config" and os.path.basename(own) else stem
 
 
 def describe(data: Mapping[str, Any], name: str) -> Model:

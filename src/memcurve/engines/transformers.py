@@ -113,15 +113,16 @@ def keeps(layer: Layer, e: int, static: int | None, prompt: int | None) -> Itera
             if layer.index_head_dim:
                 entry.append(("index_key", layer.index_head_dim * e))
             yield tuple(entry), ("floor", "context", layer.ratio)
-            width = (layer.head_dim + layer.index_head_dim) * (2 if layer.overlap else 1)
-            yield (("waiting_kv", width * e), ("waiting_gate", width * e)), ("mod", "context", layer.ratio)
+            # What waits does so per compressor: the attention's, and the indexer's where there is one.
+            widths = [size for size in (layer.head_dim, layer.index_head_dim) if size]
+            halves = 2 if layer.overlap else 1
+            waiting = [(name, halves * size * e) for size in widths for name in ("waiting_kv", "waiting_gate")]
+            yield tuple(waiting), ("mod", "context", layer.ratio)
             if layer.overlap:
                 # The gate has met the fp32 position bias before it is kept.
-                half = layer.ratio * (layer.head_dim + layer.index_head_dim)
-                yield (
-                    (("overlap_kv", half * e), ("overlap_gate", half * 4)),
-                    ("min", ("floor", "context", layer.ratio), 1),
-                )
+                each = [(("overlap_kv", size * e), ("overlap_gate", size * 4)) for size in widths]
+                held: Expr = ("mul", layer.ratio, ("min", ("floor", "context", layer.ratio), 1))
+                yield tuple(tensor for pair in each for tensor in pair), held
         case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2():
             if layer.conv_kernel is not None:
                 yield (("conv_state", layer.conv_channels * layer.conv_kernel * e),), 1
