@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import memcurve
 from memcurve import cli, load
 
 QWEN = "Qwen/Qwen3-Next-80B-A3B-Thinking"
@@ -144,4 +145,25 @@ def test_help_of_every_command_has_an_example() -> None:
     for name in cli.COMMANDS:
         text = call(name, "--help").stdout
         assert f"  memcurve {name}" in text
-        assert "1024" in text or name == "models"
+        assert "1024" in text or name in ("models", "verify")
+
+
+def test_every_command_in_the_readmes_table_runs() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    commands = re.findall(r"\| `memcurve (.*?)` \|", readme)
+    assert len(commands) >= 8
+    for command in commands:
+        done = call(*command.split())
+        assert done.returncode == (3 if "Nxt" in command else 0), (command, done.stderr)
+
+
+def test_the_readmes_python_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    block = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert block is not None
+    names: dict[str, object] = {}
+    exec(block[1], names)  # our own README
+    curve = names["curve"]
+    assert isinstance(curve, memcurve.MemoryCurve)
+    for value, call_text in re.findall(r"(curve\.bytes\(.*?\)) +# (\d+)", block[1]):
+        assert eval(value, {"curve": curve}) == int(call_text)

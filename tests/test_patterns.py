@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import memcurve
 from memcurve import BadConfig
@@ -59,3 +63,53 @@ def test_what_counts_as_a_pattern() -> None:
     assert is_pattern("3gdn:1typo")
     assert not is_pattern("openai/gpt-oss-20b")
     assert not is_pattern("llama")
+
+
+SIZES = st.fixed_dictionaries(
+    {
+        "emb_dim": st.integers(64, 4096),
+        "n_heads": st.integers(1, 64),
+        "n_kv_heads": st.integers(1, 16),
+        "window": st.integers(1, 5000),
+        "kv_lora_rank": st.integers(1, 1024),
+        "rope_head_dim": st.integers(0, 128),
+        "state_size": st.integers(1, 256),
+        "conv_kernel": st.integers(0, 8),
+    }
+)
+PARTS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(KINDS)), min_size=1, max_size=4)
+
+
+@given(PARTS, SIZES, st.sampled_from(["logical", "transformers"]), st.integers(0, 9000), st.integers(0, 5))
+def test_random_models(
+    parts: list[tuple[int, str]], sizes: dict[str, Any], engine: str, context: int, batch: int
+) -> None:
+    """Additive in layers, never falling with context, linear in batch."""
+    text = ":".join(f"{number}{kind}" for number, kind in parts)
+    whole = memcurve.pattern(text, n_layers=sum(number for number, _ in parts), **sizes).curve(engine, "bf16")
+    single = [memcurve.pattern(kind, n_layers=number, **sizes).curve(engine, "bf16") for number, kind in parts]
+    assert whole.bytes(context, batch) == sum(curve.bytes(context, batch) for curve in single)
+    assert whole.bytes(context, batch) == batch * whole.bytes(context)
+    assert whole.bytes(context) <= whole.bytes(context + 1) <= whole.bytes(10 * context + 1)
+    again = memcurve.MemoryCurve.from_dict(json.loads(json.dumps(whole.to_dict())))
+    assert again.bytes(np.array([context, context + 7])).tolist() == [whole.bytes(context), whole.bytes(context + 7)]
+
+
+@given(PARTS, SIZES, st.integers(0, 10**12), st.integers(1, 5))
+def test_the_longest_context_of_random_models(
+    parts: list[tuple[int, str]], sizes: dict[str, Any], memory: int, batch: int
+) -> None:
+    text = ":".join(f"{number}{kind}" for number, kind in parts)
+    curve = memcurve.pattern(text, n_layers=12, **sizes).curve("transformers", "fp16")
+    if curve.bytes(0, batch) > memory:
+        with pytest.raises(BadConfig, match="an empty sequence"):
+            curve.max_context(memory, batch)
+        return
+    longest = curve.max_context(memory, batch)
+    if longest is None:
+        assert curve.bytes(10**15, batch) <= memory
+    else:
+        assert curve.bytes(longest, batch) <= memory < curve.bytes(longest + 1, batch)
+    most = curve.max_batch(memory, 1000)
+    assert most is not None
+    assert curve.bytes(1000, most) <= memory < curve.bytes(1000, most + 1)
