@@ -59,7 +59,10 @@ def test_both_spellings_of_a_dtype() -> None:
 
 def test_a_sliding_window_without_layer_types_slides_every_layer() -> None:
     model = load({**LLAMA, "model_type": "mistral", "sliding_window": 100})
-    assert model.notes == ("a window of 100 tokens caps every layer",)
+    capped = "a window caps every layer that grows: from {} tokens on, more take no more bytes"
+    assert model.curve(dtype="bf16").notes == (capped.format(100),)
+    # Transformers keeps one token less
+    assert model.curve("transformers", dtype="bf16").notes == (capped.format(99),)
     assert load({**LLAMA, "model_type": "mistral", "sliding_window": None}).notes == ()
 
 

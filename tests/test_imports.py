@@ -35,8 +35,12 @@ MAY = {
         "seed",
         "catalog",
         "families",
+        "layers",
         "memcurve",
+        "verify",
     },
+    "shrink": {"config", "families", "model"},
+    "verify": {"config", "curve", "model", "shrink", "engines", "families", "layers"},
     "memcurve": {"curve", "model", "patterns", "figures"},
     "__main__": {"cli"},
 }

@@ -82,7 +82,7 @@ def test_layers_that_are_no_multiple_of_four(tmp_path: Path, flags: list[str]) -
     [
         (["--max_ctx", "100"], "max_ctx: 100; expected at least min_ctx = 128"),
         (["--n_heads", "0"], "n_heads: 0; expected an integer of 1 or more"),
-        (["--batch", "-1"], "batch: -1"),
+        (["--batch", "-1"], "batch: '-1'"),
         (["--dtype", "fp12"], "dtype: 'fp12'"),
         (["--max_ctx", "100G"], "at most 1,000,000 points"),
         (["-o", "a.gif"], "expected a name that ends in one of"),

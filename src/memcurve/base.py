@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, Never, NoReturn, dataclass_transform
+    from typing import Any, ClassVar, Never, NoReturn, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_):
@@ -38,6 +38,10 @@ class Record:
             raise TypeError(
                 f"{type(self).__name__} has no field {next(iter(values))!r}; it has {', '.join(self.fields)}"
             )
+
+    def replace(self, **values: Any) -> Self:
+        """The same record with some fields changed."""
+        return type(self)(**{**{name: self.__dict__[name] for name in self.fields}, **values})
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: can't set {name!r}")
@@ -99,8 +103,14 @@ def show(value: object) -> str:
 
 
 def nearest(word: str, known: tuple[str, ...] | list[str], count: int = 3) -> str:
-    """The known words nearest to `word`, for an error: "a, b or c"."""
+    """The known words nearest to `word`, for an error: "a, b or c". Of owner/name the name alone may be near, or its beginning."""
     import difflib
 
-    close = difflib.get_close_matches(word[:200], known, n=count, cutoff=0.5)
+    words: dict[str, str] = {}
+    for name in known:
+        tail = name.rpartition("/")[2].lower()
+        for form in (name.lower(), tail, tail[: len(word) + 1]):
+            words.setdefault(form, name)
+    found = difflib.get_close_matches(word[:200].lower(), list(words), n=2 * count, cutoff=0.5)
+    close = list(dict.fromkeys(words[one] for one in found))[:count]
     return " or ".join([", ".join(close[:-1]), close[-1]] if len(close) > 1 else close)

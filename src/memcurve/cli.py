@@ -7,7 +7,7 @@ import os
 import sys
 
 from .base import BadConfig, MemcurveError, MissingExtraError, show
-from .units import parse_count, show_bytes, show_tokens
+from .units import parse_count, parse_counts, show_bytes, show_tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         raise BadConfig(f"{message} (see: {self.prog} --help)")
 
 
-def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+def flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
     """An option under its name with underscores and with hyphens."""
     names = [f"--{name}"] if "_" not in name else [f"--{name}", f"--{name.replace('_', '-')}"]
     parser.add_argument(*names, dest=name, **options)
@@ -47,9 +47,9 @@ def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
 
 def count(text: str) -> int:
     try:
-        return parse_count(text, "value")
+        return parse_count(text)
     except BadConfig as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
 
 
 def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
@@ -66,15 +66,17 @@ def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
 
 
 def engine_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs: counts as `--context` takes them, true, false, none, or words; engine, dtype and label are words."""
     found: dict[str, Any] = {}
+    words: dict[str, Any] = {"true": True, "false": False, "none": None}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise BadConfig(f"option {show(pair)}: expected KEY=VALUE")
-        words: dict[str, Any] = {"true": True, "false": False, "none": None}
-        digits = value.removeprefix("-")
-        number = digits.isascii() and digits.isdigit() and len(digits) < 19
-        found[key] = int(value) if number else words.get(value.lower(), value)
+        if key in ("engine", "dtype", "label"):
+            found[key] = value
+        else:
+            found[key] = parse_count(value, key) if value[:1].isdigit() else words.get(value.lower(), value)
     return found
 
 
@@ -108,10 +110,12 @@ def build_estimate(parser: argparse.ArgumentParser) -> None:
 
 
 def run_estimate(arguments: argparse.Namespace) -> None:
-    contexts = [parse_count(part) for part in arguments.context.split(",")]
+    contexts = parse_counts(arguments.context)
     model = subject_model(arguments.model, {})
     curve = model.curve(arguments.engine, arguments.dtype, **engine_options(arguments.option))
     batch, encoder = arguments.batch, arguments.encoder_context
+    if encoder and curve == curve.at_encoder(encoder):
+        raise BadConfig(f"encoder_context: {encoder}; {model.name} keeps nothing of an encoder: expected 0")
     if arguments.json:
         import json
 
@@ -130,7 +134,7 @@ def run_estimate(arguments: argparse.Namespace) -> None:
         print(f"{'context':>12}  {'bytes':>22}  {'':>11}  {'grows':>11}  {'constant':>11}")
         for context in contexts:
             rows = curve.breakdown(context, batch, encoder)
-            grows = sum(int(str(row["bytes"])) for row in rows if row["grows"])
+            grows = growing(rows)
             total = curve.bytes(context, batch, encoder)
             print(
                 f"{show_tokens(context):>12}  {total:>22,}  {show_bytes(total):>11}  {show_bytes(grows):>11}  {show_bytes(total - grows):>11}"
@@ -148,13 +152,17 @@ def run_estimate(arguments: argparse.Namespace) -> None:
             print(f"note: {note}")
 
 
+def growing(rows: list[dict[str, Any]]) -> int:
+    return sum(row["bytes"] for row in rows if row["grows"])
+
+
 def estimate_data(model: Model, curve: MemoryCurve, contexts: list[int], batch: int, encoder: int) -> dict[str, object]:
     """Schema 1. With one context, `context` and `bytes` also stand at the top."""
     estimates = []
     for context in contexts:
         rows = curve.breakdown(context, batch, encoder)
         total = curve.bytes(context, batch, encoder)
-        grows = sum(int(str(row["bytes"])) for row in rows if row["grows"])
+        grows = growing(rows)
         estimates.append(
             {
                 "context": context,
@@ -189,7 +197,7 @@ def build_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--type", help="only this model type, such as qwen3_next")
     parser.add_argument(
         "--kind",
-        help="only models with this kind of layer: mha, gqa, mla, swa, gdn, kda, mamba, mamba2, lightning, conv, rwkv, or its long name",
+        help="only models with this kind of layer: full (or mha, gqa, mqa), swa, mla, gdn, kda, mamba, mamba2, lightning, conv, rwkv, or its long name",
     )
     parser.add_argument(
         "--types",
@@ -210,14 +218,14 @@ KIND_WORDS = {
 def run_models(arguments: argparse.Namespace) -> None:
     import json
 
-    from . import catalog, families
+    from . import catalog, families, layers
     from .engines import NAMES
     from .model import describe
 
     if arguments.types:
         from .config import class_defaults
 
-        verified = families.verified()
+        verified, word = families.verified(), arguments.filter.lower()
         types = [
             {
                 "type": name,
@@ -227,8 +235,9 @@ def run_models(arguments: argparse.Namespace) -> None:
                 "source": "Transformers" if class_defaults(name) else "hub-only code",
             }
             for name in families.model_types()
+            if word in name.lower()
         ]
-        refused = [{"type": name, "why": why} for name, why in families.REFUSED.items()]
+        refused = [{"type": name, "why": why} for name, why in families.REFUSED.items() if word in name.lower()]
         if arguments.json:
             print(json.dumps({"schema": SCHEMA, "types": types, "refused": refused}))
             return
@@ -246,13 +255,19 @@ def run_models(arguments: argparse.Namespace) -> None:
             print(f"{one['type']:<28} refused: {one['why']}")
         print(f"{len(types)} model types of decoders; composite types are read through them")
         return
+    if arguments.type and not families.structure_of(arguments.type):
+        raise families.not_described(arguments.type)
     wanted = KIND_WORDS.get((arguments.kind or "").lower(), (arguments.kind or "").lower())
+    kinds = [kind for one in vars(layers).values() if isinstance(kind := getattr(one, "kind", None), str)]
+    if wanted and wanted not in kinds:
+        raise BadConfig(f"kind: {show(arguments.kind)}; expected one of {', '.join(KIND_WORDS)}, or {', '.join(kinds)}")
     rows = []
     for name in catalog.names():
         if arguments.filter.lower() not in name.lower():
             continue
         model = describe(catalog.find(name) or {}, name)
-        if arguments.type in (None, model.model_type) and wanted in model.structure:
+        own = {part.kind for layer in model.layers for part in layers.parts(layer)}
+        if arguments.type in (None, model.model_type) and (not wanted or wanted in own):
             rows.append(
                 {"name": name, "type": model.model_type, "structure": model.structure, "source": catalog.fidelity(name)}
             )
@@ -269,6 +284,8 @@ def run_models(arguments: argparse.Namespace) -> None:
 
 
 def build_plot(parser: argparse.ArgumentParser) -> None:
+    from .patterns import SIZES
+
     parser.add_argument(
         "subjects",
         nargs="*",
@@ -281,47 +298,58 @@ def build_plot(parser: argparse.ArgumentParser) -> None:
         help="file to write; its ending says how: pdf, svg, png, html, csv or json (default: deltanet_memory_plot.pdf, or memcurve.pdf with subjects)",
     )
     sizes = parser.add_argument_group("sizes of the seed's figure and of patterns")
-    flag(sizes, "batch", type=int, default=1, help="sequences (default: 1)")  # type: ignore[arg-type]
-    for name, default, text in (
-        ("emb_dim", 2048, "embedding width"), ("n_heads", 16, "heads"), ("n_layers", 48, "layers"),
-        ("n_kv_heads", None, "key-value heads of gqa and swa (default: n_heads / 4)"), ("window", 1024, "tokens that swa keeps"),
-        ("kv_lora_rank", 512, "latent width of mla"), ("rope_head_dim", 64, "rotary key of mla"),
-        ("state_size", None, "state of mamba (default: 16) and mamba2 (128)"), ("conv_kernel", 4, "kernel of gdn, kda, mamba, mamba2; 0: none for gdn"),
-    ):  # fmt: skip
-        flag(sizes, name, type=int, default=default, help=text if "default" in text else f"{text} (default: {default})")  # type: ignore[arg-type]
+    for name, (default, text) in SIZES.items():
+        flag(sizes, name, type=count, help=text if default is None else f"{text} (default: {default})")
+    flag(parser, "batch", type=count, default=1, help="sequences (default: 1)")
+    flag(
+        parser, "encoder_context", type=count, default=0,
+        help="positions of the encoder's output that cross-attention keeps (default: 0)",
+    )  # fmt: skip
     flag(parser, "min_ctx", type=count, default=128, help="smallest context (default: 128)")
     flag(
         parser, "max_ctx", type=count, default=131_072, help="largest context; k and M are 1024-based (default: 131072)"
     )
-    parser.add_argument("--step", type=int, default=100, help="tokens between the rows of csv and json (default: 100)")
+    parser.add_argument(
+        "--step", type=count, default=100, help="tokens between the rows of csv and json (default: 100)"
+    )
     parser.add_argument("--log", default="", choices=("", "x", "y", "xy"), help="logarithmic axes: x, y or xy")
     parser.add_argument("--title", help="title instead of engine, dtype and batch")
     add_engine(parser, "bf16 for the seed's figure and patterns, else the config's own")
 
 
 def run_plot(arguments: argparse.Namespace) -> None:
-    from .export import default_title, sample, to_csv, to_html, to_json
+    from .export import check_range, default_title, make_subjects, sample, to_csv, to_html, to_json
+    from .patterns import SIZES, is_pattern
 
     seed = not arguments.subjects
     output = arguments.output or ("deltanet_memory_plot.pdf" if seed else "memcurve.pdf")
-    ending = output.rpartition(".")[2].lower() if "." in os.path.basename(output) else ""
+    ending = os.path.splitext(output)[1].removeprefix(".").lower()
     if ending not in FORMATS:
         raise BadConfig(f"output {show(output)}: expected a name that ends in one of .{', .'.join(FORMATS)}")
-    if arguments.batch < 0:
-        raise BadConfig(f"batch: {arguments.batch}; expected an integer of 0 or more")
-    contexts = sample(arguments.min_ctx, arguments.max_ctx, arguments.step)
+    check_range(arguments.min_ctx, arguments.max_ctx)
+    contexts = [arguments.min_ctx, arguments.max_ctx]
+    if seed or ending in ("csv", "json"):
+        contexts = sample(arguments.min_ctx, arguments.max_ctx, arguments.step)
+    sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
     if seed:
         from . import seed as seeds
 
+        own = {name: sizes.pop(name, SIZES[name][0]) for name in ("emb_dim", "n_heads", "n_layers")}
+        if sizes:
+            raise BadConfig(
+                f"{next(iter(sizes))}: the seed's figure has none; expected subjects that are patterns beside it"
+            )
         if arguments.engine != "logical" or arguments.option:
             raise BadConfig(
                 "engine: the seed's figure has none; expected subjects, such as 3gdn:1mha, beside --engine and --option"
             )
-        subjects = seeds.subjects(arguments.emb_dim, arguments.n_heads, arguments.n_layers, arguments.dtype or "bf16")
+        subjects = seeds.subjects(**own, dtype=arguments.dtype or "bf16")
     else:
-        from .export import make_subjects
-
-        subjects = make_subjects([subject_curve(text, arguments) for text in arguments.subjects])
+        subjects = make_subjects([subject_curve(text, arguments, sizes) for text in arguments.subjects])
+        if sizes and not any(is_pattern(text.partition("@")[0]) for text in arguments.subjects):
+            raise BadConfig(
+                f"{next(iter(sizes))}: sizes are for patterns; expected one such as 3gdn:1mha among the subjects"
+            )
         kinks = {kink for subject in subjects for kink in subject.curve.kinks(arguments.batch)}
         contexts = sorted(
             {*contexts, arguments.max_ctx, *(kink for kink in kinks if contexts[0] <= kink <= arguments.max_ctx)}
@@ -384,34 +412,18 @@ def subject_model(text: str, sizes: dict[str, Any]) -> Model:
     return load(text)
 
 
-def subject_curve(text: str, arguments: argparse.Namespace) -> MemoryCurve:
+def subject_curve(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> MemoryCurve:
     """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options."""
-    name, at, tail = text.rpartition("@")
+    name, at, tail = text.partition("@")
     pairs = [f"{pair}" for pair in tail.split(",")] if at and "=" in tail else []
     own = engine_options(pairs)
-    sizes = {key: getattr(arguments, key) for key in SIZE_FLAGS}
     model = subject_model(name if pairs else text, sizes)
     label = own.pop("label", None)
     engine, dtype = str(own.pop("engine", arguments.engine)), own.pop("dtype", arguments.dtype)
     curve = model.curve(engine, dtype, **{**engine_options(arguments.option), **own})
-    return curve if label is None else type(curve)(**{**curve_fields(curve), "name": str(label)})
-
-
-def curve_fields(curve: MemoryCurve) -> dict[str, Any]:
-    return {name: getattr(curve, name) for name in curve.fields}
-
-
-SIZE_FLAGS = (
-    "emb_dim",
-    "n_heads",
-    "n_layers",
-    "n_kv_heads",
-    "window",
-    "kv_lora_rank",
-    "rope_head_dim",
-    "state_size",
-    "conv_kernel",
-)
+    if arguments.encoder_context:
+        curve = curve.at_encoder(arguments.encoder_context)
+    return curve if label is None else curve.replace(name=label)
 
 
 # -- verify -------------------------------------------------------------------------------------------------------
@@ -582,6 +594,10 @@ def main() -> int:
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"memcurve: {clean(str(error))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, never a traceback

@@ -82,17 +82,18 @@ class Config:
             # The class reads and writes one attribute under all these names; a value under an alias is set last and wins.
             names = (*(other for other, name in alias.items() if name == own and other != own), own)
             self._names.update(dict.fromkeys(names, names))
-        self.used: set[str] = set()
+        # What was asked for and is not in the file, with the class default that stood in.
+        self.assumed: dict[str, Any] = {}
 
     def get(self, key: str) -> Any:
         """The value as the class would hold it before computing anything: from the file, else the class default, else None."""
         names = self._names.get(key, (key,))
         for name in names:
             if name in self.data:
-                self.used.add(name)
                 return self.data[name]
         for name in names:
             if name in self.defaults:
+                self.assumed[key] = self.defaults[name]
                 return self.defaults[name]
         return None
 

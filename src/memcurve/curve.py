@@ -67,9 +67,13 @@ def show_expr(expr: Expr) -> str:
         return {"context": "T", "batch": "B", "encoder": "E"}.get(
             str(expr), f"{expr:,}" if isinstance(expr, int) else ""
         )
-    op, a, b = expr[0], show_expr(expr[1]), show_expr(expr[2])
-    if isinstance(expr[1], tuple) and expr[1][0] in ("add", "mod") and op in ("mul", "mod"):
-        a = f"({a})"
+    op, left, right = expr
+    # Sums, remainders and quotients of sums are told apart by brackets.
+    loose = {"add": (), "min": (), "mul": ("add", "mod"), "mod": ("add", "mod", "mul")}.get(op, ("add", "mod"))
+    a, b = (
+        f"({show_expr(side)})" if isinstance(side, tuple) and side[0] in loose else show_expr(side)
+        for side in (left, right)
+    )
     return {
         "add": f"{a} + {b}",
         "mul": f"{a}·{b}",
@@ -87,10 +91,17 @@ def _read_expr(data: object, depth: int = 0) -> Expr:
         return data
     if isinstance(data, list) and len(data) == 3 and data[0] in OPERATIONS and depth < 16:
         op, left, right = str(data[0]), _read_expr(data[1], depth + 1), _read_expr(data[2], depth + 1)
-        if op in ("floor", "ceil", "mod") and (isinstance(right, str) or right == 0):
+        if op in ("floor", "ceil", "mod") and not (isinstance(right, int) and right):
             raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer")
+        if op == "mul" and _unbounded(left) and _unbounded(right):
+            raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
         return (op, left, right)
     raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
+
+
+def _unbounded(expr: Expr) -> bool:
+    slots = compile_expr(_without_mod(expr))
+    return bool(slots(INT64_MAX, 1, 1) > slots(INT64_MAX // 2**20, 1, 1))
 
 
 def _expr_data(expr: Expr) -> object:
@@ -126,18 +137,27 @@ class Term(Record):
             slots = f"({show_expr(self.slots)}) × "
         return f"{self.layers} × {slots}{self.slot_bytes:,} B"
 
+    def grows_after(self, context: int, batch: int = 1, encoder_context: int = 0) -> bool:
+        """Whether tokens beyond `context` can still mean more bytes: no longer once a window is full."""
+        if not self.grows:
+            return False
+        slots = compile_expr(_without_mod(self.slots))
+        return bool(slots(max(context, INT64_MAX), batch, encoder_context) > slots(context, batch, encoder_context))
+
     def explain(self, context: int | None = None, batch: int = 1, encoder_context: int = 0) -> str:
         """kind (tensors): layers × slots × bytes per slot, as a formula or in numbers at a context."""
-        slots = show_expr(self.slots) if context is None else f"{self.slots_at(context, batch, encoder_context):,}"
+        number = self.slots if context is None else self.slots_at(context, batch, encoder_context)
+        slots = show_expr(number)
         text = f"{self.kind} ({', '.join(name for name, _ in self.tensors)}): {self.layers} {_plural('layer', self.layers)}"
-        text += f" × {slots} {_plural('slot', self.slots)} × {self.slot_bytes:,} B"
+        text += f" × {slots} {_plural('slot', number)} × {self.slot_bytes:,} B"
         if context is None:
             return text
         text += "" if batch == 1 or self.shared else f" × {batch:,} sequences"
         return f"{text} = {self.bytes_at(context, batch, encoder_context):,} B"
 
     def slots_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
-        return int(compile_expr(self.slots)(context, batch, encoder_context))
+        sizes = _count("context", context), _count("batch", batch), _count("encoder_context", encoder_context)
+        return int(compile_expr(self.slots)(*sizes))
 
     def bytes_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
         slots = self.slots_at(context, batch, encoder_context)
@@ -249,6 +269,15 @@ class MemoryCurve(Record):
         return tuple(sorted(kink for kink in found if kink > 0))
 
     @cached_property
+    def cap(self) -> int | None:
+        """The context from which on more tokens take no more bytes; None where some layer grows without end, or none grows."""
+        growing = [term for term in self.terms if term.grows]
+        if not growing or not all(uses(term.slots, "min") for term in growing):
+            return None
+        last = max(self.breakpoints, default=0)
+        return None if any(term.grows_after(last) for term in growing) else last
+
+    @cached_property
     def period(self) -> int:
         """After the last breakpoint the curve repeats every so many tokens, one slope higher: 1 is a straight line."""
         return lcm(1, *(_period(term.slots) for term in self.terms))
@@ -264,6 +293,11 @@ class MemoryCurve(Record):
         batched = [term.formula for term in self.terms if not term.shared]
         parts = [f"B · ({' + '.join(batched)})"] if batched else []
         return " + ".join(parts + [term.formula for term in self.terms if term.shared]) or "0"
+
+    def at_encoder(self, encoder_context: int) -> MemoryCurve:
+        """The curve of context and batch alone, with the encoder's context fixed."""
+        size = _count("encoder_context", encoder_context)
+        return self.replace(terms=tuple(term.replace(slots=_fixed(term.slots, size)) for term in self.terms))
 
     # -- inverse ----------------------------------------------------------------------------------------------
 
@@ -327,8 +361,10 @@ class MemoryCurve(Record):
 
     # -- explanation ------------------------------------------------------------------------------------------
 
-    def breakdown(self, context: int, batch: int = 1, encoder_context: int = 0) -> list[dict[str, object]]:
-        """Per term: kind, tensors, layers, slots, bytes per slot, sequences, bytes; the bytes add up to the total."""
+    def breakdown(self, context: int, batch: int = 1, encoder_context: int = 0) -> list[dict[str, Any]]:
+        """Per term: kind, tensors, layers, slots, bytes per slot, sequences, bytes (they add up to the total), and whether
+        it still grows after this context.
+        """
         return [
             {
                 "kind": term.kind,
@@ -337,7 +373,7 @@ class MemoryCurve(Record):
                 "slots": term.slots_at(context, batch, encoder_context),
                 "bytes_per_slot": term.slot_bytes,
                 "sequences": 1 if term.shared else batch,
-                "grows": term.grows,
+                "grows": term.grows_after(context, batch, encoder_context),
                 "bytes": term.bytes_at(context, batch, encoder_context),
             }
             for term in self.terms
@@ -346,8 +382,11 @@ class MemoryCurve(Record):
     def explain(self, context: int | None = None, batch: int = 1, encoder_context: int = 0) -> str:
         """The curve unfolded to layers × slots × bytes per slot: as formulas, or in numbers at a context."""
         lines = [f"{self.name} · {self.engine} engine · {self.dtype}"]
+        sizes = (0 if context is None else context, batch, encoder_context)
+        growing = [term for term in self.terms if term.grows_after(*sizes)]
         for title, terms in (
-            ("grows with context", [term for term in self.terms if term.grows]),
+            ("grows with context", growing),
+            ("full: grows no more", [term for term in self.terms if term.grows and term not in growing]),
             ("constant", [term for term in self.terms if not term.grows]),
         ):
             if terms:
@@ -440,6 +479,9 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
 
     Exact. Where two staircases swap places again and again without end, one period of them is listed.
     """
+    for curve in (a, b):
+        if not isinstance(curve, MemoryCurve):
+            raise BadConfig(f"crossings: {show(curve)}; expected two curves, as Model.curve gives them")
     period = lcm(a.period, b.period)
     kinks = sorted({0, *a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context)})
 
@@ -485,7 +527,7 @@ def _plural(word: str, count: Expr) -> str:
 def _count(name: str, value: Any) -> int:
     try:
         number = value.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError):  # no integer; an array of several
         number = -1
     if isinstance(value, bool) or number < 0:
         raise BadConfig(f"{name}: {show(value)}; expected an integer of 0 or more")
@@ -503,6 +545,12 @@ def _without_mod(expr: Expr) -> Expr:
     if not isinstance(expr, tuple):
         return expr
     return _without_mod(expr[1]) if expr[0] == "mod" else (expr[0], _without_mod(expr[1]), _without_mod(expr[2]))
+
+
+def _fixed(expr: Expr, encoder: int) -> Expr:
+    if isinstance(expr, tuple):
+        return (expr[0], _fixed(expr[1], encoder), _fixed(expr[2], encoder))
+    return encoder if expr == "encoder" else expr
 
 
 def _period(expr: Expr) -> int:

@@ -7,8 +7,8 @@ from html import escape
 from itertools import combinations
 from math import lcm
 
-from .base import BadConfig, Record
-from .curve import SCHEMA, MemoryCurve, Term, crossings
+from .base import BadConfig, Record, show
+from .curve import SCHEMA, MemoryCurve, crossings
 from .units import SHORT
 
 TYPE_CHECKING = False
@@ -32,6 +32,9 @@ class Subject(Record):
 
 def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
     """Subjects whose names differ: engine and dtype are added where they differ between subjects, a number where that is not enough."""
+    for curve in curves:
+        if not isinstance(curve, (MemoryCurve, Subject)):
+            raise BadConfig(f"curves: {show(curve)}; expected curves, as Model.curve gives them")
     given = [curve if isinstance(curve, Subject) else Subject(name=curve.name, curve=curve) for curve in curves]
     names = [subject.name for subject in given]
     for words in (
@@ -58,12 +61,18 @@ def default_title(subjects: Sequence[Subject], batch: int) -> str:
     return f"engine {', '.join(engines)} · {', '.join(dtypes)} · batch {batch:,}"
 
 
-def sample(low: int, high: int, step: int) -> list[int]:
-    """Contexts low, low + step, … up to high. BadConfig for an empty range and for more than a million points."""
-    if low < 0 or step < 1:
-        raise BadConfig(f"min_ctx: {low}, step: {step}; expected min_ctx of 0 or more and a step of 1 or more")
+def check_range(low: int, high: int) -> None:
+    if low < 0:
+        raise BadConfig(f"min_ctx: {low}; expected 0 or more")
     if high < low:
         raise BadConfig(f"max_ctx: {high}; expected at least min_ctx = {low}")
+
+
+def sample(low: int, high: int, step: int) -> list[int]:
+    """Contexts low, low + step, … up to high. BadConfig for an empty range and for more than a million points."""
+    check_range(low, high)
+    if step < 1:
+        raise BadConfig(f"step: {step}; expected 1 or more")
     if (high - low) // step >= MAX_POINTS:
         raise BadConfig(
             f"step: {step}; expected at most {MAX_POINTS:,} points between {low:,} and {high:,}: try --step {(high - low) // 1000}"
@@ -87,8 +96,7 @@ def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int)
 def _times(curve: MemoryCurve, factor: int) -> MemoryCurve:
     if factor == 1:
         return curve
-    terms = tuple(Term(**{**term.__dict__, "layers": term.layers * factor}) for term in curve.terms)
-    return MemoryCurve(name=curve.name, engine=curve.engine, dtype=curve.dtype, terms=terms)
+    return curve.replace(terms=tuple(term.replace(layers=term.layers * factor) for term in curve.terms))
 
 
 def to_data(subjects: Sequence[Subject], contexts: list[int], batch: int) -> dict[str, object]:

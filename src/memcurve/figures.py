@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from .base import MissingExtraError
+from .base import BadConfig, MissingExtraError
 from .curve import MemoryCurve
-from .export import Subject, corners, default_title, find_crossings, make_subjects
+from .export import Subject, check_range, corners, default_title, find_crossings, make_subjects
 from .units import show_tokens
 
 TYPE_CHECKING = False
@@ -25,9 +25,9 @@ DASHES: tuple[Any, ...] = (
     (0, (1, 1.2)),
     (0, (6, 2, 1, 2)),
     (0, (3, 1, 1, 1, 1, 1)),
-    (0, (8, 3)),
+    (0, (9, 4)),
     (0, (2, 3)),
-    (0, (9, 2, 2, 2)),
+    (0, (4, 1, 1, 1, 1, 1, 1, 1)),
 )
 UNITS = (("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40), ("PiB", 2**50))
 
@@ -74,6 +74,7 @@ def plot(
     where it is. MissingExtraError without Matplotlib.
     """
     subjects = make_subjects([curves] if isinstance(curves, MemoryCurve) else curves)
+    check_range(min_ctx, max_ctx)
     many = len(subjects) > 10
     columns = 1 if len(subjects) <= 26 else 2
     names = max((len(subject.name) for subject in subjects), default=0)
@@ -84,6 +85,8 @@ def plot(
     axes = figure.subplots()
     low = max(min_ctx, 1) if "x" in log else min_ctx
     top = max((max(subject.values([max_ctx], batch)) for subject in subjects), default=0)
+    if "y" in log and top == 0:
+        raise BadConfig("log: y; every value is 0, which a logarithmic axis can't show")
     unit, scale = next((pair for pair in reversed(UNITS) if top >= pair[1]), UNITS[0])
     for index, subject in enumerate(subjects):
         contexts = corners(subject, low, max_ctx, batch)
@@ -98,10 +101,11 @@ def plot(
             color=COLOURS[index % len(COLOURS)],
             linestyle=DASHES[index // len(COLOURS) % len(DASHES)] if many else DASHES[index % len(DASHES)],
             linewidth=1.3 if many else 1.8,
+            marker="o" if low >= max_ctx else None,
         )
     if "x" in log:
         axes.set_xscale("log", base=2)
-    else:
+    elif low < max_ctx:
         axes.set_xlim(low, max_ctx)
         axes.xaxis.set_major_locator(MultipleLocator(2 ** max(0, round(math.log2(max(max_ctx - low, 1) / 6)))))
     if "y" in log:
@@ -116,10 +120,16 @@ def plot(
     axes.grid(True, which="major", linestyle="--", linewidth=0.5, alpha=0.6)
     if many:
         axes.legend(
-            loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=7, ncols=columns, borderaxespad=0, frameon=False
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            fontsize=7,
+            ncols=columns,
+            borderaxespad=0,
+            frameon=False,
+            handlelength=4,
         )
     elif subjects:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, handlelength=4)
     figure.set_layout_engine("constrained")
     return figure
 
@@ -127,20 +137,50 @@ def plot(
 def _mark_crossings(axes: Axes, subjects: Sequence[Subject], batch: int, low: int, high: int, scale: int) -> None:
     crossed = find_crossings(subjects, batch, low, high)
     few = len(subjects) <= 8
-    for index, (context, a, _) in enumerate(crossed):
+    taken: list[tuple[float, float, float]] = []
+    named: set[tuple[int, float]] = set()
+    for context, a, _ in crossed:
         value = a.values([context], batch)[0] / scale
         axes.plot(
             [context], [value], "o", markersize=4 if few else 2.5, color="black" if few else "#555555",
             markeredgewidth=1.0 if few else 0.5, fillstyle="none", zorder=5,
         )  # fmt: skip
-        if len(crossed) <= 12:
+        if len(crossed) <= 12 and (context, value) not in named:
+            named.add((context, value))
+            text = f"{context:,}"
             axes.annotate(
-                f"{context:,}",
-                (context, value),
-                textcoords="offset points",
-                xytext=(5, 6 + 9 * (index % 3)),
-                fontsize=7,
+                text, (context, value), textcoords="offset points", xytext=_free_place(axes, context, value, text, taken),
+                fontsize=7, zorder=6, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
+            )  # fmt: skip
+
+
+def _free_place(
+    axes: Axes, x: float, y: float, text: str, taken: list[tuple[float, float, float]]
+) -> tuple[float, float]:
+    """Where beside a mark a label of 7 points meets no other label: an offset in points. Adds the label to `taken`."""
+    at_x, at_y = axes.transData.transform((x, y)) * 72 / axes.figure.dpi
+    width = 4.2 * len(text) + 4
+    places = [
+        (side, 4 + 10 * up if up >= 0 else 10 * up - 2)
+        for up in (0, -1, 1, -2, 2, -3, 3, 4, 5)
+        for side in (5, -width - 3)
+    ]
+
+    edge = axes.transAxes.transform((0, 0)) * 72 / axes.figure.dpi
+
+    def free(place: tuple[float, float]) -> bool:
+        left, low = at_x + place[0], at_y + place[1]
+        return (
+            left >= edge[0]
+            and low >= edge[1]
+            and all(
+                left + width < other or other + wide < left or abs(low - height) > 9 for other, height, wide in taken
             )
+        )
+
+    found = next((place for place in places if free(place)), places[0])
+    taken.append((at_x + found[0], at_y + found[1], width))
+    return found
 
 
 def plot_seed(subjects: Sequence[Subject], contexts: list[int], batch: int) -> Figure:

@@ -7,7 +7,7 @@ import os
 from . import families
 from .base import BadConfig, NotDescribed, Record, nearest, show
 from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type
-from .curve import MemoryCurve
+from .curve import MemoryCurve, uses
 from .engines import terms
 from .layers import NoState, parts
 from .units import BYTES, dtype_name
@@ -36,7 +36,7 @@ class Model(Record):
     def curve(self, engine: str = "logical", dtype: str | None = None, **options: Any) -> MemoryCurve:
         """Bytes of the sequence state under an engine. dtype None: the config's own.
 
-        BadConfig without any dtype, for an unknown engine or option; Refused where the engine itself refuses.
+        BadConfig without any dtype, for an unknown engine or option.
         """
         if dtype is None:
             if self.dtype is None:
@@ -46,13 +46,28 @@ class Model(Record):
             name = dtype_name(self.dtype)
         else:
             name = dtype_name(dtype)
-        return MemoryCurve(
-            name=self.name,
-            engine=engine,
-            dtype=name,
-            terms=terms(engine, self.layers, name, options),
-            notes=self.notes,
+        curve = MemoryCurve(
+            name=self.name, engine=engine, dtype=name, terms=terms(engine, self.layers, name, options), notes=self.notes
         )
+        notes = self.notes
+        if curve.cap:
+            notes = (
+                f"a window caps every layer that grows: from {curve.cap:,} tokens on, more take no more bytes",
+                *notes,
+            )
+        if any(uses(term.slots, "encoder") for term in curve.terms):
+            notes = (
+                *notes,
+                "cross-attention keeps every position of the encoder's output: encoder_context says how many",
+            )
+        if options.get("cache") == "static":
+            notes = (*notes, f"Transformers fails past {options['max_cache_len']:,} tokens, except in sliding layers")
+        if engine == "transformers" and self.model_type != "pattern" and class_defaults(self.model_type) is None:
+            notes = (
+                *notes,
+                f"Transformers has no class for {self.model_type}: this is what its caches hold for such layers",
+            )
+        return curve if notes is self.notes else curve.replace(notes=notes)
 
     @property
     def structure(self) -> str:
@@ -61,7 +76,9 @@ class Model(Record):
         for layer in self.layers:
             word = " with ".join(dict.fromkeys(part.kind for part in parts(layer)))
             count[word] = count.get(word, 0) + 1
-        return f"{len(self.layers)} layers: " + " + ".join(f"{number} {word}" for word, number in count.items())
+        return f"{len(self.layers)} layer{'' if len(self.layers) == 1 else 's'}: " + " + ".join(
+            f"{number} {word}" for word, number in count.items()
+        )
 
 
 def load(source: Any) -> Model:
@@ -77,7 +94,7 @@ def load(source: Any) -> Model:
     text = os.fspath(source)
     if not isinstance(text, str) or "\0" in text or not text:
         raise BadConfig(f"load: {show(text)}; expected a path, a catalogue name or a hub id")
-    if isinstance(source, os.PathLike) or text.endswith(".json") or os.path.exists(text):
+    if isinstance(source, os.PathLike) or text.endswith(".json") or os.path.lexists(text):
         return describe(*read_path(text))
     from . import catalog
 
@@ -88,6 +105,8 @@ def load(source: Any) -> Model:
         from .hub import fetch_config
 
         return describe(fetch_config(text), text)
+    if ":" in text:
+        raise NotDescribed(f"{show(text)} is no file, and not in the catalogue; memcurve.pattern reads patterns")
     hint = nearest(text, catalog.names())
     raise NotDescribed(
         f"{show(text)} is no file, and not in the catalogue"
@@ -128,7 +147,7 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
         model_type=config.model_type,
         layers=layers,
         dtype=_own_dtype(levels, config),
-        notes=_notes(layers),
+        notes=_notes(config, layers),
     )
     widest = model.curve("logical", "fp32").bytes(MAX_BYTES_AT, 1, MAX_BYTES_AT)
     if widest > MAX_BYTES:
@@ -195,12 +214,17 @@ def _own_dtype(levels: list[Mapping[str, Any]], config: Config) -> str | None:
     return name if name in BYTES else dtype_name(value)
 
 
-def _notes(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+# Without one of these a config's bytes are those of the class, which may be a model of another size.
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+
+
+def _notes(config: Config, layers: tuple[Layer, ...]) -> tuple[str, ...]:
     found = []
-    kept = [part for layer in layers for part in parts(layer) if not isinstance(part, NoState)]
-    windows = {getattr(part, "window", None) or getattr(part, "chunk", None) for part in kept}
-    if kept and None not in windows:
-        found.append(f"a window of {max(w for w in windows if w):,} tokens caps every layer")
+    missing = [f"{key} {config.assumed[key]}" for key in SIZES if key in config.assumed]
+    if missing:
+        found.append(f"not in the config, so as the class of {config.model_type} has it: {', '.join(missing)}")
+    if config.get("is_decoder") is False and not config.get("is_encoder_decoder"):
+        found.append("is_decoder is false: an encoder keeps nothing between calls; this is what it keeps as a decoder")
     shared = sum(isinstance(layer, NoState) and "another" in layer.why for layer in layers)
     if shared:
         found.append(f"{shared} of {len(layers)} layers read another layer's keys and values and keep none")

@@ -27,16 +27,16 @@ KINDS = ("mha", "gqa", "mqa", "mla", "swa", "gdn", "kda", "mamba", "mamba2", "li
 PART = re.compile(r"\s*(\d{0,5})\s*([a-z0-9_]+?)\s*")
 MAX_LAYERS = 100_000
 
-# What a size is where it is not given: name -> (default, meaning). A default of 0 is computed from the others.
-SIZES = {
+# The sizes that `pattern` takes, for the command line: name -> (default, meaning). None is computed from the others.
+SIZES: dict[str, tuple[int | None, str]] = {
     "emb_dim": (2048, "embedding width"),
     "n_heads": (16, "query heads"),
     "n_layers": (48, "layers; the pattern repeats until there are so many"),
-    "n_kv_heads": (0, "key-value heads of gqa and swa (default n_heads / 4, at least 1)"),
+    "n_kv_heads": (None, "key-value heads of gqa and swa (default: n_heads / 4, at least 1)"),
     "window": (1024, "tokens that swa keeps"),
     "kv_lora_rank": (512, "latent width of mla"),
     "rope_head_dim": (64, "shared rotary key of mla"),
-    "state_size": (0, "state size of mamba (default 16) and mamba2 (default 128)"),
+    "state_size": (None, "state size of mamba (default: 16) and mamba2 (default: 128)"),
     "conv_kernel": (4, "kernel of the short convolution of gdn, kda, mamba and mamba2; gdn takes 0 for none"),
 }
 
@@ -68,6 +68,8 @@ def pattern(
     conv has kernel 3 over emb_dim channels; rwkv has heads of 64.
     BadConfig for a text that is no pattern and for sizes that are not positive integers.
     """
+    if not isinstance(text, str):
+        raise BadConfig(f"pattern: {show(text)}; expected a text such as 3gdn:1mha")
     sizes = {
         "emb_dim": emb_dim, "n_heads": n_heads, "n_layers": n_layers, "window": window, "kv_lora_rank": kv_lora_rank,
         "rope_head_dim": rope_head_dim, "conv_kernel": conv_kernel,

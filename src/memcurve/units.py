@@ -26,7 +26,7 @@ def dtype_name(value: object, key: str = "dtype") -> str:
     name = ALIASES.get(word, word)
     if name in BYTES and name != "int64":
         return name
-    hint = nearest(word, [*BYTES, *ALIASES], 1)
+    hint = nearest(word, [name for name in (*BYTES, *ALIASES) if name != "int64"], 1)
     raise BadConfig(
         f"{key}: {show(value)}; expected one of fp32, bf16, fp16, fp8, int8 or their long names"
         + (f" (nearest: {hint})" if hint else "")
@@ -38,13 +38,23 @@ def dtype_bytes(name: str) -> int:
 
 
 def parse_count(text: str, what: str = "context") -> int:
-    """A count with an optional suffix: 4096, 4k, 1M (k = 1024, M = 1024²), underscores and commas within digits allowed."""
-    word = text.strip().replace("_", "").replace(",", "").lower()
+    """A count with an optional suffix: 4096, 4k, 1M (k = 1024, M = 1024²); underscores between digits are allowed."""
+    word = text.strip().replace("_", "").lower()
     factor = SUFFIXES.get(word[-1:], 1)
     digits = word[:-1] if factor > 1 else word
     if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
         raise BadConfig(f"{what}: {show(text)}; expected a whole number such as 4096, 128k or 1M (k = 1024, M = 1024²)")
     return int(digits) * factor
+
+
+def parse_counts(text: str, what: str = "context") -> list[int]:
+    """Counts with commas between them. BadConfig for 1,024, which could be one count or two."""
+    words = text.split(",")
+    if len(words) > 1 and all(word.isdigit() and len(word) == 3 for word in words[1:]) and words[0].isdigit():
+        raise BadConfig(
+            f"{what}: {show(text)}; expected {''.join(words)} for one count, or {', '.join(words)} with spaces for {len(words)}"
+        )
+    return [parse_count(word, what) for word in words]
 
 
 def show_bytes(count: int) -> str:
