@@ -70,6 +70,16 @@ def test_json_schema() -> None:
         (["estimate", "nowhere.json"], 2, "nowhere.json: No such file or directory"),
         (["estimate", "qwen3-next"], 3, "'qwen3-next' is no file, and not in the catalogue"),
         (["estimate", QWEN, "--context", "4x"], 2, "context: '4x'; expected a whole number"),
+        (["estimate", QWEN, "--context", "1,024"], 2, "context: '1,024'; expected 1024 for one count, or 1, 024 with"),
+        (["estimate", "Qwen3-Nxt"], 3, f"nearest: {QWEN}"),
+        (["estimate", QWEN, "--dtype", "int4"], 2, "(nearest: int8)"),
+        (["estimate", QWEN, "--encoder_context", "5"], 2, "keeps nothing of an encoder"),
+        (["models", "--kind", "ssm"], 2, "kind: 'ssm'; expected one of"),
+        (["models", "--type", "lama"], 3, "model type 'lama' is not described; nearest: llama"),
+        (["plot", "-o", ".png"], 2, "output '.png': expected a name that ends in one of"),
+        (["plot", "mha", "--batch", "0", "--log", "y", "-o", "/dev/null.png"], 2, "log: y; every value is 0"),
+        (["plot", QWEN, "--n_layers", "7"], 2, "n_layers: sizes are for patterns"),
+        (["plot", "--window", "7"], 2, "window: the seed's figure has none"),
         (["estimate", QWEN, "--context", ""], 2, "context: ''; expected a whole number"),
         (["estimate", QWEN, "--engine", "transformer"], 2, "nearest: transformers"),
         (["estimate", QWEN, "-O", "cache=static"], 2, "cache: 'static'; not an option of engine logical"),
@@ -116,6 +126,39 @@ def test_models_lists_and_filters() -> None:
     assert "61 latent attention with sparse indexer" in typed
     types = json.loads(call("models", "--types", "--json").stdout)["types"]
     assert {"llama", "qwen3_next", "t5"} <= {entry["type"] for entry in types}
+
+
+def test_filters_of_models() -> None:
+    # Mamba-2 is no Mamba, and a word that is no kind or type is an error
+    rows = json.loads(call("models", "--kind", "mamba", "--json").stdout)["models"]
+    assert rows
+    assert all(re.search(r"\bmamba\b", row["structure"]) for row in rows)
+    types = json.loads(call("models", "xlstm", "--types", "--json").stdout)["types"]
+    assert [entry["type"] for entry in types] == ["xlstm"]
+
+
+def test_what_a_user_must_know_is_noted(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    # "num_hidden_layer" is no key: 32 layers are LlamaConfig's
+    config.write_text('{"model_type": "llama", "num_hidden_layer": 4, "hidden_size": 64, "num_attention_heads": 4}')
+    done = call("estimate", str(config), "--dtype", "bf16", "--context", "4")
+    assert "note: not in the config, so as the class of llama has it: num_hidden_layers 32\n" in done.stdout
+    config.write_text('{"model_type": "bert"}')
+    assert "note: is_decoder is false" in call("estimate", str(config), "--dtype", "bf16").stdout
+    config.write_text('{"model_type": "bert", "is_decoder": true}')
+    assert "is_decoder" not in call("estimate", str(config), "--dtype", "bf16").stdout
+    config.write_text('{"model_type": "t5", "num_layers": 3}')
+    assert "encoder_context says how many" in call("estimate", str(config), "--dtype", "bf16").stdout
+    out = tmp_path / "t5.csv"
+    call("plot", str(config), "--dtype", "bf16", "--encoder_context", "9", "--max_ctx", "128", "-o", str(out))
+    # 3 layers of 8 heads of 64: keys and values of 128 tokens and 9 positions
+    assert out.read_text().splitlines()[1] == f"128,{3 * 2 * 8 * 64 * 2 * (128 + 9)}"
+
+
+def test_labels_are_words(tmp_path: Path) -> None:
+    out = tmp_path / "a.csv"
+    call("plot", "gdn@label=007", "mha@label=true", "--max_ctx", "128", "-o", str(out))
+    assert out.read_text().splitlines()[0] == "context,007,true"
 
 
 def test_plot_formats_and_options(tmp_path: Path) -> None:

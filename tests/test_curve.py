@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from memcurve import BadConfig, MemoryCurve, crossings
 from memcurve.base import TooLarge
-from memcurve.curve import Term
+from memcurve.curve import Term, show_expr, uses
 
 N = 400  # brute force looks at contexts up to here
 
@@ -155,6 +155,46 @@ def test_breakpoint_of_a_window_is_where_it_is_full() -> None:
     curve = MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=(term,))
     assert curve.breakpoints == (4095,)
     assert [curve.bytes(t) for t in (4094, 4095, 4096)] == [8188, 8190, 8190]
+
+
+@given(ANY)
+def test_cap_is_where_bytes_stop_growing(curve: MemoryCurve) -> None:
+    plain = curve.replace(terms=tuple(term for term in curve.terms if not uses(term.slots, "mod")))
+    values = [plain.bytes(t) for t in range(N)]
+    if plain.cap is not None:
+        assert len(set(values[plain.cap :])) == 1
+        assert plain.cap in (0, *plain.breakpoints)
+    else:
+        assert values[0] == values[-1] or plain.bytes(10**6) > values[-1]
+
+
+def test_a_full_window_grows_no_more() -> None:
+    term = Term(kind="sliding attention", layers=1, tensors=(("key", 2),), slots=("min", "context", 100))
+    assert [term.grows_after(context) for context in (0, 99, 100)] == [True, True, False]
+    curve = MemoryCurve(name="a", engine="logical", dtype="bfloat16", terms=(term,))
+    assert [curve.breakdown(context)[0]["grows"] for context in (99, 100)] == [True, False]
+    assert "full: grows no more" in curve.explain(100)
+    assert "grows with context" in curve.explain()
+
+
+def test_the_encoders_context_can_be_fixed() -> None:
+    slots: Any = ("add", ("mul", "encoder", 3), "context")
+    term = Term(kind="cross attention", layers=2, tensors=(("key", 5),), slots=slots)
+    curve = MemoryCurve(name="a", engine="logical", dtype="bfloat16", terms=(term,))
+    assert curve.at_encoder(7).bytes(4) == curve.bytes(4, 1, 7) == 2 * 5 * (7 * 3 + 4)
+
+
+@pytest.mark.parametrize(
+    ("slots", "text"),
+    [
+        (("floor", ("add", "context", 3), 4), "⌊(T + 3)/4⌋"),
+        (("mul", 3, ("add", "context", 3)), "3·(T + 3)"),
+        (("add", ("ceil", "context", 16), ("mod", "context", 2)), "⌈T/16⌉ + T mod 2"),
+        (("min", ("add", "context", 1), 9), "min(T + 1, 9)"),
+    ],
+)
+def test_formulas_read_as_they_are_computed(slots: Any, text: str) -> None:
+    assert show_expr(slots) == text
 
 
 def test_no_bound_is_none_and_not_a_number() -> None:

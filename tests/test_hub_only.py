@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import memcurve
-from memcurve import NotDescribed, catalog, load
+from memcurve import BadConfig, NotDescribed, catalog, load
 from memcurve.families import model_types
 
 T = 10_000
@@ -106,6 +106,111 @@ CASES: list[tuple[dict[str, Any], int]] = [
     # one heavily compressed layer: 128 of the window, ⌊T / 128⌋ entries of 64
     ({"model_type": "deepseek_ref", "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 64, "sliding_window": 128, "compress_ratios": [128]}, 64 * 2 * (128 + T // 128)),
 ]  # fmt: skip
+
+
+PLAMO2 = {"model_type": "plamo2", "num_attention_heads": 16, "num_key_value_heads": 2, "hidden_size_per_head": 32, "attention_window_size": 100, "mamba_d_state": 8, "mamba_d_conv": 3, "mamba_num_heads": 6}  # fmt: skip
+# 6 heads of 32 × 8 in fp32 and 2 columns of 192; 2 heads of 32 over 100 tokens
+PLAMO2_MAMBA, PLAMO2_SLIDING = 6 * 32 * 8 * 4 + 2 * 192 * 2, 2 * 32 * 2 * 2 * 100
+FLASH = {"model_type": "phi4flash", "hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 100}  # fmt: skip
+# 3 Mamba, 2 sliding over 100, 1 full, each of 2 heads of 16
+FLASH_KV = 2 * 16 * 2 * 2 * (2 * 100 + T)
+RWKV = {"model_type": "rwkv7", "hidden_size": 256, "num_hidden_layers": 1}
+GDN = {"model_type": "gated_deltanet", "hidden_size": 2048, "num_hidden_layers": 2}
+SSM = {"model_type": "mamba_ssm", "d_model": 64, "n_layer": 2}
+NAS = {"model_type": "nemotron-nas", "hidden_size": 512, "num_hidden_layers": 1, "num_attention_heads": 16}
+BAICHUAN_M1 = {"model_type": "baichuan_m1", "num_hidden_layers": 2, "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 2, "sliding_window": 100, "sliding_window_layers": [1], "conv_window": 2}  # fmt: skip
+
+# The same structures with keys left out or set otherwise.
+VARIANTS: list[tuple[dict[str, Any], int]] = [
+    # every layer is attention without Mamba; the last is sliding, layer 1 full
+    ({**PLAMO2, "num_hidden_layers": 3, "mamba_enabled": False, "full_attention_idx": [1]}, 2 * PLAMO2_SLIDING + 2 * 32 * 2 * 2 * T),
+    # index mod 4 = 2 is attention; of two layers or fewer only the last
+    ({**PLAMO2, "num_hidden_layers": 7, "mamba_step": 4}, 5 * PLAMO2_MAMBA + 2 * PLAMO2_SLIDING),
+    ({**PLAMO2, "num_hidden_layers": 2, "mamba_step": 4}, PLAMO2_MAMBA + PLAMO2_SLIDING),
+    ({**PLAMO2, "num_hidden_layers": 3, "mamba_step": 4}, 2 * PLAMO2_MAMBA + PLAMO2_SLIDING),
+    ({**PLAMO2, "num_hidden_layers": 4}, 2 * PLAMO2_MAMBA + 2 * PLAMO2_SLIDING),
+    ({"model_type": "plamo3", **GQA, "head_dim": 32, "sliding_window": 100, "window_size": 5, "sliding_window_pattern": 3}, 2 * 32 * 2 * 2 * (T + 200)),
+    # 128 channels of 16 states and 3 columns by default
+    (FLASH, 3 * 128 * (16 * 4 + 3 * 2) + FLASH_KV),
+    ({**FLASH, "mamba_expand": 3, "mamba_d_state": 5, "mamba_d_conv": 2}, 3 * 192 * (5 * 4 + 2) + FLASH_KV),
+    ({**FLASH, "sliding_window": [None, 100, None, 100]}, 3 * 128 * (16 * 4 + 3 * 2) + FLASH_KV),
+    # as many matrices as fit the attention's width
+    ({**RWKV, "attention_hidden_size": 128, "head_size": 32}, 4 * 32 * 32 * 4 + 2 * 256 * 2),
+    ({**RWKV, "head_dim": 32}, 8 * 32 * 32 * 4 + 2 * 256 * 2),
+    ({**RWKV, "num_heads": 2}, 2 * 128 * 128 * 4 + 2 * 256 * 2),
+    ({**RWKV, "num_heads": 7, "head_size": 64}, 4 * 64 * 64 * 4 + 2 * 256 * 2),
+    # 6 heads of 256 × 512 and 3 columns of 2·6·256 + 6·512 by default
+    (GDN, 2 * (6 * 256 * 512 * 4 + 3 * 6144 * 2)),
+    ({**GDN, "num_heads": 4, "num_v_heads": 8, "head_dim": 32, "expand_v": 1.5, "conv_size": 3}, 2 * (8 * 32 * 48 * 4 + 2 * (2 * 4 * 32 + 8 * 48) * 2)),
+    ({**GDN, "use_short_conv": False}, 2 * 6 * 256 * 512 * 4),
+    # 32 heads of 64 by default, over a window
+    ({**GDN, "attn": {"layers": [0, 1], "window_size": 100}}, 2 * 32 * 64 * 2 * 2 * 100),
+    ({**GDN, "attn": {"layers": [0, 1], "num_heads": 16, "num_kv_heads": 2}}, 2 * 2 * 128 * 2 * 2 * T),
+    ({**SSM, "ssm_cfg": {"layer": "Mamba1", "expand": 3, "d_state": 8, "d_conv": 2}}, 2 * 192 * (8 * 4 + 2)),
+    # 2 heads of 64 × 128 and 3 columns of 128 + 2·128 by default
+    ({**SSM, "ssm_cfg": {"layer": "Mamba2"}}, 2 * (128 * 128 * 4 + 3 * (128 + 256) * 2)),
+    ({**SSM, "ssm_cfg": {"layer": "Mamba2", "headdim": 32, "d_state": 16, "ngroups": 2, "expand": 4, "d_conv": 3}}, 2 * (256 * 16 * 4 + 2 * (256 + 64) * 2)),
+    # a window on one block, and one without attention
+    ({**NAS, "block_configs": [{"attention": {"n_heads_in_group": 4, "window_length": 100}}]}, 4 * 32 * 2 * 2 * 100),
+    ({**NAS, "block_configs": [{"attention": {"n_heads_in_group": 4, "replace_with_linear": True}}]}, 0),
+    # sliding layers with the heads of the others
+    (BAICHUAN_M1, 2 * 32 * 2 * 2 * (T + 1 + 100 + 1)),
+    # all but the last whole group is softmax
+    ({"model_type": "bailing_moe_linear", **GQA, "num_hidden_layers": 5, "layer_group_size": 3}, 3 * 2 * 32 * 2 * 2 * T + 2 * 8 * 32 * 32 * 4),
+    # no sharing without use_cla
+    ({"model_type": "hunyuan", **GQA, "use_cla": False, "cla_share_factor": 2}, GQA_BYTES),
+    ({"model_type": "chatglm", "num_layers": 2, "num_attention_heads": 4, "kv_channels": 32, "multi_query_group_num": 2}, 2 * 4 * 32 * 2 * 2 * T),
+    ({"model_type": "phi-msft", "n_embd": 256, "n_head": 8, "n_layer": 3, "n_head_kv": 2}, GQA_BYTES),
+    # DeepSeek-VL2-Tiny: 12 layers of 10 heads of 1280 / 10, plain attention under the name of a latent one
+    (
+        {"model_type": "deepseek_vl_v2", "language_config": {"model_type": "deepseek_v2", "hidden_size": 1280, "num_hidden_layers": 12, "num_attention_heads": 10, "num_key_value_heads": 10, "kv_lora_rank": None, "qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "v_head_dim": 0}},
+        12 * 10 * 128 * 2 * 2 * T,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "expected"), VARIANTS)
+def test_logical_bytes_of_variants(config: dict[str, Any], expected: int) -> None:
+    assert load(config).curve(dtype="bf16").bytes(T) == expected
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({**FLASH, "num_hidden_layers": 6}, "mb_per_layer: 2; expected 2, with num_hidden_layers a multiple of 4"),
+    ({**FLASH, "mb_per_layer": 3}, "mb_per_layer: 3; expected 2"),
+    ({**FLASH, "sliding_window": [None]}, "sliding_window: missing"),
+    ({**FLASH, "mamba_expand": 2**30}, r"mamba_expand \* hidden_size: "),
+    ({**PLAMO2, "num_hidden_layers": 2, "mamba_num_heads": 2**30}, r"mamba_num_heads \* hidden_size_per_head: "),
+    ({**PLAMO2, "num_hidden_layers": 2, "mamba_step": 1}, "mamba_step: 1; expected an integer from 2"),
+    ({**RWKV}, "num_heads: missing"),
+    ({**RWKV, "num_heads": 512}, "attention width // num_heads: 0; expected an integer from 1"),
+    ({**RWKV, "head_size": 512}, "attention width // head size: 0; expected an integer from 1"),
+    ({**GDN, "expand_v": 0.001}, r"head_dim \* expand_v: 0; expected an integer from 1"),
+    ({**GDN, "attn": {"layers": [0], "num_heads": 4096}}, "hidden_size // attn.num_heads: 0; expected an integer from 1"),
+    ({**SSM, "ssm_cfg": {"layer": "Mamba3"}}, "ssm_cfg.layer: 'Mamba3'; expected \"Mamba1\" or \"Mamba2\""),
+    ({**SSM, "ssm_cfg": {}, "attn_layer_idx": [1]}, "attn_layer_idx: a list; expected no attention layers"),
+    ({**SSM, "ssm_cfg": {"layer": "Mamba2", "headdim": 512}}, "d_inner // headdim: 0; expected an integer from 1"),
+    ({**SSM, "ssm_cfg": {}, "n_layer": 10_001}, "n_layer: 10001; expected an integer from 1 to 10000"),
+    (SSM, "ssm_cfg: missing; expected an object"),
+    (NAS, "block_configs: missing; expected one per layer, num_hidden_layers = 1"),
+    ({**NAS, "block_configs": [{}, {}]}, "block_configs: '2 entries'; expected one per layer"),
+    ({**NAS, "block_configs": [{}]}, r"block_configs\[0\].attention: missing; expected an object"),
+    ({**NAS, "block_configs": [{"attention": {"n_heads_in_group": 32}}]}, "n_heads_in_group: 0; expected an integer from 1"),
+    ({**BAICHUAN_M1, "conv_window": 3}, "conv_window: 3; expected 2"),
+    ({**BAICHUAN_M1, "num_swa_attention_heads": 512}, "hidden_size // heads: 0; expected an integer from 1"),
+    ({"model_type": "openelm", "num_transformer_layers": 3, "head_dim": 64, "num_kv_heads": [3, 3]}, "num_kv_heads: a list; expected one per layer, num_transformer_layers = 3"),
+    ({"model_type": "phi-msft", "n_embd": 4, "n_head": 8, "n_layer": 3}, "n_embd // n_head: 0; expected an integer from 1"),
+    ({"model_type": "plamo", **GQA, "n_shared_head": 16}, "num_attention_heads // n_shared_head: 0; expected an integer from 1"),
+    ({"model_type": "plamo", **GQA, "hidden_size": 4, "n_shared_head": 4}, "hidden_size // num_attention_heads: 0; expected an integer from 1"),
+    ({"model_type": "minimax_text_01", **GQA, "attn_type_list": [0, 1]}, r"attn_type_list: a list; expected 3 times 0 \(lightning\) or 1 \(softmax\)"),
+    ({"model_type": "minimax_text_01", **GQA, "attn_type_list": [0, 1, 2]}, "attn_type_list: a list; expected 3 times"),
+    ({"model_type": "minimax_text_01", **GQA}, "attn_type_list: missing; expected 3 times"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "message"), REFUSED)
+def test_sizes_that_cannot_be(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadConfig, match=f"^{message}"):
+        load(config)
 
 
 @pytest.mark.parametrize(("config", "expected"), CASES, ids=[str(config["model_type"]) for config, _ in CASES])

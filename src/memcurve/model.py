@@ -223,7 +223,7 @@ def _notes(config: Config, layers: tuple[Layer, ...]) -> tuple[str, ...]:
     missing = [f"{key} {config.assumed[key]}" for key in SIZES if key in config.assumed]
     if missing:
         found.append(f"not in the config, so as the class of {config.model_type} has it: {', '.join(missing)}")
-    if config.get("is_decoder") is False and not config.get("is_encoder_decoder"):
+    if config.model_type in families.ENCODERS and not config.flag("is_decoder"):
         found.append("is_decoder is false: an encoder keeps nothing between calls; this is what it keeps as a decoder")
     shared = sum(isinstance(layer, NoState) and "another" in layer.why for layer in layers)
     if shared:

@@ -136,6 +136,12 @@ STRUCTURES = {
     "hub.gated_deltanet": "gated_deltanet",
 }
 
+# Encoders that run as decoders with is_decoder: their classes keep nothing without it (use_cache in modeling_bert.py).
+ENCODERS = frozenset(
+    "bert bert-generation camembert data2vec-text electra ernie megatron-bert rembert roberta roberta-prelayernorm "
+    "roc_bert roformer xlm-roberta xlm-roberta-xl xmod".split()
+)
+
 # Model types that generate in Transformers and that have no answer: why.
 REFUSED = {
     "bark": "three models run one after the other, each with a cache of its own",

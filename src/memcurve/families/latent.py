@@ -18,8 +18,20 @@ def mla(config: Config, window: int | None = None) -> LatentAttention:
 
 
 def latent(config: Config) -> tuple[Layer, ...]:
-    """Every layer keeps the compressed latent, not expanded keys and values."""
-    return read_layers(config, words_of(config), full_attention=mla, sliding_attention=_sliding_mla)
+    """Every layer keeps the compressed latent, not expanded keys and values.
+
+    Without query parts of either sort it is plain attention under the same name (DeepSeek-VL2-Tiny; vLLM 0.33.0,
+    deepseek_v2.py, use_mha).
+    """
+    plain = config.get("qk_nope_head_dim") == 0 and config.get("qk_rope_head_dim") == 0
+    return read_layers(
+        config, words_of(config), full_attention=_heads if plain else mla, sliding_attention=_sliding_mla
+    )
+
+
+def _heads(layer: Config) -> Layer:
+    size = layer.checked("hidden_size // num_attention_heads", layer.hidden // layer.heads)
+    return FullAttention(kv_heads=layer.kv_heads, head_dim=size, v_head_dim=size)
 
 
 def _sliding_mla(layer: Config) -> Layer:
