@@ -155,6 +155,14 @@ def test_what_a_user_must_know_is_noted(tmp_path: Path) -> None:
     assert out.read_text().splitlines()[1] == f"128,{3 * 2 * 8 * 64 * 2 * (128 + 9)}"
 
 
+def test_whispers_encoder_always_gives_1500_positions(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    # WhisperConfig(): 4 layers of 384, keys and values of the 448 tokens and the 1,500 positions
+    words = ("estimate", str(tmp_path), "--context", "448", "--dtype", "fp16", "--json")
+    assert json.loads(call(*words).stdout)["bytes"] == 4 * 2 * 384 * 2 * (448 + 1500)
+    assert json.loads(call(*words, "--encoder_context", "0").stdout)["bytes"] == 4 * 2 * 384 * 2 * 448
+
+
 def test_labels_are_words(tmp_path: Path) -> None:
     out = tmp_path / "a.csv"
     call("plot", "gdn@label=007", "mha@label=true", "--max_ctx", "128", "-o", str(out))

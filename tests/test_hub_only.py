@@ -223,6 +223,20 @@ def test_every_hub_only_type_has_a_case() -> None:
     assert {name for name in model_types() if name not in defaults} == {config["model_type"] for config, _ in CASES}
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "trocr", "d_model": 64, "decoder_layers": 3, "decoder_attention_heads": 4},
+        {"model_type": "musicgen_melody_decoder", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
+    ],
+)
+def test_decoders_that_attend_over_an_encoder_when_there_is_one(config: dict[str, Any]) -> None:
+    # 3 layers of 4 heads of 16, keys and values; 5 tokens beside 7 positions: recorded in Transformers as 9,216
+    curve = load(config).curve("transformers", dtype="bf16")
+    assert curve.bytes(5, 1, 7) == 3 * 4 * 16 * 2 * 2 * (5 + 7) == 9216
+    assert curve.bytes(5) == 3 * 4 * 16 * 2 * 2 * 5
+
+
 @pytest.mark.parametrize("key", ["kv_lora_rank", "layer_types", "num_noise_heads"])
 def test_keys_of_another_structure_are_refused(key: str) -> None:
     with pytest.raises(NotDescribed, match=f"with {key} is not described"):
@@ -238,4 +252,7 @@ def test_published_hub_only_configs_in_the_catalogue() -> None:
     # Kimi-K3: 24 latent layers, 69 of 96 matrices of 128 × 128 and 3 columns of 3·96·128
     k3 = load("moonshotai/Kimi-K3")
     assert k3.curve(dtype="bf16").bytes(T) == 24 * 576 * 2 * T + 69 * (96 * 128 * 128 * 4 + 3 * 3 * 96 * 128 * 2)
-    assert len(catalog.names()) > 150
+    # Baichuan-M1-14B: 40,960 B a token in 20 full layers, 20 windows of 8,192, a key and value in each of the 40
+    m1 = load("baichuan-inc/Baichuan-M1-14B-Instruct").curve(dtype="bf16")
+    assert m1.bytes(131_072) == 40_960 * 131_072 + 20 * 8 * 128 * 2 * 2 * 8192 + 122_880
+    assert len(catalog.names()) > 200

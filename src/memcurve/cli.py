@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SEED_DTYPES = "fp32, bf16, fp16, fp8, int8"
+ENCODER_HELP = (
+    "positions of the encoder's output, or of the image, that cross-attention keeps (default: Whisper's 1500, else 0)"
+)
 FORMATS = ("pdf", "svg", "png", "html", "csv", "json")
 
 
@@ -93,13 +96,7 @@ def build_estimate(parser: argparse.ArgumentParser) -> None:
         help="tokens held per sequence; several with commas; k, K and M are 1024-based (default: 4k,32k,128k)",
     )
     flag(parser, "batch", type=count, default=1, help="sequences (default: 1)")
-    flag(
-        parser,
-        "encoder_context",
-        type=count,
-        default=0,
-        help="positions of the encoder's output that cross-attention keeps (default: 0)",
-    )
+    flag(parser, "encoder_context", type=count, help=ENCODER_HELP)
     add_engine(parser, "the config's own")
     parser.add_argument(
         "--json",
@@ -114,7 +111,9 @@ def run_estimate(arguments: argparse.Namespace) -> None:
     model = subject_model(arguments.model, {})
     curve = model.curve(arguments.engine, arguments.dtype, **engine_options(arguments.option))
     batch, encoder = arguments.batch, arguments.encoder_context
-    if encoder and curve == curve.at_encoder(encoder):
+    if encoder is None:
+        encoder = model.encoder_context
+    elif encoder and curve == curve.at_encoder(encoder):
         raise BadConfig(f"encoder_context: {encoder}; {model.name} keeps nothing of an encoder: expected 0")
     if arguments.json:
         import json
@@ -301,10 +300,7 @@ def build_plot(parser: argparse.ArgumentParser) -> None:
     for name, (default, text) in SIZES.items():
         flag(sizes, name, type=count, help=text if default is None else f"{text} (default: {default})")
     flag(parser, "batch", type=count, default=1, help="sequences (default: 1)")
-    flag(
-        parser, "encoder_context", type=count, default=0,
-        help="positions of the encoder's output that cross-attention keeps (default: 0)",
-    )  # fmt: skip
+    flag(parser, "encoder_context", type=count, help=ENCODER_HELP)
     flag(parser, "min_ctx", type=count, default=128, help="smallest context (default: 128)")
     flag(
         parser, "max_ctx", type=count, default=131_072, help="largest context; k and M are 1024-based (default: 131072)"
@@ -421,8 +417,9 @@ def subject_curve(text: str, arguments: argparse.Namespace, sizes: dict[str, Any
     label = own.pop("label", None)
     engine, dtype = str(own.pop("engine", arguments.engine)), own.pop("dtype", arguments.dtype)
     curve = model.curve(engine, dtype, **{**engine_options(arguments.option), **own})
-    if arguments.encoder_context:
-        curve = curve.at_encoder(arguments.encoder_context)
+    encoder = model.encoder_context if arguments.encoder_context is None else arguments.encoder_context
+    if encoder:
+        curve = curve.at_encoder(encoder)
     return curve if label is None else curve.replace(name=label)
 
 

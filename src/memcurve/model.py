@@ -25,12 +25,16 @@ MAX_BYTES, MAX_BYTES_AT = 10**15, 2**20
 
 
 class Model(Record):
-    """A described model: name, model_type (of the decoder), layers (one per decoder layer), and the config's own dtype."""
+    """A described model: name, model_type (of the decoder), layers (one per decoder layer), and the config's own dtype.
+
+    encoder_context: positions that its encoder always gives (Whisper: 1,500, 30 s of sound); 0 where the input decides.
+    """
 
     name: str
     model_type: str
     layers: tuple[Layer, ...]
     dtype: str | None = None
+    encoder_context: int = 0
     notes: tuple[str, ...] = ()
 
     def curve(self, engine: str = "logical", dtype: str | None = None, **options: Any) -> MemoryCurve:
@@ -147,6 +151,7 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
         model_type=config.model_type,
         layers=layers,
         dtype=_own_dtype(levels, config),
+        encoder_context=config.count(fixed) if (fixed := families.FIXED_ENCODER.get(config.model_type)) else 0,
         notes=_notes(config, layers),
     )
     widest = model.curve("logical", "fp32").bytes(MAX_BYTES_AT, 1, MAX_BYTES_AT)

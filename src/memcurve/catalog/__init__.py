@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 
 def fidelity(name: str) -> str:
-    """How true to the published file this config is: "byte copy", or what was done to it ("preset", "retyped", "trimmed")."""
+    """How true to the published file this config is: "byte copy", or what it is instead ("preset", "retyped", "trimmed", "quoted", "printed")."""
     text = _sources()[name.replace("/", "__") + ".json"]
     return "preset" if "preset" in text else text if text == "byte copy" else text.split()[0].strip(",")
 

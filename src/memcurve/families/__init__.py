@@ -32,7 +32,7 @@ STRUCTURES = {
     "attention.every_head": """
         bert bert-generation big_bird biogpt bloom camembert codegen ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt opt persimmon rembert roberta roberta-prelayernorm
         roc_bert roformer xglm xlm-roberta xlm-roberta-xl xmod idefics kosmos_2_text_model
-        kosmos_2_5_text_model trocr musicgen_melody_decoder
+        kosmos_2_5_text_model
         """,
     "attention.xlnet": "xlnet",
     "attention.cpmant": "cpmant",
@@ -102,7 +102,7 @@ STRUCTURES = {
     "recurrent.xlstm": "xlstm",
     "recurrent.zaya": "zaya",
     "compressed.deepseek_v4": "deepseek_v4 deepseek_ref",
-    "encoder_decoder.cross_decoder": "blip_text_model musicgen_decoder pix2struct_text_model",
+    "encoder_decoder.cross_decoder": "blip_text_model musicgen_decoder musicgen_melody_decoder pix2struct_text_model trocr",
     "encoder_decoder.t5gemma2": "t5gemma2_decoder",
     "encoder_decoder.moonshine": "moonshine",
     "encoder_decoder.grouped": "moonshine_streaming",
@@ -135,6 +135,9 @@ STRUCTURES = {
     "hub.openelm": "openelm",
     "hub.gated_deltanet": "gated_deltanet",
 }
+
+# Encoders whose output always has as many positions as this key says.
+FIXED_ENCODER = {"whisper": "max_source_positions"}
 
 # Encoders that run as decoders with is_decoder: their classes keep nothing without it (use_cache in modeling_bert.py).
 ENCODERS = frozenset(

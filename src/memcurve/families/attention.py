@@ -67,14 +67,13 @@ def beam(config: Config) -> tuple[Layer, ...]:
 
 
 def cohere2(config: Config) -> tuple[Layer, ...]:
-    """sliding_window_pattern (4): the last of each group is full. The class sets head_dim itself."""
-    pattern = config.count("sliding_window_pattern", 4)
-    return read_layers(config, words_of(config, every(pattern)), gqa_split)
+    """sliding_window_pattern (4): the last of each group is full."""
+    return read_layers(config, words_of(config, every(config.count("sliding_window_pattern", 4))))
 
 
 def cohere_compass(config: Config) -> tuple[Layer, ...]:
     """As cohere2, but every layer is full unless layer_types says otherwise."""
-    return read_layers(config, words_of(config, lambda count: ["full_attention"] * count), gqa_split)
+    return read_layers(config, words_of(config, lambda count: ["full_attention"] * count))
 
 
 def gqa_split(config: Config) -> Sizes:

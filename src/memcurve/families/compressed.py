@@ -16,7 +16,8 @@ RATIO_WORDS = {0: "sliding_attention", 4: SPARSE, 128: HEAVY}
 
 
 def deepseek_v4(config: Config) -> tuple[Layer, ...]:
-    """A window of shared keys and values in every layer, beside it sparse (ratio 4) or heavily (128) compressed entries."""
+    """A window of keys and values that all heads share in every layer, beside it sparse (ratio 4) or heavily (128)
+    compressed entries; num_key_value_heads says nothing (DeepseekV4Attention has one head)."""
     count = config.layers
     words = config.words("layer_types")
     ratios = config.counts("compress_ratios")
@@ -41,7 +42,7 @@ def deepseek_v4(config: Config) -> tuple[Layer, ...]:
 
     def read(word: str) -> Layer:
         if word == "sliding_attention":
-            return SlidingAttention(kv_heads=config.kv_heads, head_dim=size, v_head_dim=size, window=window)
+            return SlidingAttention(kv_heads=1, head_dim=size, v_head_dim=size, window=window)
         if word not in ratio_of:
             config.bad("layer_types", word, f"sliding_attention, {SPARSE} or {HEAVY}")
         sparse = word == SPARSE

@@ -63,14 +63,24 @@ def qwen4_exp(config: Config) -> tuple[Layer, ...]:
         tokens = ShortConv(channels=1, conv_kernel=size, columns=size - 1, dtype="int64")
         return Parallel(parts=(gated_delta(layer), convolution, tokens))
 
-    def indexed(layer: Config) -> Layer:
+    def indexed(layer: Config, position_dims: int = 0) -> Layer:
         index = layer.optional("indexer_head_dim")
         attention = FullAttention(**gqa(layer))
-        return (
-            attention if index is None else Parallel(parts=(attention, SparseIndexer(head_dim=index, position_dims=3)))
-        )
+        if index is None:
+            return attention
+        return Parallel(parts=(attention, SparseIndexer(head_dim=index, position_dims=position_dims)))
 
-    return read_layers(config, words, linear_attention=gated_delta, indexed_attention=indexed, ngram=ngram)
+    # All indexers share the positions, which the first of them keeps (forward of Qwen4ExpTextModel).
+    if "indexed_attention" in words:
+        words[words.index("indexed_attention")] = "first_indexed"
+    return read_layers(
+        config,
+        words,
+        linear_attention=gated_delta,
+        indexed_attention=indexed,
+        first_indexed=lambda layer: indexed(layer, 3),
+        ngram=ngram,
+    )
 
 
 def kimi_delta(config: Config) -> KimiDeltaAttention:

@@ -19,7 +19,8 @@ def with_cross(layers: tuple[Layer, ...], sizes: Sizes) -> tuple[Layer, ...]:
 
 
 def cross_decoder(config: Config) -> tuple[Layer, ...]:
-    """Multi-head self-attention as in every_head, each layer beside cross-attention."""
+    """Multi-head self-attention as in every_head, each layer beside cross-attention. Musicgen Melody has the encoder's
+    states before its tokens instead: as many keys and values, in the same layers."""
     return with_cross(read_layers(config, words_of(config), mha), mha(config))
 
 

@@ -180,7 +180,9 @@ def zamba2(config: Config) -> tuple[Layer, ...]:
 
 
 def _zamba(config: Config, words: list[str], layer: Layer) -> tuple[Layer, ...]:
-    size = None if config.model_type == "zamba2" else config.optional("attention_head_dim")
+    # Zamba2's class computes its own unless the file says otherwise.
+    own = config.model_type != "zamba2" or config.given("attention_head_dim")
+    size = config.optional("attention_head_dim") if own else None
     size = size or config.checked("2 * hidden_size // num_attention_heads", 2 * config.hidden // config.heads)
     attention = FullAttention(kv_heads=config.kv_heads, head_dim=size, v_head_dim=size)
     hybrid = Parallel(parts=(attention, layer))
