@@ -28,7 +28,7 @@ CASES: list[tuple[dict[str, Any], int]] = [
         ).split()
     ],
     ({"model_type": "baichuan", "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 8}, 4 * GQA_BYTES),
-    ({"model_type": "mimo", **GQA, "use_sliding_window": False}, GQA_BYTES),
+    ({"model_type": "mimo", **GQA, "sliding_window": 100, "use_sliding_window": False}, GQA_BYTES),
     # the latent 16 and a rotary key of 8
     (
         {"model_type": "kimi_k2", "num_hidden_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
@@ -157,6 +157,7 @@ VARIANTS: list[tuple[dict[str, Any], int]] = [
     (BAICHUAN_M1, 2 * 32 * 2 * 2 * (T + 1 + 100 + 1)),
     # all but the last whole group is softmax
     ({"model_type": "bailing_moe_linear", **GQA, "num_hidden_layers": 5, "layer_group_size": 3}, 3 * 2 * 32 * 2 * 2 * T + 2 * 8 * 32 * 32 * 4),
+    ({"model_type": "baichuan", "hidden_size": 256, "num_hidden_layers": 3, "num_heads": 8}, 4 * GQA_BYTES),
     # no sharing without use_cla
     ({"model_type": "hunyuan", **GQA, "use_cla": False, "cla_share_factor": 2}, GQA_BYTES),
     ({"model_type": "chatglm", "num_layers": 2, "num_attention_heads": 4, "kv_channels": 32, "multi_query_group_num": 2}, 2 * 4 * 32 * 2 * 2 * T),
@@ -172,6 +173,39 @@ VARIANTS: list[tuple[dict[str, Any], int]] = [
 @pytest.mark.parametrize(("config", "expected"), VARIANTS)
 def test_logical_bytes_of_variants(config: dict[str, Any], expected: int) -> None:
     assert load(config).curve(dtype="bf16").bytes(T) == expected
+
+
+KINDS = {
+    "F": "full attention",
+    "S": "sliding attention",
+    "M": "mamba",
+    "2": "mamba2",
+    "L": "lightning attention",
+    "-": "no state",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        # index mod 4 = 2 is attention; of few layers only the last
+        ({**PLAMO2, "num_hidden_layers": 7, "mamba_step": 4}, "22S222S"),
+        ({**PLAMO2, "num_hidden_layers": 4, "mamba_step": 9}, "222S"),
+        ({**PLAMO2, "num_hidden_layers": 5, "mamba_step": 9}, "2222S"),
+        ({**PLAMO2, "num_hidden_layers": 8, "mamba_step": 5}, "22S2222S"),
+        # the last of each three, and what is left of the last group
+        ({"model_type": "bailing_moe_linear", **GQA, "num_hidden_layers": 8, "layer_group_size": 3}, "LLFLLFFF"),
+        (FLASH, "MSMSMF--"),
+        ({"model_type": "hunyuan", **GQA, "use_cla": True, "cla_share_factor": 2}, "F-F"),
+    ],
+)
+def test_which_layers_are_what(config: dict[str, Any], kinds: str) -> None:
+    assert [layer.kind for layer in load(config).layers] == [KINDS[letter] for letter in kinds]
+
+
+def test_transformers_bytes_of_a_key_before_its_convolution() -> None:
+    # W - 1 tokens of the window; one key and value before the convolution in each of the two layers
+    assert load(BAICHUAN_M1).curve("transformers", "bf16").bytes(T) == 2 * 32 * 2 * 2 * (T + 1 + 99 + 1)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -192,6 +226,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**SSM, "ssm_cfg": {}, "n_layer": 10_001}, "n_layer: 10001; expected an integer from 1 to 10000"),
     (SSM, "ssm_cfg: missing; expected an object"),
     (NAS, "block_configs: missing; expected one per layer, num_hidden_layers = 1"),
+    ({**NAS, "hidden_size": 8, "block_configs": [{"attention": {"n_heads_in_group": 4}}]}, "hidden_size // num_attention_heads: 0; expected an integer from 1"),
+    ({**NAS, "block_configs": [{"attention": 3}]}, r"block_configs\[0\].block.attention: 3; expected an object"),
+    ({"model_type": "exaone", **GQA, "num_layers": 10_001}, "num_layers: 10001; expected an integer from 1 to 10000"),
+    ({"model_type": "chatglm", **GQA, "kv_channels": 32, "num_layers": 10_001}, "num_layers: 10001; expected an integer from 1 to 10000"),
+    ({"model_type": "phi-msft", "n_embd": 256, "n_head": 8, "n_layer": 10_001}, "n_layer: 10001; expected an integer from 1 to 10000"),
+    ({"model_type": "openelm", "num_transformer_layers": 10_001, "head_dim": 64, "num_kv_heads": [1]}, "num_transformer_layers: 10001; expected an integer from 1 to 10000"),
+    ({"model_type": "openelm", "num_transformer_layers": 1, "head_dim": 64, "num_kv_heads": [0]}, r"num_kv_heads\[0\]: 0; expected an integer from 1"),
     ({**NAS, "block_configs": [{}, {}]}, "block_configs: '2 entries'; expected one per layer"),
     ({**NAS, "block_configs": [{}]}, r"block_configs\[0\].attention: missing; expected an object"),
     ({**NAS, "block_configs": [{"attention": {"n_heads_in_group": 32}}]}, "n_heads_in_group: 0; expected an integer from 1"),
