@@ -34,6 +34,59 @@ def test_names_of_old_classes_are_aliases() -> None:
     assert own.curve(dtype="fp32").bytes(10) == 3 * 10 * 64 * 2 * 4
 
 
+KINDS = {"F": "full attention", "S": "sliding attention", "D": "gated delta", "K": "kimi delta", "P": "parallel", "C": "latent attention"}  # fmt: skip
+SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        # __post_init__ of each configuration_….py says what layer_types is where the config has none
+        ({"model_type": "ministral", **SMALL, "num_hidden_layers": 2, "sliding_window": 9}, "SS"),
+        ({"model_type": "ministral", **SMALL, "num_hidden_layers": 2, "sliding_window": None}, "FF"),
+        ({"model_type": "dots1", **SMALL, "num_hidden_layers": 4, "sliding_window": 9, "max_window_layers": 2}, "FFSS"),
+        ({"model_type": "dots1", **SMALL, "num_hidden_layers": 2, "sliding_window": 9, "max_window_layers": 0}, "SS"),
+        (
+            {"model_type": "dots1", **SMALL, "num_hidden_layers": 2, "sliding_window": None, "max_window_layers": 0},
+            "FF",
+        ),
+        ({"model_type": "unlimited_ocr_text", **SMALL, "num_hidden_layers": 2, "sliding_window": 9}, "SS"),
+        ({"model_type": "unlimited_ocr_text", **SMALL, "num_hidden_layers": 2, "sliding_window": None}, "FF"),
+        ({"model_type": "olmo_hybrid", **SMALL, "num_hidden_layers": 5}, "DDDFD"),
+        ({"model_type": "olmo_hybrid", **SMALL, "num_hidden_layers": 3}, "DDF"),
+        ({"model_type": "bailing_hybrid", **SMALL, "num_hidden_layers": 5, "layer_group_size": 2}, "KCKCK"),
+        (
+            {
+                "model_type": "qwen4_exp_text",
+                **SMALL,
+                "num_hidden_layers": 5,
+                "full_attention_interval": 2,
+                "indexer_head_dim": 8,
+            },
+            "DPDPD",
+        ),
+    ],
+)
+def test_layers_that_a_config_leaves_to_its_class(config: dict[str, Any], kinds: str) -> None:
+    assert [layer.kind for layer in load(config).layers] == [KINDS[letter] for letter in kinds]
+
+
+def test_qwen4s_indexers_share_one_list_of_positions() -> None:
+    # Two indexed layers of 4 heads of 16, 100 tokens: 2 × (keys and values, index keys of 8) in bf16, and once 3 int64
+    # positions a token beside them (forward of Qwen4ExpTextModel, modeling_qwen4_exp.py)
+    sizes = {**SMALL, "head_dim": 16, "indexer_head_dim": 8, "num_hidden_layers": 2}
+    config = {"model_type": "qwen4_exp_text", **sizes, "layer_types": ["indexed_attention"] * 2}
+    curve = load(config).curve("transformers", "bf16")
+    assert curve.bytes(100) == 2 * 100 * (2 * 4 * 16 + 8) * 2 + 100 * 3 * 8
+
+
+def test_xlnets_memory_is_as_long_as_mem_len_says() -> None:
+    config = {"model_type": "xlnet", "d_model": 64, "n_layer": 2, "n_head": 4}
+    # hidden states of 64, the last 10 of them, or all
+    assert load({**config, "mem_len": 10}).curve("transformers", "bf16").bytes(100) == 2 * 64 * 2 * 10
+    assert load({**config, "mem_len": None}).curve("transformers", "bf16").bytes(100) == 2 * 64 * 2 * 100
+
+
 @pytest.mark.parametrize("section", ["text_config", "llm_config", "language_config"])
 def test_a_nested_decoder_is_found(section: str) -> None:
     model = load({"model_type": "my_vision_model", section: LLAMA, "vision_config": {"hidden_size": 8}})
