@@ -27,17 +27,9 @@ from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-PINNED = "5.23.0"
+from memcurve.verify import GROUPS, PINNED
+
 TARGET = Path(__file__).parents[1] / "src" / "memcurve" / "defaults.json"
-GENERATIVE = (
-    "CAUSAL_LM",
-    "SEQ_TO_SEQ_CAUSAL_LM",
-    "IMAGE_TEXT_TO_TEXT",
-    "MULTIMODAL_LM",
-    "SPEECH_SEQ_2_SEQ",
-    "TEXT_TO_WAVEFORM",
-    "TEXT_TO_SPECTROGRAM",
-)
 # The nested config with the decoder, by the names that get_text_config(decoder=True) and the omni classes use.
 TEXT_KEYS = ("decoder", "generator", "text_config", "thinker_config", "language_config", "llm_config", "decoder_config")
 STATE = re.compile(
@@ -103,7 +95,7 @@ def keeps_init(cls: Any, key: str, model_type: str, init: dict[str, Any]) -> boo
 
 def table() -> dict[str, dict[str, Any]]:
     arch: dict[str, set[str]] = {}
-    for group in GENERATIVE:
+    for group in GROUPS:
         for model_type, names in getattr(modeling_auto, f"MODEL_FOR_{group}_MAPPING_NAMES").items():
             arch.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
     found: dict[str, dict[str, Any]] = {}

@@ -219,17 +219,8 @@ def _own_dtype(levels: list[Mapping[str, Any]], config: Config) -> str | None:
     return name if name in BYTES else dtype_name(value)
 
 
-# Without one of these a config's bytes are those of the class, which may be a model of another size.
-SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
-
-
 def _notes(config: Config, layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    found = []
-    missing = [f"{key} {config.assumed[key]}" for key in SIZES if key in config.assumed]
-    if missing:
-        found.append(f"not in the config, so as the class of {config.model_type} has it: {', '.join(missing)}")
-    if config.model_type in families.ENCODERS and not config.flag("is_decoder"):
-        found.append("is_decoder is false: an encoder keeps nothing between calls; this is what it keeps as a decoder")
+    found = families.notes(config)
     shared = sum(isinstance(layer, NoState) and "another" in layer.why for layer in layers)
     if shared:
         found.append(f"{shared} of {len(layers)} layers read another layer's keys and values and keep none")

@@ -193,6 +193,21 @@ def not_described(model_type: str) -> NotDescribed:
     return NotDescribed(f"model type {show(model_type)} is not described" + (f"; nearest: {hint}" if hint else ""))
 
 
+# Without one of these a config's bytes are those of the class, which may be a model of another size.
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+
+
+def notes(config: Config) -> list[str]:
+    """What a config that has been read leaves open, and how it was taken."""
+    found = []
+    missing = [f"{key} {config.assumed[key]}" for key in SIZES if key in config.assumed]
+    if missing:
+        found.append(f"not in the config, so as the class of {config.model_type} has it: {', '.join(missing)}")
+    if config.model_type in ENCODERS and not config.flag("is_decoder"):
+        found.append("is_decoder is false: an encoder keeps nothing between calls; this is what it keeps as a decoder")
+    return found
+
+
 def verified() -> dict[str, int]:
     """Recorded cases that each model type replays exactly (docs/report.py writes the file)."""
     import json
