@@ -33,7 +33,7 @@ def test_the_prompt_stays_beside_a_window_over_what_was_generated() -> None:
         assert [curve.bytes(context) for context in (55, 100)] == [55 * TOKEN, (50 + held) * TOKEN]
         # Unsaid, all of it is prompt
         assert load(config).curve(engine, "bf16").bytes(100) == 100 * TOKEN
-        with pytest.raises(BadConfig, match=r"^prompt: -1; expected an integer of 0 or more tokens$"):
+        with pytest.raises(BadConfig, match=r"^prompt: -1; expected an integer of 0 or more$"):
             load(config).curve(engine, "bf16", prompt=-1)
 
 

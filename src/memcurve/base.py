@@ -102,6 +102,17 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """An argument as an integer of `least` or more (numpy's integers too). BadConfig for anything else."""
+    try:
+        number = value.__index__()
+    except (AttributeError, TypeError):  # no integer; an array of several
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise BadConfig(f"{name}: {show(value)}; expected an integer of {least} or more")
+    return int(number)
+
+
 def nearest(word: str, known: tuple[str, ...] | list[str], count: int = 3) -> str:
     """The known words nearest to `word`, for an error: "a, b or c". Of owner/name the name alone may be near, or its beginning."""
     import difflib

@@ -85,6 +85,9 @@ class Config:
         # What was asked for and is not in the file, with the class default that stood in.
         self.assumed: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return f"<Config of {self.model_type}, {len(self.data)} keys>"
+
     def get(self, key: str) -> Any:
         """The value as the class would hold it before computing anything: from the file, else the class default, else None."""
         names = self._names.get(key, (key,))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import cached_property
 from math import lcm
 
-from .base import BadConfig, Record, TooLarge, show
+from .base import BadConfig, Record, TooLarge, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Term(Record):
         return f"{text} = {self.bytes_at(context, batch, encoder_context):,} B"
 
     def slots_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
-        sizes = _count("context", context), _count("batch", batch), _count("encoder_context", encoder_context)
+        sizes = whole("context", context), whole("batch", batch), whole("encoder_context", encoder_context)
         return int(compile_expr(self.slots)(*sizes))
 
     def bytes_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
@@ -176,6 +176,36 @@ def collect_terms(kept: Iterable[tuple[str, tuple[tuple[str, int], ...], Expr]])
     )
 
 
+class Allocator(Record):
+    """How a serving engine cuts memory into the pool that requests share. Each such engine has its own."""
+
+    def pool(self, memory_bytes: int) -> Pool:
+        """The pool made of so many bytes."""
+        raise NotImplementedError
+
+    def explain(self, context: int | None) -> list[str]:
+        """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
+        raise NotImplementedError
+
+
+class Pool(Record):
+    """What comes of an amount of memory; each engine that pools adds its own counts."""
+
+    pool_bytes: int
+
+
+class Kept(Record):
+    """What an engine makes of a model's layers.
+
+    dtype: the curve's, where the engine's options say it instead of the model's dtype.
+    """
+
+    terms: tuple[Term, ...]
+    dtype: str | None = None
+    notes: tuple[str, ...] = ()
+    allocator: Allocator | None = None
+
+
 class MemoryCurve(Record):
     """Bytes of one model's sequence state under one engine and dtype, as a function of context and batch."""
 
@@ -184,6 +214,7 @@ class MemoryCurve(Record):
     dtype: str
     terms: tuple[Term, ...]
     notes: tuple[str, ...] = ()
+    allocator: Allocator | None = None
 
     # -- evaluation -------------------------------------------------------------------------------------------
 
@@ -223,11 +254,11 @@ class MemoryCurve(Record):
             for weight, slots, shared in rest:
                 total += weight * slots(context, batch, 0) * (1 if shared else batch)
             return total
-        return self._bytes(context, _count("batch", batch), _count("encoder_context", encoder_context))
+        return self._bytes(context, whole("batch", batch), whole("encoder_context", encoder_context))
 
     def _bytes(self, context: Any, batch: int, encoder: int) -> Any:
         if not hasattr(context, "ndim") or context.ndim == 0:
-            context = _count("context", context)
+            context = whole("context", context)
             plan, held = self._scalar, context
         else:
             import numpy as np
@@ -296,7 +327,7 @@ class MemoryCurve(Record):
 
     def at_encoder(self, encoder_context: int) -> MemoryCurve:
         """The curve of context and batch alone, with the encoder's context fixed."""
-        size = _count("encoder_context", encoder_context)
+        size = whole("encoder_context", encoder_context)
         return self.replace(terms=tuple(term.replace(slots=_fixed(term.slots, size)) for term in self.terms))
 
     # -- inverse ----------------------------------------------------------------------------------------------
@@ -306,7 +337,7 @@ class MemoryCurve(Record):
 
         BadConfig where not even an empty sequence fits.
         """
-        memory_bytes, batch = _count("memory_bytes", memory_bytes), _count("batch", batch)
+        memory_bytes, batch = whole("memory_bytes", memory_bytes), whole("batch", batch)
         period, last = self.period, max(self.kinks(batch, encoder_context), default=0)
 
         def held(context: int) -> int:
@@ -339,7 +370,7 @@ class MemoryCurve(Record):
 
     def max_batch(self, memory_bytes: int, context: int, encoder_context: int = 0) -> int | None:
         """Most sequences of `context` tokens that fit: they fit and one more does not. None where any number fits."""
-        memory_bytes = _count("memory_bytes", memory_bytes)
+        memory_bytes = whole("memory_bytes", memory_bytes)
 
         def held(batch: int) -> int:
             return self.bytes(context, batch, encoder_context)
@@ -358,6 +389,15 @@ class MemoryCurve(Record):
             middle = (low + high) // 2
             low, high = (middle, high) if held(middle) <= memory_bytes else (low, middle)
         return low
+
+    def pool(self, memory_bytes: int) -> Pool:
+        """What a server makes of so many bytes for its caches: blocks or tokens, state slots, and what they hold.
+
+        BadConfig where the engine makes no pool, Refused where it would not start with so little.
+        """
+        if self.allocator is None:
+            raise BadConfig(f"pool: engine {self.engine} reserves no pool; engines vllm and sglang do")
+        return self.allocator.pool(whole("memory_bytes", memory_bytes))
 
     # -- explanation ------------------------------------------------------------------------------------------
 
@@ -396,6 +436,8 @@ class MemoryCurve(Record):
             lines.append("  keeps nothing")
         elif context is not None:
             lines.append(f"  total {self.bytes(context, batch, encoder_context):,} B")
+        if self.allocator is not None:
+            lines.extend(f"  {line}" for line in self.allocator.explain(context))
         lines.extend(f"  note: {note}" for note in self.notes)
         return "\n".join(lines)
 
@@ -452,11 +494,11 @@ class MemoryCurve(Record):
             for pair in _field(entry, "tensors", list):
                 if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
                     raise BadConfig(f"tensors: {show(pair)}; expected [name, bytes per slot]")
-                tensors.append((pair[0], _count("tensors", pair[1])))
+                tensors.append((pair[0], whole("tensors", pair[1])))
             terms.append(
                 Term(
                     kind=_field(entry, "kind", str),
-                    layers=_count("layers", entry.get("layers")),
+                    layers=whole("layers", entry.get("layers")),
                     tensors=tuple(tensors),
                     slots=_read_expr(entry.get("slots")),
                     shared=_field(entry, "shared", bool),
@@ -522,16 +564,6 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
 
 def _plural(word: str, count: Expr) -> str:
     return word if count == 1 else f"{word}s"
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):  # no integer; an array of several
-        number = -1
-    if isinstance(value, bool) or number < 0:
-        raise BadConfig(f"{name}: {show(value)}; expected an integer of 0 or more")
-    return int(number)
 
 
 def _field(data: Mapping[str, object], name: str, kind: type) -> Any:

@@ -8,9 +8,10 @@ from . import families
 from .base import BadConfig, NotDescribed, Record, nearest, show
 from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type
 from .curve import MemoryCurve, uses
-from .engines import terms
+from .engines import keep
 from .layers import NoState, parts
 from .units import BYTES, dtype_name
+from .views import view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Model(Record):
     """A described model: name, model_type (of the decoder), layers (one per decoder layer), and the config's own dtype.
 
     encoder_context: positions that its encoder always gives (Whisper: 1,500, 30 s of sound); 0 where the input decides.
+    config: as read, for engines that see a model otherwise than its layers say; None for a pattern.
     """
 
     name: str
@@ -36,24 +38,33 @@ class Model(Record):
     dtype: str | None = None
     encoder_context: int = 0
     notes: tuple[str, ...] = ()
+    config: Config | None = None
+
+    def _values(self) -> tuple[object, ...]:
+        # Two ways to write the same model are equal.
+        return super()._values()[:-1]
 
     def curve(self, engine: str = "logical", dtype: str | None = None, **options: Any) -> MemoryCurve:
         """Bytes of the sequence state under an engine. dtype None: the config's own.
 
         BadConfig without any dtype, for an unknown engine or option.
         """
-        if dtype is None:
-            if self.dtype is None:
-                raise BadConfig(
-                    f'dtype: missing in the config of {self.name}; give one, such as dtype="bf16" (--dtype bf16)'
-                )
-            name = dtype_name(self.dtype)
-        else:
-            name = dtype_name(dtype)
+        seen = view(engine, self.layers, self.dtype, self.config)
+        if dtype is None and seen.dtype is None:
+            raise BadConfig(
+                f'dtype: missing in the config of {self.name}; give one, such as dtype="bf16" (--dtype bf16)'
+            )
+        name = dtype_name(seen.dtype if dtype is None else dtype)
+        kept = keep(engine, seen.layers, name, options, seen.facts)
         curve = MemoryCurve(
-            name=self.name, engine=engine, dtype=name, terms=terms(engine, self.layers, name, options), notes=self.notes
+            name=self.name,
+            engine=engine,
+            dtype=kept.dtype or name,
+            terms=kept.terms,
+            notes=self.notes,
+            allocator=kept.allocator,
         )
-        notes = self.notes
+        notes = (*kept.notes, *self.notes)
         if curve.cap:
             notes = (
                 f"a window caps every layer that grows: from {curve.cap:,} tokens on, more take no more bytes",
@@ -71,7 +82,7 @@ class Model(Record):
                 *notes,
                 f"Transformers has no class for {self.model_type}: this is what its caches hold for such layers",
             )
-        return curve if notes is self.notes else curve.replace(notes=notes)
+        return curve if notes == self.notes else curve.replace(notes=notes)
 
     @property
     def structure(self) -> str:
@@ -153,6 +164,7 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
         dtype=_own_dtype(levels, config),
         encoder_context=config.count(fixed) if (fixed := families.FIXED_ENCODER.get(config.model_type)) else 0,
         notes=_notes(config, layers),
+        config=config,
     )
     widest = model.curve("logical", "fp32").bytes(MAX_BYTES_AT, 1, MAX_BYTES_AT)
     if widest > MAX_BYTES:

@@ -6,32 +6,47 @@ from ..base import BadConfig, nearest, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Protocol
 
-    from ..curve import Term
+    from ..curve import Kept
     from ..layers import Layer
 
-    Terms: TypeAlias = Callable[..., tuple[Term, ...]]
+    class Engine(Protocol):
+        """What a module of this package offers. OPTIONS: the engine's own, which users may give.
+
+        keep takes the facts of the engine's view of a model (views/) beside them, by the same keywords; an option wins.
+        """
+
+        OPTIONS: tuple[str, ...]
+
+        def keep(self, layers: Sequence[Layer], dtype: str, **options: Any) -> Kept: ...
+
 
 NAMES = ("logical", "transformers")
 
 
-def terms(engine: str, layers: Sequence[Layer], dtype: str, options: dict[str, Any]) -> tuple[Term, ...]:
-    """The terms that an engine keeps for these layers. `dtype` is a full dtype name; options are the engine's own."""
-    if engine == "logical":
-        from . import logical as module
-    elif engine == "transformers":
-        from . import transformers as module  # type: ignore[no-redef]
-    else:
+def module(engine: str) -> Engine:
+    """The module of an engine. BadConfig for an unknown one."""
+    if not isinstance(engine, str) or engine not in NAMES:
         hint = nearest(str(engine), NAMES, 1)
         raise BadConfig(
             f"engine: {show(engine)}; expected one of {', '.join(NAMES)}" + (f" (nearest: {hint})" if hint else "")
         )
-    unknown = [name for name in options if name not in module.OPTIONS]
+    found: Engine = __import__(f"{__name__}.{engine}", fromlist=["keep"])
+    return found
+
+
+def keep(
+    engine: str, layers: Sequence[Layer], dtype: str, options: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Kept:
+    """What an engine keeps for these layers. `dtype` is a full dtype name; options are the engine's own, facts its view's."""
+    own = module(engine)
+    unknown = [name for name in options if name not in own.OPTIONS]
     if unknown:
-        known = ", ".join(module.OPTIONS)
+        hint = nearest(unknown[0], own.OPTIONS, 1)
         raise BadConfig(
-            f"{unknown[0]}: {show(options[unknown[0]])}; not an option of engine {engine}, which has {known}"
+            f"{unknown[0]}: {show(options[unknown[0]])}; not an option of engine {engine}, which has "
+            f"{', '.join(own.OPTIONS)}" + (f" (nearest: {hint})" if hint else "")
         )
-    return module.terms(layers, dtype, **options)
+    return own.keep(layers, dtype, **{**facts, **options})

@@ -7,8 +7,8 @@ fill are not counted, as in the published figures.
 
 from __future__ import annotations
 
-from ..base import BadConfig, assert_never, show
-from ..curve import Term, collect_terms
+from ..base import assert_never, whole
+from ..curve import Kept, collect_terms
 from ..layers import (
     RGLRU,
     RWKV,
@@ -36,30 +36,30 @@ from ..units import dtype_bytes, dtype_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..curve import Expr
     from ..layers import Layer
 
-    Kept = tuple[tuple[tuple[str, int], ...], Expr]
+    Held = tuple[tuple[tuple[str, int], ...], Expr]
 
 OPTIONS = ("state_dtype", "prompt")
 
 
-def terms(
-    layers: Sequence[Layer], dtype: str, state_dtype: str = "float32", prompt: int | None = None
-) -> tuple[Term, ...]:
+def keep(layers: Sequence[Layer], dtype: str, state_dtype: str = "float32", prompt: int | None = None) -> Kept:
     """prompt: tokens of the context that were the prompt (all of them, if None); only few models ask."""
     e, s = dtype_bytes(dtype), dtype_bytes(dtype_name(state_dtype, "state_dtype"))
-    return collect_terms(
-        (part.kind, *kept)
-        for layer in layers
-        for part in parts(layer)
-        for kept in keeps(part, e, s, check_prompt(prompt))
-    )
+    prompt = None if prompt is None else whole("prompt", prompt)
+    return collected(layers, lambda part: keeps(part, e, s, prompt))
 
 
-def keeps(layer: Layer, e: int, s: int, prompt: int | None = None) -> Iterator[Kept]:
+def collected(layers: Sequence[Layer], keeps: Callable[[Layer], Iterator[Held]]) -> Kept:
+    """The terms of all that the layers' parts keep, each part asked on its own."""
+    held = ((part.kind, *kept) for layer in layers for part in parts(layer) for kept in keeps(part))
+    return Kept(terms=collect_terms(held))
+
+
+def keeps(layer: Layer, e: int, s: int, prompt: int | None = None) -> Iterator[Held]:
     """What one layer keeps: tensors of (name, bytes per slot), and the slots. e, s: bytes of the model's and of a state's element."""
     match layer:
         case FullAttention():
@@ -141,9 +141,3 @@ def slid(layer: SlidingAttention, held: int, prompt: int | None) -> Expr:
 def bytes_of(dtype: str, e: int) -> int:
     """Bytes of an element in the model's dtype, or in one of the layer's own."""
     return e if dtype == "model" else dtype_bytes(dtype)
-
-
-def check_prompt(prompt: int | None) -> int | None:
-    if prompt is not None and (not isinstance(prompt, int) or isinstance(prompt, bool) or prompt < 0):
-        raise BadConfig(f"prompt: {show(prompt)}; expected an integer of 0 or more tokens")
-    return prompt

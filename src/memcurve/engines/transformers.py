@@ -7,8 +7,8 @@ Mamba matrices are fp32 whatever the model's dtype.
 
 from __future__ import annotations
 
-from ..base import BadConfig, assert_never, show
-from ..curve import Term, collect_terms
+from ..base import BadConfig, assert_never, show, whole
+from ..curve import Kept
 from ..layers import (
     RGLRU,
     RWKV,
@@ -33,7 +33,7 @@ from ..layers import (
     parts,
 )  # fmt: skip
 from ..units import dtype_bytes
-from .logical import bytes_of, check_prompt, kv, latent, slid
+from .logical import bytes_of, collected, kv, latent, slid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,19 +41,19 @@ if TYPE_CHECKING:
 
     from ..curve import Expr
     from ..layers import Layer
-    from .logical import Kept
+    from .logical import Held
 
 OPTIONS = ("cache", "max_cache_len", "prompt")
 ATTENTION = (FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, CompressedAttention)
 
 
-def terms(
+def keep(
     layers: Sequence[Layer],
     dtype: str,
     cache: str = "dynamic",
     max_cache_len: int | None = None,
     prompt: int | None = None,
-) -> tuple[Term, ...]:
+) -> Kept:
     """cache="static" reserves max_cache_len tokens from the start (StaticCache); "dynamic" grows with the context."""
     if cache not in ("dynamic", "static"):
         raise BadConfig(f'cache: {show(cache)}; expected "dynamic" or "static"')
@@ -61,23 +61,17 @@ def terms(
         raise BadConfig(
             f'max_cache_len: {show(max_cache_len)}; expected a number of tokens with cache="static", and only then'
         )
-    if max_cache_len is not None and (
-        not isinstance(max_cache_len, int) or isinstance(max_cache_len, bool) or max_cache_len < 1
-    ):
-        raise BadConfig(f"max_cache_len: {show(max_cache_len)}; expected an integer of 1 or more")
+    if max_cache_len is not None:
+        max_cache_len = whole("max_cache_len", max_cache_len, least=1)
+    prompt = None if prompt is None else whole("prompt", prompt)
     e = dtype_bytes(dtype)
     if max_cache_len is not None and not any(isinstance(part, ATTENTION) for layer in layers for part in parts(layer)):
         # Models without attention take a cache under another name (cache_params): the StaticCache passed stays empty.
-        return ()
-    return collect_terms(
-        (part.kind, *kept)
-        for layer in layers
-        for part in parts(layer)
-        for kept in keeps(part, e, max_cache_len, check_prompt(prompt))
-    )
+        return Kept(terms=())
+    return collected(layers, lambda part: keeps(part, e, max_cache_len, prompt))
 
 
-def keeps(layer: Layer, e: int, static: int | None, prompt: int | None) -> Iterator[Kept]:
+def keeps(layer: Layer, e: int, static: int | None, prompt: int | None) -> Iterator[Held]:
     """What one layer keeps: tensors of (name, bytes per slot), and the slots. static: tokens that a StaticCache reserves."""
     full: Expr = "context" if static is None else static
     match layer:

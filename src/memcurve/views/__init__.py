@@ -1,0 +1,36 @@
+"""What an engine's own model classes make of a model, where that is not what the model's own code does.
+
+One module per engine that has model classes of its own: which layers it treats as what, and the facts that its
+planning asks of the model (views may know config keys and model types; engines know neither).
+"""
+
+from __future__ import annotations
+
+from ..base import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from ..config import Config
+    from ..layers import Layer
+
+# Engines with a module here; the others see the layers as they are.
+NAMES: tuple[str, ...] = ()
+
+
+class View(Record):
+    """A model as an engine sees it: its layers, the dtype it would run in, and facts for the engine's `keep`, by keyword."""
+
+    layers: tuple[Layer, ...]
+    dtype: str | None = None
+    facts: Mapping[str, Any] = {}
+
+
+def view(engine: str, layers: tuple[Layer, ...], dtype: str | None, config: Config | None) -> View:
+    """The view of an engine on a model; `config` is None for a pattern of layers. NotDescribed where the engine lacks the model."""
+    if engine not in NAMES:
+        return View(layers=layers, dtype=dtype)
+    see: Callable[..., View] = __import__(f"{__name__}.{engine}", fromlist=["view"]).view
+    return see(layers, dtype, config)
