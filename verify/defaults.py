@@ -31,7 +31,18 @@ from memcurve.verify import GROUPS, PINNED
 
 TARGET = Path(__file__).parents[1] / "src" / "memcurve" / "defaults.json"
 # The nested config with the decoder, by the names that get_text_config(decoder=True) and the omni classes use.
-TEXT_KEYS = ("decoder", "generator", "text_config", "thinker_config", "language_config", "llm_config", "decoder_config")
+TEXT_KEYS = (
+    "decoder",
+    "generator",
+    "text_config",
+    "thinker_config",
+    "language_config",
+    "llm_config",
+    "decoder_config",
+    "vlm_config",
+)
+# Nested configs that are read beside or instead of the decoder's.
+PARTS = {"bark": ("semantic_config", "coarse_acoustics_config"), "blt": ("encoder_config",)}
 STATE = re.compile(
     r"""layers?$ | layer_types$ | layers_block | block_type | n_layer | num_blocks | _layer_ids$ | _layer_idxs$ | full_attn_idxs
     | heads? | d_kv$ | d_model$ | n_embd$ | embed_dim$ | embedding_dim$ | embedding_size$ | hidden_size | hidden_dim$ | ^dim$ | n_positions
@@ -72,7 +83,7 @@ def entry(cls: Any) -> dict[str, Any]:
     for key in TEXT_KEYS:
         if key in cls.sub_configs_defaults:
             spec = cls.sub_configs_defaults[key]
-            init = {k: v for k, v in spec.init_kwargs.items() if STATE.search(k) and not NOISE.search(k)}
+            init = relevant(spec.init_kwargs)
             found["text"] = {"key": key, "type": spec.model_type} | ({"init": init} if init else {})
             if not issubclass(spec.config_class, PreTrainedConfig):
                 found["text"]["auto"] = True
@@ -80,6 +91,15 @@ def entry(cls: Any) -> dict[str, Any]:
                 found["text"]["keep"] = True
             break
     return found
+
+
+def relevant(values: dict[str, Any]) -> dict[str, Any]:
+    """What bears on state, in nested decoder configs too."""
+    return {
+        key: relevant(value) if key in TEXT_KEYS else value
+        for key, value in values.items()
+        if key in TEXT_KEYS or key == "model_type" or (STATE.search(key) and not NOISE.search(key))
+    }
 
 
 def keeps_init(cls: Any, key: str, model_type: str, init: dict[str, Any]) -> bool:
@@ -99,6 +119,11 @@ def table() -> dict[str, dict[str, Any]]:
         for model_type, names in getattr(modeling_auto, f"MODEL_FOR_{group}_MAPPING_NAMES").items():
             arch.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
     found: dict[str, dict[str, Any]] = {}
+    for model_type, keys in PARTS.items():
+        for key in keys:
+            spec = CONFIG_MAPPING[model_type].sub_configs_defaults[key]
+            cls = getattr(spec, "config_class", spec)
+            found[cls.model_type] = entry(cls)
     waiting = sorted(arch)
     while waiting:
         model_type = waiting.pop()

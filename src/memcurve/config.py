@@ -161,6 +161,14 @@ class Config:
             self.bad(key, value, f"an integer from {least} to {most}")
         return value
 
+    def ratio(self, whole: str, parts: str) -> int:
+        """One size divided by another, rounded down: a width by its heads."""
+        return self.checked(f"{whole} // {parts}", self.count(whole) // self.count(parts))
+
+    def product(self, factor: str, size: str, default: float | None = None) -> int:
+        """One size times another: a width by its expansion, which may be a fraction."""
+        return self.checked(f"{factor} * {size}", int(self.number(factor, default) * self.count(size)))
+
     def optional(self, key: str, least: int = 1) -> int | None:
         """A whole number, or None where the key is absent or null."""
         return None if self.get(key) is None else self.count(key, least=least)
@@ -219,6 +227,11 @@ class Config:
             self.bad(key, value, "an object")
         return Config(value, self.model_type, None, f"{self.path}{key}.")
 
+    def part(self, key: str, model_type: str) -> Config:
+        """A nested config that is read with its own class's defaults; all of them where the section is missing."""
+        section = self.section(key)
+        return Config(section.data if section else {}, model_type, class_defaults(model_type), f"{self.path}{key}.")
+
     @property
     def layers(self) -> int:
         return self.count("num_hidden_layers", most=MAX_LAYERS)
@@ -240,7 +253,7 @@ class Config:
         """head_dim, or what nearly all classes compute without it: hidden_size // num_attention_heads."""
         if self.get("head_dim") is not None:
             return self.count("head_dim")
-        return self.checked("hidden_size // num_attention_heads", self.hidden // self.heads)
+        return self.ratio("hidden_size", "num_attention_heads")
 
 
 def read_type(data: Mapping[str, Any], where: str = "") -> str:

@@ -43,7 +43,7 @@ GROUPS = (
 )
 # Where the type's own class needs more than text, the class within it that holds the decoder.
 WITHIN: dict[str, tuple[str, ...]] = {
-    "bark": ("BarkSemanticModel", "BarkCoarseModel"),
+    "pi0": ("PaliGemmaForConditionalGeneration",),
     "blip-2": ("OPTForCausalLM",),
     "gemma3n": ("Gemma3nForCausalLM",),
     "fast_vlm": ("Qwen2ForCausalLM",),

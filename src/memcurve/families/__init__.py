@@ -30,7 +30,7 @@ STRUCTURES = {
     "attention.split_heads": "deepseek_ocr2_text",
     "attention.jetmoe": "jetmoe",
     "attention.every_head": """
-        bert bert-generation big_bird biogpt bloom camembert codegen ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt opt persimmon rembert roberta roberta-prelayernorm
+        bert bert-generation big_bird biogpt bloom camembert codegen ctrl data2vec-text electra ernie git gpt-sw3 gpt2 gpt_neo gpt_neox gptj megatron-bert mpt opt persimmon rembert semantic coarse_acoustics roberta roberta-prelayernorm
         roc_bert roformer xglm xlm-roberta xlm-roberta-xl xmod idefics kosmos_2_text_model
         kosmos_2_5_text_model
         """,
@@ -114,6 +114,7 @@ STRUCTURES = {
     "encoder_decoder.t5gemma": "t5_gemma_module",
     "encoder_decoder.grouped_cross": "canary_decoder cohere_asr dia_decoder",
     "encoder_decoder.prophetnet": "prophetnet",
+    "encoder_decoder.blt": "blt",
     "encoder_decoder.mllama": "mllama_text_model",
     "hub.hub_attention": """
         aquila baichuan deepseek internlm internlm2 minicpm Motif motif nanbeige orion phi3small solar telechat3 xverse yi
@@ -147,14 +148,12 @@ ENCODERS = frozenset(
 
 # Model types that generate in Transformers and that have no answer: why.
 REFUSED = {
-    "bark": "three models run one after the other, each with a cache of its own",
-    "blt": "its config has no layer count for a cache, and Transformers 5.23.0 fails to make one",
+    "bark": "its models run one after the other; expected one of them, its semantic_config or coarse_acoustics_config",
     "fastspeech2_conformer": "it speaks without generating token by token: it keeps no state",
     "fastspeech2_conformer_with_hifigan": "it speaks without generating token by token: it keeps no state",
     "gemma4_assistant": "it drafts from the cache of the model it assists and keeps none",
     "gemma4_unified_assistant": "it drafts from the cache of the model it assists and keeps none",
     "openai-gpt": "Transformers keeps no cache for it: every step reads the whole context again",
-    "pi0": "it generates actions by flow matching over a prefix, not tokens",
     "vits": "it speaks without generating token by token: it keeps no state",
     "xlm": "Transformers keeps no cache for it: every step reads the whole context again",
 }
@@ -203,6 +202,10 @@ def notes(config: Config) -> list[str]:
     missing = [f"{key} {config.assumed[key]}" for key in SIZES if key in config.assumed]
     if missing:
         found.append(f"not in the config, so as the class of {config.model_type} has it: {', '.join(missing)}")
+    if config.path.startswith("vlm_config."):
+        found.append("this holds the prefix; while actions are denoised their chunk_size + 1 tokens stand behind it")
+    if config.model_type == "blt" and config.get("num_hidden_layers") is None:
+        found.append("Transformers 5.23.0 makes no cache for it unless the config states num_hidden_layers")
     if config.model_type in ENCODERS and not config.flag("is_decoder"):
         found.append("is_decoder is false: an encoder keeps nothing between calls; this is what it keeps as a decoder")
     return found

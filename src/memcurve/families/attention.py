@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..layers import CrossAttention, FullAttention, HiddenStates, Parallel, SlidingAttention
-from .reading import every, gqa, mha, read_layers, rope_layers, share_last, words_of
+from .reading import every, gqa, gqa_split, mha, read_layers, rope_layers, share_last, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
-    from .reading import Sizes
 
 
 def attention(config: Config) -> tuple[Layer, ...]:
@@ -74,11 +73,6 @@ def cohere2(config: Config) -> tuple[Layer, ...]:
 def cohere_compass(config: Config) -> tuple[Layer, ...]:
     """As cohere2, but every layer is full unless layer_types says otherwise."""
     return read_layers(config, words_of(config, lambda count: ["full_attention"] * count))
-
-
-def gqa_split(config: Config) -> Sizes:
-    """As gqa, with head_dim always hidden // heads, whatever the config says."""
-    return {**mha(config), "kv_heads": config.kv_heads}
 
 
 def cohere2_moe(config: Config) -> tuple[Layer, ...]:
@@ -320,7 +314,7 @@ def reformer(config: Config) -> tuple[Layer, ...]:
     if not words or not set(words) <= {"local", "lsh"}:
         config.bad("attn_layers", words, 'a list of "local" and "lsh"')
     local = HiddenStates(width=config.hidden)
-    buckets = config.checked("heads * num_hashes", config.heads * config.count("num_hashes"))
+    buckets = config.product("num_attention_heads", "num_hashes")
     chunk = config.count("lsh_attn_chunk_length")
     hashed = HiddenStates(width=config.hidden, buckets=buckets, chunk=chunk)
     return tuple(hashed if word == "lsh" else local for word in words)

@@ -32,7 +32,9 @@ def olmo_hybrid(config: Config) -> tuple[Layer, ...]:
     """Three Gated DeltaNet layers, then full attention; at least the last layer is full. Head sizes follow the hidden size."""
     heads = config.heads
     key_heads = config.count("linear_num_key_heads", heads)
-    key_dim = config.count("linear_key_head_dim", int(0.75 * config.hidden / key_heads))
+    key_dim = config.optional("linear_key_head_dim")
+    if key_dim is None:
+        key_dim = config.checked("0.75 * hidden_size / linear_num_key_heads", int(0.75 * config.hidden / key_heads))
     layer = GatedDeltaNet(
         key_heads=key_heads,
         value_heads=config.count("linear_num_value_heads", heads),
@@ -57,7 +59,7 @@ def qwen4_exp(config: Config) -> tuple[Layer, ...]:
 
     def ngram(layer: Config) -> Layer:
         size = layer.count("ngram_size", least=2)
-        channels = layer.checked("hc_count * hidden_size", layer.count("hc_count") * layer.hidden)
+        channels = layer.product("hc_count", "hidden_size")
         columns = (layer.count("ple_conv_kernel_size", least=2) - 1) * size
         convolution = ShortConv(channels=channels, conv_kernel=columns, columns=columns)
         tokens = ShortConv(channels=1, conv_kernel=size, columns=size - 1, dtype="int64")

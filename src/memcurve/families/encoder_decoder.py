@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import CrossAttention, FullAttention, Parallel
-from .reading import every, gqa, mha, read_layers, words_of
+from .reading import every, gqa, gqa_split, mha, read_layers, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def _with_cross(count: int, heads: int, size: int) -> tuple[Layer, ...]:
 
 def bart(config: Config) -> tuple[Layer, ...]:
     """decoder_layers layers, each with self- and cross-attention over decoder_attention_heads heads."""
-    heads = config.count("decoder_attention_heads")
-    size = config.checked("hidden_size // decoder_attention_heads", config.hidden // heads)
+    heads, size = config.count("decoder_attention_heads"), config.ratio("hidden_size", "decoder_attention_heads")
     return _with_cross(config.count("decoder_layers", most=10_000), heads, size)
 
 
@@ -82,8 +81,10 @@ def grouped_cross(config: Config) -> tuple[Layer, ...]:
 
 def prophetnet(config: Config) -> tuple[Layer, ...]:
     """num_decoder_layers layers of num_decoder_attention_heads heads; the n-gram streams read the same keys."""
-    heads = config.count("num_decoder_attention_heads")
-    size = config.checked("hidden_size // num_decoder_attention_heads", config.hidden // heads)
+    heads, size = (
+        config.count("num_decoder_attention_heads"),
+        config.ratio("hidden_size", "num_decoder_attention_heads"),
+    )
     return _with_cross(config.count("num_decoder_layers", most=10_000), heads, size)
 
 
@@ -92,3 +93,18 @@ def mllama(config: Config) -> tuple[Layer, ...]:
     cross = set(config.counts("cross_attention_layers") or [3, 8, 13, 18, 23, 28, 33, 38])
     own, other = FullAttention(**gqa(config)), CrossAttention(**gqa(config))
     return tuple(other if index in cross else own for index in range(config.layers))
+
+
+def blt(config: Config) -> tuple[Layer, ...]:
+    """Bytes in, bytes out: the local encoder's and the local decoder's layers keep one entry per byte; the global transformer
+    between them reads all patches again and keeps none, nor does its cross-attention (modeling_blt.py, BltModel.forward).
+
+    Both caches follow the config's own sliding_window and layer count, not local_attention_window_len.
+    """
+    found: list[Layer] = []
+    for key in ("encoder_config", "decoder_config"):
+        part = config.part(key, f"blt_local_{key.removesuffix('_config')}")
+        count = config.count("num_hidden_layers", part.layers, least=part.layers)
+        words = words_of(config.overlaid({"num_hidden_layers": count}))[: part.layers]
+        found += read_layers(part.overlaid({"sliding_window": config.get("sliding_window")}), words, gqa_split)
+    return tuple(found)

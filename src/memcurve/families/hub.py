@@ -17,8 +17,7 @@ from ..layers import (
     ShortConv,
     SlidingAttention,
 )
-from .attention import gqa_split
-from .reading import every, gqa, read_layers
+from .reading import every, gqa, gqa_split, read_layers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def chatglm(config: Config) -> tuple[Layer, ...]:
 def phi_msft(config: Config) -> tuple[Layer, ...]:
     """Phi-1.5 and Phi-2 under their first keys (modeling_phi.py)."""
     heads = config.count("n_head")
-    size = config.checked("n_embd // n_head", config.count("n_embd") // heads)
+    size = config.ratio("n_embd", "n_head")
     layer = FullAttention(kv_heads=config.count("n_head_kv", heads), head_dim=size, v_head_dim=size)
     return (layer,) * config.count("n_layer", most=10_000)
 
@@ -87,7 +86,7 @@ def nemotron_nas(config: Config) -> tuple[Layer, ...]:
             config.bad(f"block_configs[{index}].attention", None, "an object")
         if part.flag("no_op") or part.flag("replace_with_linear"):
             return NoState(why="no attention in this block")
-        size = config.checked("hidden_size // num_attention_heads", config.hidden // config.heads)
+        size = config.ratio("hidden_size", "num_attention_heads")
         kv_heads = config.checked("n_heads_in_group", config.heads // part.count("n_heads_in_group"))
         window = part.optional("window_length")
         if window is None:
@@ -105,11 +104,11 @@ def baichuan_m1(config: Config) -> tuple[Layer, ...]:
         config.bad("conv_window", config.get("conv_window"), "2, as the code has it")
 
     def read(index: int) -> Layer:
-        heads, kv_heads = config.heads, config.kv_heads
+        heads, kv_heads = "num_attention_heads", config.kv_heads
         if index in slides:
-            heads = config.count("num_swa_attention_heads", heads)
+            heads = "num_swa_attention_heads" if config.given("num_swa_attention_heads") else heads
             kv_heads = config.count("num_swa_key_value_heads", kv_heads)
-        size = config.checked("hidden_size // heads", config.hidden // heads)
+        size = config.ratio("hidden_size", heads)
         own: Layer = FullAttention(kv_heads=kv_heads, head_dim=size, v_head_dim=size)
         if index in slides:
             own = SlidingAttention(
@@ -185,7 +184,7 @@ def phi4flash(config: Config) -> tuple[Layer, ...]:
     count, step = config.layers, config.count("mb_per_layer", 2)
     if count % 4 or step != 2:
         config.bad("mb_per_layer", step, "2, with num_hidden_layers a multiple of 4")
-    inner = config.checked("mamba_expand * hidden_size", config.count("mamba_expand", 2) * config.hidden)
+    inner = config.product("mamba_expand", "hidden_size", 2)
     mamba = Mamba(
         intermediate=inner, state_size=config.count("mamba_d_state", 16), conv_kernel=config.count("mamba_d_conv", 4)
     )
@@ -219,8 +218,8 @@ def exaone(config: Config) -> tuple[Layer, ...]:
 
 def plamo(config: Config) -> tuple[Layer, ...]:
     """PLaMo (modeling_plamo.py): n_shared_head query heads share a key and value."""
-    size = config.checked("hidden_size // num_attention_heads", config.hidden // config.heads)
-    heads = config.checked("num_attention_heads // n_shared_head", config.heads // config.count("n_shared_head"))
+    size = config.ratio("hidden_size", "num_attention_heads")
+    heads = config.ratio("num_attention_heads", "n_shared_head")
     return (FullAttention(kv_heads=heads, head_dim=size, v_head_dim=size),) * config.layers
 
 

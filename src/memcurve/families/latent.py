@@ -30,7 +30,7 @@ def latent(config: Config) -> tuple[Layer, ...]:
 
 
 def _heads(layer: Config) -> Layer:
-    size = layer.checked("hidden_size // num_attention_heads", layer.hidden // layer.heads)
+    size = layer.ratio("hidden_size", "num_attention_heads")
     return FullAttention(kv_heads=layer.kv_heads, head_dim=size, v_head_dim=size)
 
 
@@ -139,10 +139,13 @@ def dots3_note(config: Config) -> tuple[Layer, ...]:
     def sliding(layer: Config) -> Layer:
         if config.per_layer is not None:
             return mla(layer, window)
-        head = layer.count("swa_head_dim", 256) - layer.count("swa_qk_nope_head_dim", 192)
+        rope = layer.optional("swa_qk_rope_head_dim", least=0)
+        if rope is None:
+            head = layer.count("swa_head_dim", 256) - layer.count("swa_qk_nope_head_dim", 192)
+            rope = layer.checked("swa_head_dim - swa_qk_nope_head_dim", head, least=0)
         return LatentAttention(
             kv_lora_rank=layer.count("swa_kv_lora_rank", 1024),
-            rope_head_dim=layer.count("swa_qk_rope_head_dim", head, least=0),
+            rope_head_dim=rope,
             window=window,
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def mamba(config: Config) -> tuple[Layer, ...]:
     """Mamba only: intermediate = expand · hidden_size, whatever intermediate_size says."""
-    inner = config.checked("expand * hidden_size", int(config.number("expand") * config.hidden))
+    inner = config.product("expand", "hidden_size")
     layer = Mamba(intermediate=inner, state_size=config.count("state_size"), conv_kernel=config.count("conv_kernel"))
     return (layer,) * config.layers
 
@@ -25,7 +25,7 @@ def mamba2(config: Config) -> tuple[Layer, ...]:
         head_dim=config.count("head_dim"),
         state_size=config.count("state_size"),
         groups=config.count("n_groups"),
-        intermediate=config.checked("expand * hidden_size", int(config.number("expand") * config.hidden)),
+        intermediate=config.product("expand", "hidden_size"),
         conv_kernel=config.count("conv_kernel"),
     )
     return (layer,) * config.layers
@@ -51,7 +51,7 @@ def mamba_ssm(config: Config) -> tuple[Layer, ...]:
     elif kind == "Mamba2":
         size = section.count("headdim", 64)
         layer = Mamba2(
-            heads=config.checked("d_inner // headdim", inner // size),
+            heads=config.checked("expand * d_model // headdim", inner // size),
             head_dim=size,
             state_size=section.count("d_state", 128),
             groups=section.count("ngroups", 1),
@@ -68,7 +68,7 @@ def jamba(config: Config) -> tuple[Layer, ...]:
     period, offset = config.count("attn_layer_period"), config.count("attn_layer_offset", least=0)
     words = ["full_attention" if i % period == offset else "linear_attention" for i in range(config.layers)]
     layer = Mamba(
-        intermediate=config.checked("mamba_expand * hidden_size", config.count("mamba_expand") * config.hidden),
+        intermediate=config.product("mamba_expand", "hidden_size"),
         state_size=config.count("mamba_d_state"),
         conv_kernel=config.count("mamba_d_conv"),
     )
@@ -89,27 +89,29 @@ def mamba2_of(config: Config, inner: int) -> Mamba2:
     )
 
 
-def _expanded(config: Config) -> int:
-    return config.checked("mamba_expand * hidden_size", int(config.number("mamba_expand") * config.hidden))
-
-
 def bamba(config: Config) -> tuple[Layer, ...]:
     """Attention at attn_layer_indices, Mamba-2 elsewhere."""
     attention = set(config.counts("attn_layer_indices") or ())
     words = ["full_attention" if index in attention else "linear_attention" for index in range(config.layers)]
-    layer = mamba2_of(config, _expanded(config))
+    layer = mamba2_of(config, config.product("mamba_expand", "hidden_size"))
     return read_layers(config, words, linear_attention=lambda _: layer)
 
 
 def granite_hybrid(config: Config) -> tuple[Layer, ...]:
     """layer_types names each layer; all Mamba-2 without it."""
     words = words_of(config, lambda count: ["linear_attention"] * count)
-    return read_layers(config, words, linear_attention=lambda layer: mamba2_of(layer, _expanded(layer)))
+    return read_layers(
+        config, words, linear_attention=lambda layer: mamba2_of(layer, layer.product("mamba_expand", "hidden_size"))
+    )
 
 
 def falcon_h1(config: Config) -> tuple[Layer, ...]:
     """Every layer runs attention and Mamba-2 side by side."""
-    inner = _expanded(config) if config.get("mamba_d_ssm") is None else config.count("mamba_d_ssm")
+    inner = (
+        config.product("mamba_expand", "hidden_size")
+        if config.get("mamba_d_ssm") is None
+        else config.count("mamba_d_ssm")
+    )
     layer = Parallel(parts=(FullAttention(**gqa(config)), mamba2_of(config, inner)))
     return (layer,) * config.layers
 
@@ -133,7 +135,7 @@ def nemotron_h(config: Config) -> tuple[Layer, ...]:
         head_dim=head_dim,
         state_size=config.count("ssm_state_size"),
         groups=_first(config, "mamba_n_groups", "n_groups"),
-        intermediate=config.checked("mamba_num_heads * mamba_head_dim", heads * head_dim),
+        intermediate=config.product("mamba_num_heads", "mamba_head_dim"),
         conv_kernel=_first(config, "mamba_d_conv", "conv_kernel"),
     )
     words = [OLD_WORDS.get(word, word) for word in words]
@@ -152,7 +154,7 @@ def zamba(config: Config) -> tuple[Layer, ...]:
         rest = ["hybrid" if i % period == offset else "linear_attention" for i in range(max(count - 3, 0))]
         return [*["linear_attention", "linear_attention", "hybrid"][:count], *rest]
 
-    inner = config.checked("mamba_expand * hidden_size", config.count("mamba_expand") * config.hidden)
+    inner = config.product("mamba_expand", "hidden_size")
     layer = Mamba(
         intermediate=inner, state_size=config.count("mamba_d_state"), conv_kernel=config.count("mamba_d_conv")
     )
@@ -166,11 +168,11 @@ def zamba2(config: Config) -> tuple[Layer, ...]:
         m, h = ["linear_attention"], ["hybrid"]
         return m + (m * 5 + h) * 7 + m * 4 + h + m * 3 + h + m * 2
 
-    inner = config.checked("mamba_expand * hidden_size", int(config.number("mamba_expand") * config.hidden))
+    inner = config.product("mamba_expand", "hidden_size")
     heads = config.count("n_mamba_heads")
     layer = Mamba2(
         heads=heads,
-        head_dim=config.checked("mamba_headdim", inner // heads),
+        head_dim=config.checked("mamba_expand * hidden_size // n_mamba_heads", inner // heads),
         state_size=config.count("mamba_d_state"),
         groups=config.count("mamba_ngroups"),
         intermediate=inner,

@@ -39,8 +39,13 @@ def gqa(config: Config) -> Sizes:
 
 def mha(config: Config) -> Sizes:
     """Sizes of attention whose class has neither key: every head, hidden // heads."""
-    size = config.checked("hidden_size // num_attention_heads", config.hidden // config.heads)
+    size = config.ratio("hidden_size", "num_attention_heads")
     return {"kv_heads": config.heads, "head_dim": size, "v_head_dim": size}
+
+
+def gqa_split(config: Config) -> Sizes:
+    """As gqa, with head_dim always hidden // heads, whatever the config says."""
+    return {**mha(config), "kv_heads": config.kv_heads}
 
 
 def words_of(config: Config, computed: Callable[[int], list[str]] | None = None) -> list[str]:

@@ -128,15 +128,12 @@ def rwkv4(config: Config) -> tuple[Layer, ...]:
 
 def rwkv(config: Config) -> tuple[Layer, ...]:
     """RWKV-5, -6 and -7: square states, as many as fit the attention width."""
-    hidden, width = config.hidden, config.count("attention_hidden_size", config.hidden)
+    width = "attention_hidden_size" if config.given("attention_hidden_size") else "hidden_size"
     key = next((key for key in ("head_size", "head_dim") if config.given(key)), None)
     # num_heads decides only without a head size: published configs keep a stale one beside it.
-    size = (
-        config.count(key) if key else config.checked("attention width // num_heads", width // config.count("num_heads"))
-    )
-    return (
-        RWKV(hidden=hidden, heads=config.checked("attention width // head size", width // size), head_dim=size),
-    ) * config.layers
+    size = config.count(key) if key else config.ratio(width, "num_heads")
+    heads = config.ratio(width, key) if key else config.count("num_heads")
+    return (RWKV(hidden=config.hidden, heads=heads, head_dim=size),) * config.layers
 
 
 def recurrent_gemma(config: Config) -> tuple[Layer, ...]:
@@ -175,7 +172,9 @@ def zaya(config: Config) -> tuple[Layer, ...]:
 
     def beside(attention: FullAttention | SlidingAttention, layer: Config) -> Layer:
         size = layer.head_dim
-        channels = layer.checked("(heads + kv_heads) * head_dim", (layer.heads + layer.kv_heads) * size)
+        channels = layer.checked(
+            "(num_attention_heads + num_key_value_heads) * head_dim", (layer.heads + layer.kv_heads) * size
+        )
         columns = layer.count("cca_time0", 2) + layer.count("cca_time1", 2) - 2
         mixer = ShortConv(channels=channels, conv_kernel=columns, columns=columns)
         delayed = ShortConv(channels=layer.kv_heads * size // 2, conv_kernel=2, columns=1)
