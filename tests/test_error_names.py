@@ -62,9 +62,8 @@ def sizes(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def words(label: str) -> set[str]:
-    return {
-        word for word in "".join(c if c.isalnum() or c in "_-" else " " for c in label).split() if not word.isdigit()
-    }
+    found = "".join(c if c.isalnum() or c == "_" else " " for c in label).split()
+    return {word for word in found if not word.isdigit()}
 
 
 def damaged(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
