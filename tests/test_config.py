@@ -17,6 +17,7 @@ from memcurve import BadConfig, NotDescribed, catalog, load
 from memcurve.base import MemcurveError
 from memcurve.config import class_defaults
 from memcurve.families import model_types
+from memcurve.layers import NoState
 
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 
@@ -34,8 +35,17 @@ def test_names_of_old_classes_are_aliases() -> None:
     assert own.curve(dtype="fp32").bytes(10) == 3 * 10 * 64 * 2 * 4
 
 
-KINDS = {"F": "full attention", "S": "sliding attention", "D": "gated delta", "K": "kimi delta", "P": "parallel", "C": "latent attention"}  # fmt: skip
+KINDS = {"F": "full attention", "S": "sliding attention", "D": "gated delta", "K": "kimi delta", "P": "parallel", "C": "latent attention", "M": "mamba2", "X": "cross attention"}  # fmt: skip
+KINDS |= {"N": "no state", "I": "sparse indexer"}
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
+# Indexers that are shared, and the older word for indexed attention (configuration_glm5_next.py, __post_init__)
+GLM5_NEXT = {
+    "model_type": "glm5_next_text",
+    **SMALL,
+    "num_hidden_layers": 4,
+    "layer_types": ["full_attention", "indexed_attention", "linear_attention", "full_attention"],
+    "indexer_types": ["full", "shared", "full", "shared"],
+}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,44 @@ SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
         ({"model_type": "unlimited_ocr_text", **SMALL, "num_hidden_layers": 2, "sliding_window": None}, "FF"),
         ({"model_type": "olmo_hybrid", **SMALL, "num_hidden_layers": 5}, "DDDFD"),
         ({"model_type": "olmo_hybrid", **SMALL, "num_hidden_layers": 3}, "DDF"),
+        ({"model_type": "granitemoehybrid", **SMALL, "num_hidden_layers": 3}, "MMM"),
+        ({"model_type": "zamba2"}, "M" + ("M" * 5 + "P") * 7 + "M" * 4 + "P" + "M" * 3 + "P" + "MM"),
+        ({"model_type": "mllama_text_model"}, "FFFX" + "FFFFX" * 7 + "F"),
+        ({"model_type": "gemma3n_text", **SMALL, "num_hidden_layers": 7, "num_kv_shared_layers": 6}, "SNNNNNN"),
+        (
+            {
+                "model_type": "qwen2",
+                **SMALL,
+                "num_hidden_layers": 2,
+                "use_sliding_window": True,
+                "sliding_window": 9,
+                "max_window_layers": 0,
+            },
+            "SS",
+        ),
+        (
+            {
+                "model_type": "qwen2_moe",
+                **SMALL,
+                "num_hidden_layers": 2,
+                "use_sliding_window": True,
+                "sliding_window": 9,
+                "max_window_layers": 0,
+            },
+            "FF",
+        ),
+        (GLM5_NEXT, "PCKC"),
+        (
+            {
+                "model_type": "mistral_large4_text",
+                **SMALL,
+                "num_hidden_layers": 4,
+                "layer_types": ["full_attention", "indexed_attention"] * 2,
+                "kv_source_layers": [0, 0, 2, 3],
+                "indexer_types": ["full"] * 4,
+            },
+            "CICP",
+        ),
         ({"model_type": "bailing_hybrid", **SMALL, "num_hidden_layers": 5, "layer_group_size": 2}, "KCKCK"),
         (
             {
@@ -69,6 +117,66 @@ SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
 )
 def test_layers_that_a_config_leaves_to_its_class(config: dict[str, Any], kinds: str) -> None:
     assert [layer.kind for layer in load(config).layers] == [KINDS[letter] for letter in kinds]
+
+
+def test_blt_keeps_bytes_in_its_local_models() -> None:
+    # Measured with Transformers 5.23.0 in float32: two encoder and three decoder layers of 4 heads of 8, 23 bytes held
+    part = {"hidden_size": 32, "num_attention_heads": 4}
+    config = {"model_type": "blt", "encoder_config": {**part, "num_hidden_layers": 2}, "decoder_config": {**part, "num_hidden_layers": 3}}  # fmt: skip
+    for changes, held in (({}, 29_440), ({"num_hidden_layers": 10}, 29_440), ({"sliding_window": 8}, 8_960)):
+        assert load({**config, **changes}).curve("transformers", "fp32").bytes(23) == held
+    config["encoder_config"] = {**part, "num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 64}
+    assert load(config).curve("transformers", "fp32").bytes(23) == 23_552
+    with pytest.raises(BadConfig, match=r"^num_hidden_layers: 2; expected an integer from 3 to "):
+        load({**config, "num_hidden_layers": 2})
+
+
+def test_falcons_heads_are_counted_before_they_are_repeated() -> None:
+    # Falcon-40B: 8 key-value heads of 64 on paper, repeated to all 128 in Transformers (modeling_falcon.py, _split_heads)
+    falcon = {"model_type": "falcon", "hidden_size": 8192, "num_hidden_layers": 60, "num_attention_heads": 128, "num_kv_heads": 8, "new_decoder_architecture": True}  # fmt: skip
+    assert load(falcon).curve("logical", "bf16").bytes(1) == 60 * 8 * 64 * 2 * 2
+    assert load(falcon).curve("transformers", "bf16").bytes(1) == 60 * 128 * 64 * 2 * 2
+    del falcon["num_kv_heads"]
+    assert load(falcon).curve("logical", "bf16").bytes(1) == 60 * 128 * 64 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "exaone4", **SMALL, "sliding_window": 9, "sliding_window_pattern": "LLLG"}, "sliding_window_pattern: 'LLLG'; expected an integer, or layer_types beside it"),
+        ({"model_type": "gemma3n_text", **SMALL, "num_hidden_layers": 7, "num_kv_shared_layers": 7}, "num_kv_shared_layers: 7; expected an integer from 0 to 6"),
+        ({"model_type": "reformer", "attn_layers": []}, 'attn_layers: a list; expected a list of "local" and "lsh"'),
+        ({"model_type": "reformer", "attn_layers": ["local", "lhs"]}, 'attn_layers: a list; expected a list of "local" and "lsh"'),
+        ({"model_type": "recurrent_gemma", "block_types": ["attention", "conv"]}, 'block_types: a list; expected a list of "recurrent" and "attention"'),
+        ({"model_type": "hrm_text", "num_hidden_layers": 3, "H_cycles": 1667, "L_cycles": 1}, "num_hidden_layers: 10002; expected an integer from 1 to 10000"),
+        ({"model_type": "longcat_flash", "num_layers": 5001}, "num_layers: 5001; expected an integer from 1 to 5000"),
+        ({"model_type": "bart", "decoder_layers": 10_001}, "decoder_layers: 10001; expected an integer from 1 to 10000"),
+        ({"model_type": "t5", "num_decoder_layers": 10_001}, "num_decoder_layers: 10001; expected an integer from 1 to 10000"),
+        ({"model_type": "prophetnet", "num_decoder_layers": 10_001}, "num_decoder_layers: 10001; expected an integer from 1 to 10000"),
+        ({"model_type": "cpmant", "prompt_length": 0}, "prompt_length: 0; expected an integer from 1 to "),
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        load(config)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_type_without_an_answer_says_why() -> None:
+    for name, message in (
+        ("xlm", "model type 'xlm' has no answer: Transformers keeps no cache for it: every step reads the whole context again"),
+        ("qqqqqq", "model type 'qqqqqq' is not described"),
+    ):  # fmt: skip
+        with pytest.raises(NotDescribed) as caught:
+            load({"model_type": name})
+        assert str(caught.value) == message
+
+
+def test_layers_without_state_say_why() -> None:
+    shared = load({"model_type": "gemma3n_text", **SMALL, "num_hidden_layers": 7, "num_kv_shared_layers": 6})
+    assert [layer.why for layer in shared.layers if isinstance(layer, NoState)] == ["reads another layer's keys and values"] * 6  # fmt: skip
+    nemotron = load({"model_type": "nemotron_h", "layers_block_type": ["mlp", "moe", "attention"]})
+    assert [layer.why for layer in nemotron.layers if isinstance(layer, NoState)] == ["mlp layer", "moe layer"]
 
 
 def test_qwen4s_indexers_share_one_list_of_positions() -> None:

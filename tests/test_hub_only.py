@@ -14,6 +14,7 @@ import pytest
 import memcurve
 from memcurve import BadConfig, NotDescribed, catalog, load
 from memcurve.families import model_types
+from memcurve.layers import NoState
 
 T = 10_000
 GQA = {"hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2}
@@ -297,3 +298,21 @@ def test_published_hub_only_configs_in_the_catalogue() -> None:
     m1 = load("baichuan-inc/Baichuan-M1-14B-Instruct").curve(dtype="bf16")
     assert m1.bytes(131_072) == 40_960 * 131_072 + 20 * 8 * 128 * 2 * 2 * 8192 + 122_880
     assert len(catalog.names()) > 200
+
+
+def test_layers_without_state_say_why() -> None:
+    reads, gates = "reads another layer's keys and values", "gates another layer's memory"
+    for config, why in (
+        (FLASH, {reads, gates}),
+        ({"model_type": "hunyuan", **GQA, "use_cla": True, "cla_share_factor": 2}, {reads}),
+        ({**NAS, "block_configs": [{"attention": {"no_op": True}}]}, {"no attention in this block"}),
+    ):
+        assert {layer.why for layer in load(config).layers if isinstance(layer, NoState)} == why
+
+
+def test_prediction_layers_after_the_last_are_cut_off() -> None:
+    # One word per layer, then the prediction layers' (step3p5): three layers are left, of which two slide
+    config = {"model_type": "step3p5", **GQA, "layer_types": ["sliding_attention", "full_attention"] * 2, "num_nextn_predict_layers": 1, "sliding_window": 9}  # fmt: skip
+    assert [layer.kind for layer in load(config).layers] == ["sliding attention", "full attention", "sliding attention"]
+    with pytest.raises(BadConfig, match=r"^layer_types: '4 entries'; expected one per layer"):
+        load({**config, "num_nextn_predict_layers": 2})

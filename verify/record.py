@@ -116,14 +116,39 @@ GENERAL: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 # Keys that no class field stands for but published configs state, and pattern keys of one class.
 HUB: dict[str, dict[str, dict[str, Any]]] = {
+    "bailing_hybrid": {"linear-sizes": {"linear_num_heads": 2, "linear_head_dim": 12, "linear_conv_kernel_dim": 3}},
     "cohere2": {"hub-pattern-2": {"sliding_window_pattern": 2}},
     "cohere2_moe": {"prefix-dense": {"first_k_dense_replace": 2, "prefix_dense_sliding_window_pattern": 2}},
-    "deepseek_v4": {"hub-ratios": {"compress_ratios": [0, 4, 128, 4], "num_hidden_layers": 4}},
+    "deepseek_v4": {
+        "hub-rates": {"compress_rate_csa": 2, "compress_rate_hca": 8},
+        "hub-ratios": {"compress_ratios": [0, 4, 128, 4], "num_hidden_layers": 4},
+    },
     "diffusion_gemma_text": {"hub-global": {"global_head_dim": 40, "num_global_key_value_heads": 1}},
-    "dots3_note_text": {"hub-no-window": {"use_sliding_window": False}, "hub-no-dsa": {"use_dsa": False}},
+    "dots3_note_text": {
+        "hub-no-window": {"use_sliding_window": False},
+        "hub-no-dsa": {"use_dsa": False},
+        "hub-no-dsa-types": {
+            "use_dsa": False,
+            "layer_types": ["indexed_attention", "sliding_attention", "full_attention"],
+            "num_hidden_layers": 3,
+        },
+        "hub-dsa-types": {
+            "use_dsa": True,
+            "layer_types": ["indexed_attention", "sliding_attention", "full_attention"],
+            "num_hidden_layers": 3,
+        },
+        "hub-swa-sizes": {"swa_head_dim": 40, "swa_qk_nope_head_dim": 24, "swa_kv_lora_rank": 20},
+        "hub-swa-rope": {"swa_qk_rope_head_dim": 8, "swa_head_dim": 40},
+        "hub-window-size": {"sliding_window_size": 10},
+    },
+    "dbrx": {"no-kv": {"attn_config": {"clip_qkv": 8}}},
     "exaone4": {"pattern-3": {"sliding_window_pattern": 3}, "no-window": {"sliding_window": "=None"}},
-    "gemma3_text": {"hub-pattern-3": {"sliding_window_pattern": 3}},
+    "gemma3_text": {
+        "hub-pattern-3": {"sliding_window_pattern": 3},
+        "both-ways": {"use_bidirectional_attention": True, "sliding_window": 25},
+    },
     "gemma4_text": {
+        "both-ways": {"use_bidirectional_attention": "all", "sliding_window": 25},
         "hub-global": {"global_head_dim": 40, "num_global_key_value_heads": 1},
         "hub-k-eq-v": {"global_head_dim": 40, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
     },
@@ -136,6 +161,15 @@ HUB: dict[str, dict[str, dict[str, Any]]] = {
         "hub-index-freq": {"index_topk_freq": 2, "index_skip_topk_offset": 1, "num_hidden_layers": 5},
     },
     "glm5_next_text": {
+        "types": {
+            "layer_types": ["full_attention", "linear_attention", "indexed_attention", "full_attention"],
+            "num_hidden_layers": 4,
+        },
+        "indexers": {
+            "layer_types": ["full_attention", "full_attention", "linear_attention", "full_attention"],
+            "num_hidden_layers": 4,
+            "indexer_types": ["full", "shared", "full", "shared"],
+        },
         "hub-index-freq": {"index_topk_freq": 2, "index_skip_topk_offset": 1},
         "hub-linear": {"linear_attn_config": {"head_dim": 12, "num_heads": 2, "short_conv_kernel_size": 3}},
     },
@@ -152,14 +186,19 @@ HUB: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "lfm2": {"hub-ff-dim": {"block_ff_dim": 48, "full_attn_idxs": [0, 2]}},
-    "mimo_v2_flash": {"hub-window-size": {"sliding_window_size": 10}},
+    "mllama_text_model": {"cross": {"cross_attention_layers": [1]}},
+    "mimo_v2_flash": {
+        "hub-window-size": {"sliding_window_size": 10},
+        "hub-swa-sizes": {"swa_head_dim": 24, "swa_v_head_dim": 12},
+        "hub-v": {"v_head_dim": 12},
+    },
     "minimax_m3_vl_text": {
         "hub-sparse": {
             "num_hidden_layers": 4,
             "sparse_attention_config": {
                 "sparse_attention_freq": [0, 1, 1, 0],
                 "sparse_num_index_heads": 2,
-                "sparse_index_dim": 16,
+                "sparse_index_dim": 24,
                 "sparse_block_size": 4,
                 "sparse_topk_blocks": 2,
                 "sparse_local_block": 1,
@@ -169,9 +208,10 @@ HUB: dict[str, dict[str, dict[str, Any]]] = {
     "mistral": {"hub-layer-types": {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}},
     "ministral3": {"hub-layer-types": {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}},
     "mistral_large4_text": {
-        "hub-index-freq": {"index_topk_freq": 2, "index_skip_topk_offset": 1, "num_hidden_layers": 5}
+        "kv-sources": {"kv_source_layers": [0, 0, 2, 2, 2], "num_hidden_layers": 5},
+        "hub-index-freq": {"index_topk_freq": 2, "index_skip_topk_offset": 1, "num_hidden_layers": 5},
     },
-    "modernbert-decoder": {"hub-every-2": {"global_attn_every_n_layers": 2}},
+    "modernbert-decoder": {"hub-every-2": {"global_attn_every_n_layers": 2}, "window-odd": {"local_attention": 17}},
     "nemotron_h": {
         "hub-pattern": {"hybrid_override_pattern": "M*-ME*", "num_hidden_layers": 6},
         "hub-mamba": {"mamba_n_groups": 1, "mamba_d_conv": 3, "mamba_expand": 2},
@@ -180,13 +220,55 @@ HUB: dict[str, dict[str, dict[str, Any]]] = {
     "qwen3_5_text": {"hub-interval-2": {"full_attention_interval": 2}},
     "qwen3_next": {"hub-interval-2": {"full_attention_interval": 2}},
     "qwen4_exp_text": {
+        "types": {"layer_types": ["full_attention", "linear_attention", "indexed_attention"], "num_hidden_layers": 3},
         "hub-interval-2": {"full_attention_interval": 2},
         "ple": {"ple_layer_ids": [1], "ple_embed_dim": 32},
     },
+    "olmo_hybrid": {"value-heads": {"linear_num_key_heads": 2, "linear_num_value_heads": 8}},
+    "smollm3": {
+        "hub-window": {
+            "use_sliding_window": True,
+            "sliding_window": 24,
+            "no_rope_layers": [1, 0, 1],
+            "num_hidden_layers": 3,
+        },
+        "hub-no-use": {
+            "use_sliding_window": False,
+            "sliding_window": 24,
+            "no_rope_layers": [1, 0, 1],
+            "num_hidden_layers": 3,
+        },
+    },
+    "t5gemma2_decoder": {"hub-pattern-2": {"sliding_window_pattern": 2}},
+    "xlnet": {"no-memory": {"mem_len": 0}},
+    "xlstm": {
+        "sizes": {"qk_dim_factor": 0.75, "v_dim_factor": 1.25},
+    },
+    "zaya": {
+        "times": {"cca_time0": 3, "cca_time1": 4},
+        "sliding": {
+            "layer_types": ["hybrid", "hybrid_sliding", "hybrid"],
+            "sliding_window": 10,
+            "num_hidden_layers": 3,
+        },
+        "kv-1-odd": {"num_key_value_heads": 1, "head_dim": 18},
+    },
     "step3p5": {
+        "prediction-layers": {
+            "layer_types": [
+                "full_attention",
+                "sliding_attention",
+                "full_attention",
+                "sliding_attention",
+                "full_attention",
+            ],
+            "num_hidden_layers": 3,
+            "num_nextn_predict_layers": 2,
+            "sliding_window": 10,
+        },
         "hub-other": {
             "attention_other_setting": {"num_attention_heads": 8, "num_attention_groups": 2, "head_dim": 24},
-        }
+        },
     },
     "zamba2": {"blocks": {"layers_block_type": ["mamba", "hybrid", "hybrid", "mamba"], "num_mem_blocks": 2}},
 }

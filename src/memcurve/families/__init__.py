@@ -22,7 +22,7 @@ STRUCTURES = {
         flex_olmo gemma glm glm4 glm4_moe glm4v_moe_text glm4v_text glm_ocr_text gpt_neox_japanese granite
         granite4_vision_text granite_docling_text granitemoe granitemoeshared helium higgs_audio_v2 hunyuan_v1_dense
         hunyuan_v1_moe hunyuan_vl_text hy_v3 hyperclovax internlm3 iquestcoder jais2 kyutai_speech_to_text llama
-        minimax_m2 ministral3 mistral mixtral molmo2_text moshi nanochat nemotron olmo olmo2 olmoe paddleocr_vl_text
+        minimax_m2 ministral ministral3 mistral mixtral molmo2_text moshi nanochat nemotron olmo olmo2 olmoe paddleocr_vl_text
         phi phi3 phi4_multimodal phimoe qwen3_omni_moe_text qwen3_vl_text qwen3_vl_moe_text seed_oss solar_open
         stablelm starcoder2 csm emu3_text_model chameleon cosmos3_edge_text gradium_phonon_tts
         pocket_tts voxtral_realtime_text
@@ -38,13 +38,12 @@ STRUCTURES = {
     "attention.cpmant": "cpmant",
     "attention.reference_sliding": "unlimited_ocr_text",
     "attention.every_second": "gemma2 vaultgemma gpt_oss",
-    "attention.full_by_default": "laguna mellum",
+    "attention.full_by_default": "laguna mellum cohere_compass_text",
     "attention.every_fourth": "olmo3",
     "attention.every_fifth": "kolibri1",
     "attention.afmoe": "afmoe",
     "attention.beam": "beam",
     "attention.cohere2": "cohere2",
-    "attention.cohere_compass": "cohere_compass_text",
     "attention.reformer": "reformer",
     "attention.cohere2_moe": "cohere2_moe",
     "attention.first_of_four": "cwm granite_swa granitemoe_swa",
@@ -58,7 +57,6 @@ STRUCTURES = {
     "attention.dots1": "dots1",
     "attention.qwen2_moe": "qwen2_moe",
     "attention.qwen3_moe": "qwen3_moe",
-    "attention.ministral": "ministral",
     "attention.smollm3": "smollm3",
     "attention.llama4": "llama4_text",
     "attention.exaone4": "exaone4 exaone_moe",

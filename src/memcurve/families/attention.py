@@ -70,11 +70,6 @@ def cohere2(config: Config) -> tuple[Layer, ...]:
     return read_layers(config, words_of(config, every(config.count("sliding_window_pattern", 4))))
 
 
-def cohere_compass(config: Config) -> tuple[Layer, ...]:
-    """As cohere2, but every layer is full unless layer_types says otherwise."""
-    return read_layers(config, words_of(config, lambda count: ["full_attention"] * count))
-
-
 def cohere2_moe(config: Config) -> tuple[Layer, ...]:
     """Dense prefix layers and the rest each have their own pattern."""
     dense = config.count("first_k_dense_replace", 0, least=0)
@@ -147,41 +142,28 @@ def gemma4(config: Config) -> tuple[Layer, ...]:
 
 def qwen2(config: Config) -> tuple[Layer, ...]:
     """Layers from max_window_layers on slide, if use_sliding_window."""
-    slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
-    start = config.count("max_window_layers", least=0) if slides else 0
-    return read_layers(
-        config, words_of(config, lambda count: [_word(not (slides and i >= start)) for i in range(count)])
-    )
+    return dots1(config) if config.flag("use_sliding_window") else full_by_default(config)
 
 
 def dots1(config: Config) -> tuple[Layer, ...]:
     """Layers from max_window_layers on slide, if there is a sliding_window."""
-    slides = config.get("sliding_window") is not None
-    start = config.count("max_window_layers", least=0) if slides else 0
-    return read_layers(
-        config, words_of(config, lambda count: [_word(not (slides and i >= start)) for i in range(count)])
-    )
+    if config.get("sliding_window") is None:
+        return full_by_default(config)
+    start = config.count("max_window_layers", least=0)
+    return read_layers(config, words_of(config, lambda count: [_word(i < start) for i in range(count)]))
 
 
 def qwen2_moe(config: Config) -> tuple[Layer, ...]:
     """Every second layer below max_window_layers slides, if use_sliding_window."""
-    slides = config.flag("use_sliding_window")
-    stop = config.count("max_window_layers", least=0) if slides else 0
-    return read_layers(
-        config, words_of(config, lambda count: [_word(not (slides and i % 2 == 0 and i < stop)) for i in range(count)])
-    )
+    if not config.flag("use_sliding_window"):
+        return full_by_default(config)
+    stop = config.count("max_window_layers", least=0)
+    return read_layers(config, words_of(config, lambda count: [_word(i % 2 == 1 or i >= stop) for i in range(count)]))
 
 
 def qwen3_moe(config: Config) -> tuple[Layer, ...]:
     """Every layer slides if use_sliding_window and sliding_window are set; else none does."""
-    slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
-    return read_layers(config, words_of(config, lambda count: [_word(not slides)] * count))
-
-
-def ministral(config: Config) -> tuple[Layer, ...]:
-    """Every layer slides if there is a sliding_window."""
-    slides = config.get("sliding_window") is not None
-    return read_layers(config, words_of(config, lambda count: [_word(not slides)] * count))
+    return attention(config) if config.flag("use_sliding_window") else full_by_default(config)
 
 
 def smollm3(config: Config) -> tuple[Layer, ...]:
@@ -219,7 +201,7 @@ def exaone4(config: Config) -> tuple[Layer, ...]:
 
 
 def mimo_v2_flash(config: Config) -> tuple[Layer, ...]:
-    """Sliding layers have twice the key-value heads (or sizes of their own); the first and every sixth layer are full."""
+    """Sliding layers have twice the key-value heads; the first and every sixth layer are full. The class reads no swa_… sizes."""
     extra = config.optional("sliding_window_size")
     window = config.count("sliding_window") if extra is None else extra + 1
 
@@ -227,17 +209,12 @@ def mimo_v2_flash(config: Config) -> tuple[Layer, ...]:
         return [_word(i == 0 or (i + 1) % 6 == 0) for i in range(count)]
 
     def full(layer: Config) -> Layer:
-        return FullAttention(
-            kv_heads=layer.kv_heads, head_dim=layer.head_dim, v_head_dim=layer.count("v_head_dim", layer.head_dim)
-        )
+        return FullAttention(kv_heads=layer.kv_heads, head_dim=layer.head_dim, v_head_dim=layer.count("v_head_dim"))
 
     def sliding(layer: Config) -> Layer:
-        return SlidingAttention(
-            kv_heads=layer.count("swa_num_key_value_heads", 2 * layer.kv_heads),
-            head_dim=layer.count("swa_head_dim", layer.head_dim),
-            v_head_dim=layer.count("swa_v_head_dim", layer.count("v_head_dim", layer.head_dim)),
-            window=window,
-        )
+        heads = layer.checked("2 * num_key_value_heads", 2 * layer.kv_heads)
+        v_head_dim = layer.count("v_head_dim")
+        return SlidingAttention(kv_heads=heads, head_dim=layer.head_dim, v_head_dim=v_head_dim, window=window)
 
     return read_layers(config, words_of(config, words), full_attention=full, sliding_attention=sliding)
 
@@ -291,7 +268,7 @@ def _word(full: bool) -> str:
 
 
 def _shared(config: Config) -> int:
-    return config.count("num_kv_shared_layers", 0, least=0, most=config.layers - 1)
+    return config.count("num_kv_shared_layers", least=0, most=config.layers - 1)
 
 
 def _sliding(config: Config, bidirectional: bool):  # type: ignore[no-untyped-def]
@@ -323,7 +300,7 @@ def reformer(config: Config) -> tuple[Layer, ...]:
 def cpmant(config: Config) -> tuple[Layer, ...]:
     """Every head of dim_head; the prompt_length learned tokens in front are kept as well."""
     size = config.count("dim_head")
-    extra = config.count("prompt_length", least=0)
+    extra = config.count("prompt_length")
     return (FullAttention(kv_heads=config.heads, head_dim=size, v_head_dim=size, extra=extra),) * config.layers
 
 

@@ -35,8 +35,7 @@ def moonshine(config: Config) -> tuple[Layer, ...]:
     """Grouped-query self- and cross-attention, with the encoder's heads: its layers are built first and write their numbers
     into the shared config (MoonshineAttention.__init__, modeling_moonshine.py)."""
     heads = config.count("encoder_num_attention_heads")
-    kv_heads = config.count("encoder_num_key_value_heads", heads)
-    config = config.overlaid({"num_attention_heads": heads, "num_key_value_heads": kv_heads})
+    config = config.overlaid({"num_attention_heads": heads, "num_key_value_heads": heads})
     return grouped(config)
 
 

@@ -154,17 +154,13 @@ def recurrent_gemma(config: Config) -> tuple[Layer, ...]:
 
 def xlstm(config: Config) -> tuple[Layer, ...]:
     """mLSTM blocks; query, key and value widths are factors of the width, rounded up to 64."""
-    width = config.count("hidden_size" if config.get("hidden_size") is not None else "embedding_dim")
-    count = config.count(
-        "num_hidden_layers" if config.get("num_hidden_layers") is not None else "num_blocks", most=10_000
-    )
     heads = config.count("num_heads")
 
     def size(factor: str) -> int:
-        whole = -(-int(width * config.number(factor)) // 64) * 64
+        whole = -(-int(config.hidden * config.number(factor)) // 64) * 64
         return config.checked(factor, whole // heads)
 
-    return (MatrixLSTM(heads=heads, qk_dim=size("qk_dim_factor"), v_dim=size("v_dim_factor")),) * count
+    return (MatrixLSTM(heads=heads, qk_dim=size("qk_dim_factor"), v_dim=size("v_dim_factor")),) * config.layers
 
 
 def zaya(config: Config) -> tuple[Layer, ...]:
@@ -175,7 +171,7 @@ def zaya(config: Config) -> tuple[Layer, ...]:
         channels = layer.checked(
             "(num_attention_heads + num_key_value_heads) * head_dim", (layer.heads + layer.kv_heads) * size
         )
-        columns = layer.count("cca_time0", 2) + layer.count("cca_time1", 2) - 2
+        columns = layer.count("cca_time0") + layer.count("cca_time1") - 2
         mixer = ShortConv(channels=channels, conv_kernel=columns, columns=columns)
         delayed = ShortConv(channels=layer.kv_heads * size // 2, conv_kernel=2, columns=1)
         return Parallel(parts=(attention, mixer, delayed))
