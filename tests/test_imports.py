@@ -25,7 +25,10 @@ MAY = {
     "export": {"curve"},
     "seed": {"curve", "engines", "export", "layers"},
     "figures": {"curve", "export"},
+    "logs": {"model"},
     "cli": {
+        "cli",
+        "logs",
         "config",
         "engines",
         "model",

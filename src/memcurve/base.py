@@ -41,7 +41,11 @@ class Record:
 
     def replace(self, **values: Any) -> Self:
         """The same record with some fields changed."""
-        return type(self)(**{**{name: self.__dict__[name] for name in self.fields}, **values})
+        return type(self)(**{**self.as_dict(), **values})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: self.__dict__[name] for name in self.fields}
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: can't set {name!r}")

@@ -19,6 +19,11 @@ ALIASES = {
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64", "float8_e4m3fn": "fp8"}
 SUFFIXES = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
+# Longer units first: each ends in the shorter one. The empty one is bytes.
+BYTE_UNITS = {
+    "TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1, "": 1,
+}  # fmt: skip
+
 
 def dtype_name(value: object, key: str = "dtype") -> str:
     """The full name of a dtype in either spelling: bf16 and torch.bfloat16 are bfloat16."""
@@ -45,6 +50,21 @@ def parse_count(text: str, what: str = "context") -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
         raise BadConfig(f"{what}: {show(text)}; expected a whole number such as 4096, 128k or 1M (k = 1024, M = 1024²)")
     return int(digits) * factor
+
+
+def parse_bytes(text: str, what: str = "memory") -> int:
+    """Bytes with a unit: 60GiB, 79.6GiB, 8GB (10⁹), 512MiB, or a plain number."""
+    from fractions import Fraction
+
+    word = text.strip().replace("_", "").lower()
+    for unit, factor in BYTE_UNITS.items():
+        if word.endswith(unit.lower()):
+            digits = word.removesuffix(unit.lower()).strip()
+            whole, _, rest = digits.partition(".")
+            if digits.isascii() and (whole + rest).isdigit() and len(digits) <= 18:
+                return int(Fraction(digits) * factor)
+            break
+    raise BadConfig(f"{what}: {show(text)}; expected bytes such as 60GiB, 512MiB or 80GB (10⁹)")
 
 
 def parse_counts(text: str, what: str = "context") -> list[int]:

@@ -1,0 +1,129 @@
+"""The command line: each command is a module here, and a function of the library with its words."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ..base import BadConfig, MemcurveError, show
+from .shared import clean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples' lines. The width is asked for when help is printed: shutil costs a cold command a millisecond."""
+
+    def __init__(self, prog: str) -> None:
+        width = 80
+        if "-h" in sys.argv or "--help" in sys.argv:
+            import shutil
+
+            width = min(shutil.get_terminal_size().columns, 110)
+        super().__init__(prog, max_help_position=28, width=width)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig(f"{message} (see: {self.prog} --help)")
+
+
+# The module of each command: what it does, and examples.
+COMMANDS = {
+    "plot": (
+        "draw memory against context, for any architectures",
+        "memcurve plot\nmemcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking ./config.json 3gdn:1mha -o curves.svg\n"
+        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy",
+    ),
+    "estimate": (
+        "exact bytes at a context, unfolded to layers × slots × bytes per slot",
+        "memcurve estimate Qwen/Qwen3-Next-80B-A3B-Thinking --context 131072 --engine transformers\n"
+        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json",
+    ),
+    "models": (
+        "the catalogue, and the model types described",
+        "memcurve models --kind gdn\nmemcurve models --type gemma3_text\nmemcurve models --types",
+    ),
+    "verify": (
+        "run small models in Transformers and compare their caches, tensor by tensor",
+        "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today",
+    ),
+}  # fmt: skip
+
+
+def module(command: str) -> Any:
+    """The command's module, with build(parser) and run(arguments)."""
+    return __import__(f"{__name__}.{command.replace('-', '_')}", fromlist=["run"])
+
+
+def build(command: str) -> Parser:
+    text, examples = COMMANDS[command]
+    shown = "\n".join(f"  {line}" for line in examples.splitlines())
+    parser = Parser(
+        prog=f"memcurve {command}", description=f"{text[0].upper()}{text[1:]}.", epilog=f"examples:\n{shown}",
+        formatter_class=Formatter, allow_abbrev=False,
+    )  # fmt: skip
+    module(command).build(parser)
+    return parser
+
+
+def overview() -> str:
+    from .. import __version__
+
+    lines = [
+        f"memcurve {__version__}: exactly how many bytes a language model's sequence state takes",
+        "",
+        "usage: memcurve COMMAND … (memcurve COMMAND --help says more)",
+        "",
+    ]
+    lines += [f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()]
+    return "\n".join([*lines, "", "exit codes: 2 bad input, 3 not described, 1 anything else"])
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs a command; its exit code."""
+    command = words[0] if words else ""
+    if command in ("", "-h", "--help", "help"):
+        print(overview())
+    elif command in ("--version", "-V"):
+        from .. import __version__
+
+        print(__version__)
+    elif command in COMMANDS:
+        return module(command).run(build(command).parse_args(words[1:])) or 0
+    else:
+        raise BadConfig(f"command {show(command)}; expected one of {', '.join(COMMANDS)}")
+    return 0
+
+
+def main() -> int:
+    """Runs a command. 0, or the error's code after one line on stderr."""
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+        return code
+    except MemcurveError as error:
+        print(f"memcurve: {clean(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"memcurve: {clean(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, never a traceback
+        print(
+            f"memcurve: unexpected {type(error).__name__}: {clean(str(error))[:200]}; please report it", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""memcurve models: the catalogue, and the model types described."""
+
+from __future__ import annotations
+
+from ..base import BadConfig, show
+from .shared import SCHEMA
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+
+def build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("filter", nargs="?", default="", help="only names that hold this text")
+    parser.add_argument("--type", help="only this model type, such as qwen3_next")
+    parser.add_argument(
+        "--kind",
+        help="only models with this kind of layer: full (or mha, gqa, mqa), swa, mla, gdn, kda, mamba, mamba2, lightning, conv, rwkv, or its long name",
+    )
+    parser.add_argument(
+        "--types",
+        action="store_true",
+        help="list the model types that are described, and the structure that reads each",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+KIND_WORDS = {
+    "gqa": "full attention", "mha": "full attention", "mqa": "full attention", "full": "full attention",
+    "swa": "sliding attention", "sliding": "sliding attention", "chunked": "chunked attention", "mla": "latent attention",
+    "dsa": "sparse indexer", "gdn": "gated delta", "kda": "kimi delta", "lightning": "lightning attention",
+    "conv": "short convolution",
+}  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import json
+
+    from .. import catalog, families, layers
+    from ..engines import NAMES
+    from ..model import describe
+
+    if arguments.types:
+        from ..config import class_defaults
+
+        verified, word = families.verified(), arguments.filter.lower()
+        types = [
+            {
+                "type": name,
+                "structure": families.structure_of(name),
+                "engines": list(NAMES),
+                "cases": verified.get(name, 0),
+                "source": "Transformers" if class_defaults(name) else "hub-only code",
+            }
+            for name in families.model_types()
+            if word in name.lower()
+        ]
+        refused = [{"type": name, "why": why} for name, why in families.REFUSED.items() if word in name.lower()]
+        if arguments.json:
+            print(json.dumps({"schema": SCHEMA, "types": types, "refused": refused}))
+            return
+        print(f"{'type':<28} {'structure':<32} {'engines':<22} verified")
+        for entry in types:
+            cases = (
+                f"{entry['cases']} recorded cases"
+                if entry["cases"]
+                else "derived by hand"
+                if "hub" in str(entry["source"])
+                else "not recorded"
+            )
+            print(f"{entry['type']:<28} {entry['structure']:<32} {', '.join(NAMES):<22} {cases}")
+        for one in refused:
+            print(f"{one['type']:<28} refused: {one['why']}")
+        print(f"{len(types)} model types of decoders; composite types are read through them")
+        return
+    if arguments.type and not families.structure_of(arguments.type):
+        raise families.not_described(arguments.type)
+    wanted = KIND_WORDS.get((arguments.kind or "").lower(), (arguments.kind or "").lower())
+    kinds = [kind for one in vars(layers).values() if isinstance(kind := getattr(one, "kind", None), str)]
+    if wanted and wanted not in kinds:
+        raise BadConfig(f"kind: {show(arguments.kind)}; expected one of {', '.join(KIND_WORDS)}, or {', '.join(kinds)}")
+    rows = []
+    for name in catalog.names():
+        if arguments.filter.lower() not in name.lower():
+            continue
+        model = describe(catalog.find(name) or {}, name)
+        own = {part.kind for layer in model.layers for part in layers.parts(layer)}
+        if arguments.type in (None, model.model_type) and (not wanted or wanted in own):
+            rows.append(
+                {"name": name, "type": model.model_type, "structure": model.structure, "source": catalog.fidelity(name)}
+            )
+    if arguments.json:
+        print(json.dumps({"schema": SCHEMA, "models": rows}))
+        return
+    for row in rows:
+        label = "" if row["source"] == "byte copy" else f"  [{row['source']}]"
+        print(f"{row['name']:<48} {row['type']:<18} {row['structure']}{label}")
+    print(f"{len(rows)} of {len(catalog.names())} models")

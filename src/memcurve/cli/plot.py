@@ -1,0 +1,148 @@
+"""memcurve plot: memory against context, for any architectures."""
+
+from __future__ import annotations
+
+import os
+
+from ..base import BadConfig, show
+from .shared import ENCODER_HELP, add_engine, count, engine_options, flag, subject_model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from ..curve import MemoryCurve
+
+
+FORMATS = ("pdf", "svg", "png", "html", "csv", "json")
+
+
+def build(parser: argparse.ArgumentParser) -> None:
+    from ..patterns import SIZES
+
+    parser.add_argument(
+        "subjects",
+        nargs="*",
+        metavar="SUBJECT",
+        help="what `estimate` takes, or a pattern; @engine=…,dtype=…,label=… after it for that one. None: the three curves of the seed's figure",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        help="file to write; its ending says how: pdf, svg, png, html, csv or json (default: deltanet_memory_plot.pdf, or memcurve.pdf with subjects)",
+    )
+    sizes = parser.add_argument_group("sizes of the seed's figure and of patterns")
+    for name, (default, text) in SIZES.items():
+        flag(sizes, name, type=count, help=text if default is None else f"{text} (default: {default})")
+    flag(parser, "batch", type=count, default=1, help="sequences (default: 1)")
+    flag(parser, "encoder_context", type=count, help=ENCODER_HELP)
+    flag(parser, "min_ctx", type=count, default=128, help="smallest context (default: 128)")
+    flag(
+        parser, "max_ctx", type=count, default=131_072, help="largest context; k and M are 1024-based (default: 131072)"
+    )
+    parser.add_argument(
+        "--step", type=count, default=100, help="tokens between the rows of csv and json (default: 100)"
+    )
+    parser.add_argument("--log", default="", choices=("", "x", "y", "xy"), help="logarithmic axes: x, y or xy")
+    parser.add_argument("--title", help="title instead of engine, dtype and batch")
+    add_engine(parser, "bf16 for the seed's figure and patterns, else the config's own")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ..export import check_range, default_title, make_subjects, sample, to_csv, to_html, to_json
+    from ..patterns import SIZES, is_pattern
+
+    seed = not arguments.subjects
+    output = arguments.output or ("deltanet_memory_plot.pdf" if seed else "memcurve.pdf")
+    ending = os.path.splitext(output)[1].removeprefix(".").lower()
+    if ending not in FORMATS:
+        raise BadConfig(f"output {show(output)}: expected a name that ends in one of .{', .'.join(FORMATS)}")
+    check_range(arguments.min_ctx, arguments.max_ctx)
+    contexts = [arguments.min_ctx, arguments.max_ctx]
+    if seed or ending in ("csv", "json"):
+        contexts = sample(arguments.min_ctx, arguments.max_ctx, arguments.step)
+    sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
+    if seed:
+        from .. import seed as seeds
+
+        own = {name: sizes.pop(name, SIZES[name][0]) for name in ("emb_dim", "n_heads", "n_layers")}
+        if sizes:
+            raise BadConfig(
+                f"{next(iter(sizes))}: the seed's figure has none; expected subjects that are patterns beside it"
+            )
+        if arguments.engine != "logical" or arguments.option:
+            raise BadConfig(
+                "engine: the seed's figure has none; expected subjects, such as 3gdn:1mha, beside --engine and --option"
+            )
+        subjects = seeds.subjects(**own, dtype=arguments.dtype or "bf16")
+    else:
+        subjects = make_subjects([subject_curve(text, arguments, sizes) for text in arguments.subjects])
+        if sizes and not any(is_pattern(text.partition("@")[0]) for text in arguments.subjects):
+            raise BadConfig(
+                f"{next(iter(sizes))}: sizes are for patterns; expected one such as 3gdn:1mha among the subjects"
+            )
+        kinks = {kink for subject in subjects for kink in subject.curve.kinks(arguments.batch)}
+        contexts = sorted(
+            {*contexts, arguments.max_ctx, *(kink for kink in kinks if contexts[0] <= kink <= arguments.max_ctx)}
+        )
+    title = arguments.title or default_title(subjects, arguments.batch)
+    if ending in ("json", "csv", "html"):
+        text = (
+            to_html(subjects, contexts, arguments.batch, title)
+            if ending == "html"
+            else (to_json if ending == "json" else to_csv)(subjects, contexts, arguments.batch)
+        )
+        write(output, text)
+    else:
+        from ..figures import hurry, plot, plot_seed
+
+        hurry()
+        if seed and not arguments.log and not arguments.title:
+            figure = plot_seed(subjects, contexts, arguments.batch)
+        else:
+            figure = plot(
+                subjects,
+                min_ctx=contexts[0],
+                max_ctx=contexts[-1],
+                batch=arguments.batch,
+                log=arguments.log,
+                title=title,
+            )
+        save(figure, output)
+    print(f"wrote {output}")
+
+
+def save(figure: Any, output: str) -> None:
+    """Writes the figure; the same figure gives the same bytes: no date, no random ids."""
+    import matplotlib
+
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    matplotlib.rcParams["svg.hashsalt"] = "memcurve"
+    try:
+        figure.savefig(output, dpi=160, metadata=dates.get(output.rpartition(".")[2].lower()))
+    except OSError as error:
+        raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
+
+
+def write(output: str, text: str) -> None:
+    try:
+        with open(output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
+
+
+def subject_curve(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> MemoryCurve:
+    """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options."""
+    name, at, tail = text.partition("@")
+    pairs = [f"{pair}" for pair in tail.split(",")] if at and "=" in tail else []
+    own = engine_options(pairs)
+    model = subject_model(name if pairs else text, sizes)
+    label = own.pop("label", None)
+    engine, dtype = str(own.pop("engine", arguments.engine)), own.pop("dtype", arguments.dtype)
+    curve = model.curve(engine, dtype, **{**engine_options(arguments.option), **own})
+    encoder = model.encoder_context if arguments.encoder_context is None else arguments.encoder_context
+    if encoder:
+        curve = curve.at_encoder(encoder)
+    return curve if label is None else curve.replace(name=label)

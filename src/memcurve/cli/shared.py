@@ -1,0 +1,81 @@
+"""What commands share: subjects, engines and their options, as words of a command line."""
+
+from __future__ import annotations
+
+import os
+
+from ..base import BadConfig, show
+from ..units import parse_count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ..model import Model
+
+SCHEMA = 1
+SEED_DTYPES = "fp32, bf16, fp16, fp8, int8"
+ENCODER_HELP = (
+    "positions of the encoder's output, or of the image, that cross-attention keeps (default: Whisper's 1500, else 0)"
+)
+
+
+def flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
+    """An option under its name with underscores and with hyphens."""
+    names = [f"--{name}"] if "_" not in name else [f"--{name}", f"--{name.replace('_', '-')}"]
+    parser.add_argument(*names, dest=name, **options)
+
+
+def count(text: str) -> int:
+    try:
+        return parse_count(text)
+    except BadConfig as error:
+        import argparse
+
+        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
+
+
+def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
+    parser.add_argument(
+        "--engine",
+        default="logical",
+        help="whose memory: logical (the paper's count), transformers, vllm, sglang, llamacpp; estimate takes all (default: logical)",
+    )
+    parser.add_argument("--dtype", help=f"{SEED_DTYPES}, or a long name (default: {default_dtype})")
+    parser.add_argument(
+        "-O", "--option", action="append", default=[], metavar="KEY=VALUE",
+        help="an engine's own option, such as state_dtype=bf16 (logical), cache=static or max_cache_len=4096 (transformers)",
+    )  # fmt: skip
+
+
+def engine_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs: counts as `--context` takes them, true, false, none, or words; engine, dtype and label are words."""
+    found: dict[str, Any] = {}
+    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadConfig(f"option {show(pair)}: expected KEY=VALUE")
+        if key in ("engine", "dtype", "label"):
+            found[key] = value
+        else:
+            found[key] = parse_count(value, key) if value[:1].isdigit() else words.get(value.lower(), value)
+    return found
+
+
+def subject_model(text: str, sizes: dict[str, Any]) -> Model:
+    from ..model import load
+
+    if "/" not in text and not os.path.exists(text):
+        from ..patterns import is_pattern, pattern
+
+        if is_pattern(text):
+            return pattern(text, dtype="bf16", **sizes)
+    return load(text)
+
+
+def clean(text: str) -> str:
+    """A text from a config as a terminal may show it: no control characters."""
+    return "".join(char if char.isprintable() else "�" for char in text)
