@@ -44,6 +44,11 @@ COMMANDS = {
         "memcurve estimate Qwen/Qwen3-Next-80B-A3B-Thinking --context 131072 --engine transformers\n"
         "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json",
     ),
+    "check-log": (
+        "compare an engine's start-up log with what memcurve computes",
+        "memcurve check-log vllm.log --model Qwen/Qwen3-14B -O tensor_parallel_size=2\n"
+        "memcurve check-log llama-server.log --model model.gguf",
+    ),
     "models": (
         "the catalogue, and the model types described",
         "memcurve models --kind gdn\nmemcurve models --type gemma3_text\nmemcurve models --types",

@@ -44,10 +44,15 @@ def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
         help="whose memory: logical (the paper's count), transformers, vllm, sglang, llamacpp; estimate takes all (default: logical)",
     )
     parser.add_argument("--dtype", help=f"{SEED_DTYPES}, or a long name (default: {default_dtype})")
+    add_options(
+        parser, "such as state_dtype=bf16 (logical), max_cache_len=4096 (transformers), tensor_parallel_size=2 (vllm)"
+    )
+
+
+def add_options(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
-        "-O", "--option", action="append", default=[], metavar="KEY=VALUE",
-        help="an engine's own option, such as state_dtype=bf16 (logical), cache=static or max_cache_len=4096 (transformers)",
-    )  # fmt: skip
+        "-O", "--option", action="append", default=[], metavar="KEY=VALUE", help=f"an engine's own option: {text}"
+    )
 
 
 def engine_options(pairs: Sequence[str]) -> dict[str, Any]:

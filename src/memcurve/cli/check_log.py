@@ -1,0 +1,58 @@
+"""memcurve check-log: every figure of an engine's start-up log beside memcurve's."""
+
+from __future__ import annotations
+
+from ..base import BadConfig
+from .shared import SCHEMA, add_options, clean, engine_options, subject_model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+
+def build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", metavar="FILE", help="the log, as the server wrote it; - for standard input")
+    parser.add_argument("--model", required=True, help="a catalogue name, a config.json, a .gguf file or a hub id")
+    parser.add_argument("--engine", choices=("vllm", "sglang", "llamacpp"), help="who wrote it (default: by its lines)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_options(parser, "what the server was started with, such as tensor_parallel_size=2")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where a figure differs."""
+    from ..logs import check
+
+    found = check(
+        read(arguments.log), subject_model(arguments.model, {}), engine_options(arguments.option), arguments.engine
+    )
+    differ = sum(not one.agrees for one in found)
+    if arguments.json:
+        import json
+
+        print(json.dumps({"schema": SCHEMA, "figures": [one.as_dict() for one in found], "differ": differ}))
+        return int(differ > 0)
+    for one in found:
+        print(
+            f"line {one.line:<5} {'agrees ' if one.agrees else 'differs'}  {clean(one.figure)}: logged {clean(one.logged)}, "
+            f"memcurve {clean(one.computed)} ({clean(one.why)})"
+        )
+    print(f"{len(found) - differ} of {len(found)} figures agree")
+    return int(differ > 0)
+
+
+def read(path: str) -> str:
+    import sys
+
+    from ..logs import MAX_LOG
+
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read(MAX_LOG + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(MAX_LOG + 1)
+    except OSError as error:
+        raise BadConfig(f"{path}: {error.strerror or error}; expected a log file") from None
+    if len(data) > MAX_LOG:
+        raise BadConfig(f"{path}: larger than {MAX_LOG:,} bytes; expected the log of a start")
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,250 @@
+"""Start-up logs of serving engines, read and compared with what memcurve computes for the same model.
+
+A log rounds: 6.51 GiB is anything from 6.505 to 6.515. So each figure is compared within the rounding of all that it
+is computed from. Sources of the lines: vLLM 0.33.0 v1/worker/gpu_worker.py and v1/core/kv_cache_utils.py; SGLang 0.5.23
+srt/mem_cache/memory_pool.py; llama.cpp 0c1e57098 src/llama-kv-cache.cpp, llama-memory-recurrent.cpp, llama-context.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .base import BadConfig, Record, Refused
+from .units import show_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from .model import Model
+
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "GB": 2**30, "MB": 2**20}  # SGLang's GB is 1024³
+MAX_LOG = 64 * 2**20
+ENGINES = {
+    "vllm": re.compile(r"KV cache size: [\d,]+ tokens|Available KV cache memory|KV cache is needed"),
+    "sglang": re.compile(r"KV Cache is allocated|Mamba Cache is allocated"),
+    "llamacpp": re.compile(r"llama_kv_cache\w*: .*size =|llama_memory_recurrent: size =|KV self size"),
+}
+
+
+class Finding(Record):
+    """One figure of a log beside memcurve's. line: its number; agrees: within rounding; why: of what it follows."""
+
+    line: int
+    figure: str
+    logged: str
+    computed: str
+    agrees: bool
+    why: str
+
+
+def engine_of(text: str) -> str:
+    """Which engine wrote a log. BadConfig where no known line is in it."""
+    for name, pattern in ENGINES.items():
+        if pattern.search(text):
+            return name
+    raise BadConfig(
+        'log: no line about the cache; expected a start-up log of vLLM ("GPU KV cache size: …"), '
+        'SGLang ("KV Cache is allocated. …") or llama.cpp ("llama_kv_cache: size = …")'
+    )
+
+
+def check(
+    text: str, model: Model, options: Mapping[str, Any] | None = None, engine: str | None = None
+) -> list[Finding]:
+    """Every figure of a log compared. options: the engine's own, as the server was started; what the log says of them wins."""
+    name = engine or engine_of(text)
+    if name not in ENGINES:
+        raise BadConfig(f"engine: {name!r}; expected one of {', '.join(ENGINES)}")
+    # Colours and carriage returns of a terminal are no part of a line.
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "\n").split("\n")
+    compare = {"vllm": _vllm, "sglang": _sglang, "llamacpp": _llamacpp}[name]
+    found = list(compare(lines, model, dict(options or {})))
+    if not found:
+        raise BadConfig(f"log: no figure of {name} that can be compared")
+    return found
+
+
+class Rounded(Record):
+    """A size as a log prints it: everything from low up to high prints so."""
+
+    text: str
+    low: int
+    high: int
+
+    def holds(self, low: int, high: int | None = None) -> bool:
+        """Whether a number, or anything between two, may print so."""
+        return low <= self.high and (low if high is None else high) >= self.low
+
+
+def rounded(number: str, unit: str) -> Rounded:
+    """12.50 GiB, with as many digits as it has; a comma may be the decimal sign."""
+    digits = number.replace(",", ".")
+    step = 10.0 ** -len(digits.partition(".")[2]) * UNITS[unit]
+    size = float(digits) * UNITS[unit]
+    # Half a step either way, and a little for the binary fraction.
+    return Rounded(text=f"{number} {unit}", low=int(size - step * 0.501), high=int(size + step * 0.501) + 1)
+
+
+def joined(sizes: Sequence[Rounded]) -> Rounded:
+    """The sum of several."""
+    return Rounded(
+        text=" + ".join(size.text for size in sizes), low=sum(s.low for s in sizes), high=sum(s.high for s in sizes)
+    )
+
+
+def span(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+# -- vLLM -------------------------------------------------------------------------------------------------------------
+
+AVAILABLE = re.compile(r"Available KV cache memory: (-?[\d.]+) (GiB|MiB)")
+TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
+CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
+NEEDED = re.compile(r"max seq len \(([\d,]+)\).{0,40}?([\d.]+) (GiB|MiB) KV cache is needed")
+BLOCK = re.compile(r"attention block size to (\d+) tokens")
+
+
+def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterator[Finding]:
+    memory: Rounded | None = None
+    tokens: tuple[int, int] | None = None
+    for number, line in enumerate(lines, 1):
+        if (found := AVAILABLE.search(line)) and float(found[1]) > 0:
+            size = rounded(found[1], found[2])
+            # Each rank logs its own; the smallest decides.
+            memory = size if memory is None or size.low < memory.low else memory
+        if found := NEEDED.search(line):
+            length = int(found[1].replace(",", ""))
+            needed = rounded(found[2], found[3])
+            held = model.curve("vllm", **{**options, "max_model_len": length}).bytes(length)
+            yield Finding(
+                line=number, figure=f"KV cache needed for {length:,} tokens", logged=needed.text, computed=show_bytes(held),
+                agrees=needed.holds(held), why="what one request of max_model_len reserves",
+            )  # fmt: skip
+        if found := BLOCK.search(line):
+            curve = model.curve("vllm", **options)
+            blocks = sorted({int(size) for size in re.findall(r"blocks? of ([\d,]+) tokens", curve.explain(1))})
+            yield Finding(
+                line=number, figure="attention block size", logged=found[1], computed=", ".join(map(str, blocks)),
+                agrees=int(found[1]) in blocks, why="a page of attention holds at least one state",
+            )  # fmt: skip
+        if found := TOKENS.search(line):
+            tokens = number, int(found[1].replace(",", ""))
+        if found := CONCURRENCY.search(line):
+            length = int(found[1].replace(",", ""))
+            if memory is None:
+                raise BadConfig(
+                    f'log: line {number} has no "Available KV cache memory: … GiB" before it to follow from'
+                )
+            curve = model.curve("vllm", **{**options, "max_model_len": length})
+            low, high = (_pool(curve, size) for size in (memory.low, memory.high))
+            why = f"follows from {memory.text} and max_model_len {length:,}"
+            if tokens is not None:
+                yield Finding(
+                    line=tokens[0], figure="GPU KV cache size", logged=f"{tokens[1]:,} tokens",
+                    computed=f"{span(low.capacity_tokens, high.capacity_tokens)} tokens",
+                    agrees=low.capacity_tokens <= tokens[1] <= high.capacity_tokens, why=why,
+                )  # fmt: skip
+            times = [round(pool.max_concurrency, 2) for pool in (low, high)]
+            yield Finding(
+                line=number, figure="maximum concurrency", logged=f"{found[2]}x",
+                computed=f"{times[0]:.2f}x" + (f" to {times[1]:.2f}x" if times[1] > times[0] else ""),
+                agrees=times[0] <= float(found[2]) <= times[1], why=why,
+            )  # fmt: skip
+
+
+def _pool(curve: Any, memory: int) -> Any:
+    return curve.pool(memory)
+
+
+# -- SGLang -----------------------------------------------------------------------------------------------------------
+
+KV = re.compile(
+    r"KV Cache is allocated\..*?#tokens: (\d+), (?:K size: ([\d.]+) GB, V size: ([\d.]+) GB|KV size: ([\d.]+) GB)"
+)
+STATES = re.compile(
+    r"Mamba Cache is allocated\. max_mamba_cache_size: (\d+), conv_state size: ([\d.]+)\s?GB, ssm_state size: ([\d.]+)\s?GB"
+)
+
+
+def _sglang(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterator[Finding]:
+    allocator: Any = model.curve("sglang", **options).allocator
+    seen: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        if (found := KV.search(line)) and found[0] not in seen:
+            seen.add(found[0])
+            tokens = int(found[1])
+            logged = joined([rounded(size, "GB") for size in found.groups()[1:] if size])
+            pools = allocator.pool_of(tokens=tokens, swa_tokens=tokens)
+            sizes = {name: size for name, size in pools.items() if name != "per request"}
+            hit = next((size for size in (*sizes.values(), sum(sizes.values())) if logged.holds(size)), None)
+            yield Finding(
+                line=number, figure=f"KV cache of {tokens:,} tokens", logged=logged.text,
+                computed=show_bytes(hit) if hit else " or ".join(f"{show_bytes(size)} ({name})" for name, size in sizes.items()),
+                agrees=hit is not None, why="tokens and a page of padding, all layers of the pool",
+            )  # fmt: skip
+        if (found := STATES.search(line)) and found[0] not in seen:
+            seen.add(found[0])
+            slots = int(found[1])
+            logged = joined([rounded(size, "GB") for size in found.groups()[1:]])
+            size = allocator.pool_of(state_slots=slots).get("state", 0)
+            yield Finding(
+                line=number, figure=f"state of {slots:,} slots", logged=logged.text, computed=show_bytes(size),
+                agrees=logged.holds(size), why="slots and one of padding, convolutions and matrices",
+            )  # fmt: skip
+
+
+# -- llama.cpp --------------------------------------------------------------------------------------------------------
+
+SETTING = re.compile(r"(n_seq_max|n_ctx|n_batch|n_ubatch|flash_attn|kv_unified|n_rs_seq)\s+= (\w+)\s*$")
+CACHE = re.compile(r"size\s*=\s*[\d.,]+ MiB\s*(?:\(\s*(\d+) cells,\s*\d+ layers?(?:,\s*(\d+)(?:/(\d+))? seqs)?\))?")
+PART = re.compile(r"\b([KVRSP]) \((\w+)\):\s*([\d.,]+) MiB")
+NAMES = {"K": "key", "V": "value", "R": "conv_state", "S": "recurrent_state", "P": "ple_state"}
+
+
+def _llamacpp(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterator[Finding]:
+    parts: dict[str, list[Rounded]] = {}
+    first: dict[str, int] = {}
+    settings: dict[str, str] = {}
+    cells, streams = 0, 1
+    for number, line in enumerate(lines, 1):
+        if found := SETTING.search(line):
+            settings.setdefault(found[1], found[2])
+        found = CACHE.search(line)
+        if found is None or not PART.search(line):
+            continue
+        if found[1] and re.search(r"\bK \(", line):
+            cells = max(cells, int(found[1]))
+            settings.setdefault("n_seq_max", found[2] or "1")
+            streams = int(found[3] or 1)
+        for letter, kind, size in PART.findall(line):
+            parts.setdefault(letter, []).append(rounded(size, "MiB"))
+            first.setdefault(letter, number)
+            if letter in "KV":
+                options.setdefault(f"type_{letter.lower()}", kind)
+    sequences = int(options.pop("n_seq_max", settings.get("n_seq_max", 1)))
+    context = int(options.pop("n_ctx", settings.get("n_ctx", cells * streams or 1)))
+    for key in ("n_batch", "n_ubatch"):
+        if key in settings:
+            options.setdefault(key, int(settings[key]))
+    if "kv_unified" in settings or (sequences > 1 and cells):
+        options.setdefault("kv_unified", settings.get("kv_unified", "true" if streams == 1 else "false") == "true")
+    if settings.get("flash_attn") in ("0", "disabled"):
+        options.setdefault("flash_attn", False)
+    curve = model.curve("llamacpp", **options)
+    held: dict[str, int] = {}
+    for term in curve.terms:
+        for name, size in term.tensors:
+            count = term.layers * term.slots_at(context, sequences) * (1 if term.shared else sequences)
+            held[name] = held.get(name, 0) + size * count
+    for letter, sizes in parts.items():
+        logged, size = joined(sizes), held.get(NAMES[letter], 0)
+        yield Finding(
+            line=first[letter], figure=f"{letter} ({NAMES[letter]})", logged=logged.text, computed=show_bytes(size),
+            agrees=logged.holds(size), why=f"n_ctx {context:,}, n_seq_max {sequences}",
+        )  # fmt: skip
+
+
+__all__ = ["Finding", "Refused", "check", "engine_of"]
