@@ -41,7 +41,7 @@ GPUS = {
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
+    "cuda vllm.cumem_allocator torchaudio quack cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
 MEMORIES = (20 * GIB, 40 * GIB, 60 * GIB, 7_777_777_777)
@@ -57,6 +57,9 @@ class Anything(type):
 
     def __call__(cls, *_, **__):
         return super().__call__()
+
+    def __getitem__(cls, _):
+        return cls
 
 
 def stub(name: str):
@@ -100,44 +103,7 @@ def prepare(wheel: str, gpu: str) -> None:
     version = metadata.version
     metadata.version = lambda name: "0.33.0" if name == "vllm" else version(name)
 
-    import vllm.platforms as platforms
-    from vllm.platforms.interface import DeviceCapability
-
-    name, capability, memory = GPUS[gpu]
-    import vllm.platforms.cuda as cuda
-
-    class FakeGpu(cuda.CudaPlatformBase):
-        get_device_capability = classmethod(lambda cls, device_id=0: DeviceCapability(*capability))
-        get_device_name = classmethod(lambda cls, device_id=0: name)
-        get_device_total_memory = classmethod(lambda cls, device_id=0: memory)
-        is_fully_connected = classmethod(lambda cls, device_ids: True)
-        current_device = classmethod(lambda cls: "meta")
-        num_compute_units = classmethod(lambda cls, device_id=0: 132)
-        get_device_uuid = classmethod(lambda cls, device_id=0: "0")
-
-        @classmethod
-        def has_device_capability(cls, wanted, device_id=0):
-            wanted = wanted if isinstance(wanted, tuple) else divmod(wanted, 10)
-            return capability >= tuple(wanted)
-
-    platforms._current_platform = FakeGpu()
     import torch
-
-    torch.cuda.device_count = torch.accelerator.device_count = lambda: 1024
-    cuda._cuda_device_count_stateless = lambda *_: 1024
-    import vllm.utils.torch_utils as torch_utils
-
-    torch_utils.cuda_device_count_stateless = lambda: 1024
-    import vllm.config.vllm as config
-
-    config.HAS_TRITON = True  # Model Runner V2, the default where Triton is installed
-    torch.cuda.get_device_properties = lambda *_, **__: types.SimpleNamespace(
-        name=name, major=capability[0], minor=capability[1], total_memory=memory, multi_processor_count=132,
-        shared_memory_per_block_optin=232448, warp_size=32,
-    )  # fmt: skip
-    torch.cuda.get_device_capability = lambda *_, **__: capability
-    torch.cuda.Stream, torch.cuda.Event = stub("Stream"), stub("Event")
-    torch.cuda.current_device = torch.accelerator.current_device_index = lambda: 0
 
     # Operators of the extensions: asked whether a kernel is there, they say no.
     import torch._ops as ops
@@ -161,11 +127,49 @@ def prepare(wheel: str, gpu: str) -> None:
     register = torch.library.register_fake
 
     def register_fake(op, func=None, **options):
-        if isinstance(op, str) and op.split("::")[0].strip("_").startswith(("C", "moe_C")):
+        if isinstance(op, str) and op.split("::")[0].strip("_").startswith(("C", "moe_C", "torchvision")):
             return func or (lambda one: one)
         return register(op, func, **options)
 
     torch.library.register_fake = register_fake
+
+    import vllm.platforms as platforms
+    from vllm.platforms.interface import DeviceCapability
+
+    name, capability, memory = GPUS[gpu]
+    import vllm.platforms.cuda as cuda
+
+    class FakeGpu(cuda.CudaPlatformBase):
+        get_device_capability = classmethod(lambda cls, device_id=0: DeviceCapability(*capability))
+        get_device_name = classmethod(lambda cls, device_id=0: name)
+        get_device_total_memory = classmethod(lambda cls, device_id=0: memory)
+        is_fully_connected = classmethod(lambda cls, device_ids: True)
+        current_device = classmethod(lambda cls: "meta")
+        num_compute_units = classmethod(lambda cls, device_id=0: 132)
+        get_device_uuid = classmethod(lambda cls, device_id=0: "0")
+
+        @classmethod
+        def has_device_capability(cls, wanted, device_id=0):
+            wanted = wanted if isinstance(wanted, tuple) else divmod(wanted, 10)
+            return capability >= tuple(wanted)
+
+    platforms._current_platform = FakeGpu()
+
+    torch.cuda.device_count = torch.accelerator.device_count = lambda: 1024
+    cuda._cuda_device_count_stateless = lambda *_: 1024
+    import vllm.utils.torch_utils as torch_utils
+
+    torch_utils.cuda_device_count_stateless = lambda: 1024
+    import vllm.config.vllm as config
+
+    config.HAS_TRITON = True  # Model Runner V2, the default where Triton is installed
+    torch.cuda.get_device_properties = lambda *_, **__: types.SimpleNamespace(
+        name=name, major=capability[0], minor=capability[1], total_memory=memory, multi_processor_count=132,
+        shared_memory_per_block_optin=232448, warp_size=32,
+    )  # fmt: skip
+    torch.cuda.get_device_capability = lambda *_, **__: capability
+    torch.cuda.Stream, torch.cuda.Event = stub("Stream"), stub("Event")
+    torch.cuda.current_device = torch.accelerator.current_device_index = lambda: 0
 
     import vllm.triton_utils as triton_utils
     import vllm.utils.import_utils as import_utils
@@ -184,6 +188,21 @@ def prepare(wheel: str, gpu: str) -> None:
     registry._LazyRegisteredModel.inspect_model_cls = lambda self: registry._ModelInfo.from_model_cls(
         self.load_model_cls()
     )
+
+    # Configs whose class lives only on the hub are read as they stand.
+    from transformers import AutoConfig, PreTrainedConfig
+
+    load = AutoConfig.from_pretrained
+
+    def from_pretrained(folder, *args, **options):
+        try:
+            return load(folder, *args, **options)
+        except (ValueError, KeyError):
+            data = json.load(open(os.path.join(folder, "config.json")))
+            kind = type("HubConfig", (PreTrainedConfig,), {"model_type": data.get("model_type", "")})
+            return kind(**data)
+
+    AutoConfig.from_pretrained = from_pretrained
 
     import vllm.v1.worker.workspace as workspace
 

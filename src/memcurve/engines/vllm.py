@@ -1,0 +1,676 @@
+"""What vLLM 0.33.0 reserves for a request on one rank, and the pool that it makes of memory.
+
+Files cited are of vLLM 0.33.0, beneath vllm/. Every layer becomes a spec (get_kv_cache_spec of
+model_executor/layers/attention/*.py and layers/mamba/*.py), the platform chooses the tokens of a block
+(platforms/interface.py, update_block_size_for_backend), and `vllm_blocks` groups the specs.
+
+bytes(T) = bytes per block · Σ over groups of the blocks that a request of T tokens takes, on the fullest pipeline stage.
+Which attention backend runs is as on a GPU with vLLM's own kernels, without FlashInfer and FlashMLA's dense kernels.
+"""
+
+from __future__ import annotations
+
+from math import lcm
+
+from ..base import BadConfig, NotDescribed, Record, Refused, assert_never, nearest, show, whole
+from ..curve import Kept
+from ..layers import (
+    RGLRU,
+    RWKV,
+    RWKV4,
+    ChunkedAttention,
+    CompressedAttention,
+    CrossAttention,
+    FullAttention,
+    GatedDeltaNet,
+    HiddenStates,
+    KimiDeltaAttention,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    MatrixLSTM,
+    NoState,
+    Parallel,
+    ShortConv,
+    SlidingAttention,
+    SparseIndexer,
+    parts,
+)  # fmt: skip
+from ..units import dtype_bytes
+from .vllm_blocks import Spec, VllmAllocator, make_groups, terms_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ..layers import Layer
+
+    Tensors = tuple[tuple[str, int], ...]
+
+OPTIONS = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "decode_context_parallel_size",
+    "kv_cache_dtype",
+    "max_model_len",
+    "block_size",
+    "enable_prefix_caching",
+    "mamba_cache_dtype",
+    "mamba_ssm_cache_dtype",
+    "mamba_cache_mode",
+    "mamba_block_size",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "async_scheduling",
+    "num_speculative_tokens",
+    "speculative_method",
+    "draft_layers",
+    "disable_hybrid_kv_cache_manager",
+    "gdn_prefill_backend",
+    "gpu",
+)
+
+
+class Gpu(Record):
+    """A device as vLLM's defaults see it: compute capability, and the batch that get_batch_defaults (engine/arg_utils.py) gives it."""
+
+    capability: tuple[int, int]
+    max_num_batched_tokens: int
+    max_num_seqs: int
+
+
+# get_batch_defaults: 160 GiB or more; 70 GiB or more and no A100; the rest. Memory by the vendor's data sheets.
+LARGE, MIDDLE, SMALL = (16384, 1024), (8192, 1024), (2048, 256)
+GPUS = {
+    "H100": ((9, 0), MIDDLE),
+    "H200": ((9, 0), MIDDLE),
+    "H20": ((9, 0), MIDDLE),
+    "GH200": ((9, 0), MIDDLE),
+    "B200": ((10, 0), LARGE),
+    "GB200": ((10, 0), LARGE),
+    "B300": ((10, 3), LARGE),
+    "A100": ((8, 0), SMALL),
+    "A10": ((8, 6), SMALL),
+    "A10G": ((8, 6), SMALL),
+    "A40": ((8, 6), SMALL),
+    "L4": ((8, 9), SMALL),
+    "L40S": ((8, 9), SMALL),
+    "RTX 4090": ((8, 9), SMALL),
+    "RTX 5090": ((12, 0), SMALL),
+    "RTX PRO 6000": ((12, 0), MIDDLE),
+}
+DEFAULT_BLOCK = 16
+# Bits of keys and values in turboquant's presets (layers/quantization/turboquant/config.py); 8-bit keys are plain fp8.
+TURBOQUANT = {
+    "turboquant_k8v4": (8, 4),
+    "turboquant_4bit_nc": (4, 4),
+    "turboquant_k3v4_nc": (3, 4),
+    "turboquant_3bit_nc": (3, 3),
+}
+# Bits of an element where each token and head has a scale in float32 beside it (backends/triton_attn.py, customize_spec).
+SCALED = {"int8_per_token_head": 8, "fp8_per_token_head": 8, "int4_per_token_head": 4}
+PLAIN = {"float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
+# Known to config/cache.py, and without a kernel that the platform would choose.
+NO_BACKEND = (
+    "fp8_inc", "fp8_ds_mla", "nvfp4_ds_mla", "octave_k3v4", "octave_k3v3", "octave_k3v3_compact", "ultraquant_4bit",
+    "nvfp4", "nvfp4_4over6",
+)  # fmt: skip
+KV_DTYPES = ("auto", *PLAIN, *SCALED, *TURBOQUANT, *NO_BACKEND)
+MAMBA_DTYPES = ("auto", "float32", "float16", "bfloat16")
+# Speculation with layers of its own beside the target's (config/speculative.py, use_eagle), and without.
+DRAFTED = ("mtp", "eagle", "eagle3", "draft_model")
+METHODS = (*DRAFTED, "ngram", "ngram_gpu", "suffix")
+# A page of the sparse kernels: an index key is fp8 with a float32 scale per 128 (models/deepseek_v32/attention.py);
+# the quantised latent keeps 512 fp8, 4 float32 scales and a rope key in bf16 (MLAAttentionSpec of fp8_ds_mla).
+INDEX_GROUP, SPARSE_BLOCK = 128, 64
+
+
+class Options(Record):
+    """The options as vLLM resolves them before it sees the layers."""
+
+    tp: int
+    pp: int
+    dcp: int
+    kv_dtype: str
+    element: int
+    block: int | None
+    align: bool
+    in_flight: int
+    spec: int
+    retained: int
+    conv_element: int
+    state_dtype: str
+    checkpoints: bool
+    capability: tuple[int, int]
+
+
+class Shape(Record):
+    """What the platform and the planning ask of the whole model (config/model.py), beside its layers.
+
+    heads: query heads. head_dim, kv_heads: what the model's config says of its attention, which is what blocks are aligned
+    by. sink: attention sinks. window: some layers slide.
+    """
+
+    heads: int = 0
+    head_dim: int = 0
+    kv_heads: int = 0
+    encoder_tokens: int = 0
+
+
+def keep(
+    layers: Sequence[Layer],
+    dtype: str,
+    *,
+    tensor_parallel_size: int = 1,
+    pipeline_parallel_size: int = 1,
+    decode_context_parallel_size: int = 1,
+    kv_cache_dtype: str = "auto",
+    max_model_len: int | None = None,
+    block_size: int | None = None,
+    enable_prefix_caching: bool | None = None,
+    mamba_cache_dtype: str = "auto",
+    mamba_ssm_cache_dtype: str = "auto",
+    mamba_cache_mode: str | None = None,
+    mamba_block_size: int | None = None,
+    max_num_batched_tokens: int | None = None,
+    max_num_seqs: int | None = None,
+    async_scheduling: bool = True,
+    num_speculative_tokens: int = 0,
+    speculative_method: str | None = None,
+    draft_layers: int = 0,
+    disable_hybrid_kv_cache_manager: bool = False,
+    gdn_prefill_backend: str | None = None,
+    gpu: str = "H100",
+    longest: int | None = None,
+    longest_key: str | None = None,
+    state_dtype: str | None = None,
+    heads: int = 0,
+    head_dim: int = 0,
+    kv_heads: int = 0,
+    encoder_tokens: int = 0,
+    pipeline: bool = True,
+    chunked: bool = True,
+    notes: tuple[str, ...] = (),
+) -> Kept:
+    """Options by vLLM's names; from `longest` on what its model classes say of the model.
+
+    longest, longest_key: the longest max_model_len, and the key that says so. state_dtype: of recurrent states, where the
+    model says one. heads, head_dim, kv_heads: of the config's attention. encoder_tokens: the most that an encoder gives.
+    pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks.
+    """
+    tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
+    pp = whole("pipeline_parallel_size", pipeline_parallel_size, 1)
+    dcp = whole("decode_context_parallel_size", decode_context_parallel_size, 1)
+    device = gpu_of(gpu)
+    one_of("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
+    one_of("mamba_cache_dtype", mamba_cache_dtype, MAMBA_DTYPES)
+    one_of("mamba_ssm_cache_dtype", mamba_ssm_cache_dtype, MAMBA_DTYPES)
+    if mamba_cache_mode is not None:
+        one_of("mamba_cache_mode", mamba_cache_mode, ("none", "align"))
+    if gdn_prefill_backend is not None:
+        one_of("gdn_prefill_backend", gdn_prefill_backend, ("auto", "flashinfer", "triton", "cutedsl"))
+    for name, value in (
+        ("async_scheduling", async_scheduling),
+        ("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager),
+    ):
+        flag(name, value)
+    spec = whole("num_speculative_tokens", num_speculative_tokens)
+    if speculative_method is not None:
+        one_of("speculative_method", speculative_method, METHODS)
+    drafts = whole("draft_layers", draft_layers)
+    pieces = [part for layer in layers for part in parts(layer)]
+    states = any(is_state(part) for part in pieces)
+    attends = any(is_attention(part) for part in pieces)
+    crosses = any(isinstance(part, CrossAttention) for part in pieces)
+    model_len = model_length(max_model_len, longest, longest_key)
+    if enable_prefix_caching is None:
+        # is_prefix_caching_supported (config/model.py): not without attention, not with an encoder.
+        prefix = attends and not crosses
+    else:
+        prefix = flag("enable_prefix_caching", enable_prefix_caching)
+    if mamba_block_size is not None:
+        whole("mamba_block_size", mamba_block_size, 1)
+        if not prefix and mamba_block_size != model_len:
+            raise Refused("--mamba-block-size can only be set with --enable-prefix-caching")
+    seqs = device.max_num_seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs, 1)
+    if max_num_batched_tokens is None:
+        batched = device.max_num_batched_tokens
+        batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
+    else:
+        batched = whole("max_num_batched_tokens", max_num_batched_tokens, 1)
+    # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
+    in_flight = batched * (pp + 1 if async_scheduling else pp)
+    check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
+    e = dtype_bytes(dtype)
+    if kv_cache_dtype in ("float16", "bfloat16") and kv_cache_dtype != dtype:
+        raise Refused(
+            f'kv_cache_dtype="{kv_cache_dtype}" is incompatible with dtype="{dtype}". '
+            f"Please set `--kv-cache-dtype` to `auto` or `{dtype}`."
+        )
+    conv = e if mamba_cache_dtype == "auto" else dtype_bytes(mamba_cache_dtype)
+    state = mamba_ssm_cache_dtype if mamba_ssm_cache_dtype != "auto" else state_dtype or "auto"
+    options = Options(
+        tp=tp,
+        pp=pp,
+        dcp=dcp,
+        kv_dtype=kv_cache_dtype,
+        element=e if kv_cache_dtype == "auto" else PLAIN.get(kv_cache_dtype, 1),
+        block=None if block_size is None else whole("block_size", block_size, 1),
+        align=states and prefix,
+        in_flight=in_flight,
+        spec=spec,
+        # Several MTP modules read further ahead than one (num_prefill_lookahead_tokens, config/vllm.py).
+        retained=max(0, min(drafts, spec) - 1) if speculative_method == "mtp" and drafts > 1 else 0,
+        conv_element=conv,
+        state_dtype=state,
+        checkpoints=gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
+        capability=device.capability,
+    )
+    shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=encoder_tokens)
+    specs, ranks = specs_of(layers, options, shape, drafts)
+    groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager) if specs else ()
+    block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
+    return Kept(
+        terms=terms_of(groups, block_bytes),
+        notes=(*notes_of(options, speculative_method, drafts, states, device), *notes),
+        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len),
+    )
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def one_of(name: str, value: object, known: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        hint = nearest(str(value), list(known), 1)
+        raise BadConfig(
+            f"{name}: {show(value)}; expected one of {', '.join(known)}" + (f" (nearest: {hint})" if hint else "")
+        )
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadConfig(f"{name}: {show(value)}; expected True or False")
+    return value
+
+
+def gpu_of(name: object) -> Gpu:
+    """A GPU by its short name, or by the name that vLLM logs ("NVIDIA H100 80GB HBM3")."""
+    if isinstance(name, str):
+        words = f" {name.lower().replace('-', ' ')} "
+        for known, (capability, (batched, seqs)) in GPUS.items():
+            if f" {known.lower()} " in words:
+                return Gpu(capability=capability, max_num_batched_tokens=batched, max_num_seqs=seqs)
+    one_of("gpu", name, tuple(GPUS))
+    raise AssertionError(name)
+
+
+def model_length(asked: int | None, longest: int | None, key: str | None) -> int:
+    """max_model_len (config/model.py, _get_and_verify_max_len): 2,048 where neither the option nor the config says one."""
+    if asked is None:
+        return 2048 if longest is None else longest
+    length = whole("max_model_len", asked, 1)
+    if longest is not None and length > longest:
+        raise Refused(
+            f"User-specified max_model_len ({length}) is greater than the derived max_model_len ({key}={longest} in model's "
+            "config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1."
+        )
+    return length
+
+
+def check_parallel(tp: int, pp: int, dcp: int, heads: int, kv_heads: int, pipeline: bool, latent: bool) -> None:
+    """verify_with_parallel_config (config/model.py), with its words."""
+    if heads % tp:
+        raise Refused(
+            f"Total number of attention heads ({heads}) must be divisible by tensor parallel size ({tp})."
+        )
+    if pp > 1 and not pipeline:
+        raise Refused(
+            "Pipeline parallelism is not supported for this model. Supported models implement the `SupportsPP` interface."
+        )
+    if dcp > 1 and tp % dcp:
+        raise Refused(f"tp_size={tp} must be divisible by dcp_size={dcp}.")
+    if dcp > 1 and not latent and kv_heads:
+        if tp <= kv_heads:
+            raise Refused(
+                f"Decode context parallelism for GQA/MQA requires `--tensor-parallel-size` ({tp}) to be greater than the "
+                f"model's total number of KV heads ({kv_heads}). Increase `--tensor-parallel-size` or set "
+                "`--decode-context-parallel-size 1`."
+            )
+        if dcp > tp // kv_heads:
+            raise Refused(
+                f"`--decode-context-parallel-size` ({dcp}) exceeds the maximum supported value ({tp // kv_heads}) for "
+                f"`--tensor-parallel-size` ({tp}) and {kv_heads} model KV heads."
+            )
+        if heads // kv_heads % dcp:
+            raise Refused(
+                f"The model's number of query heads per KV head ({heads // kv_heads}) must be divisible by "
+                f"`--decode-context-parallel-size` ({dcp}) for GQA/MQA."
+            )
+
+
+def notes_of(options: Options, method: str | None, drafts: int, states: bool, device: Gpu) -> tuple[str, ...]:
+    notes = []
+    if method in DRAFTED and not drafts:
+        notes.append(
+            f"the target model alone: layers of the {method} draft are not counted; draft_layers says how many it has"
+        )
+    return tuple(notes)
+
+
+# -- specs ------------------------------------------------------------------------------------------------------------
+
+
+def is_state(part: Layer) -> bool:
+    return isinstance(part, (GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, LightningAttention, ShortConv))
+
+
+def is_attention(part: Layer) -> bool:
+    return isinstance(part, (FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, CrossAttention))
+
+
+def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: int) -> tuple[list[Spec], list[int]]:
+    """One spec per layer that keeps anything, at the platform's block size, and the pipeline rank of each."""
+    ends = stage_ends(len(layers), options.pp)
+    skipped = boundary(layers) if options.kv_dtype in TURBOQUANT else frozenset()
+    known: dict[tuple[int, bool], tuple[Spec, ...]] = {}
+    sizer = Sizer(layers, options, shape, bool(skipped))
+    specs: list[Spec] = []
+    ranks: list[int] = []
+    rank = 0
+    for index, layer in enumerate(layers):
+        while index >= ends[rank]:
+            rank += 1
+        key = (id(layer), index in skipped)
+        if key not in known:
+            known[key] = tuple(
+                spec for part in parts(layer) for spec in sizer.spec(part, plain=index in skipped) if spec.row
+            )
+        specs.extend(known[key])
+        ranks.extend([rank] * len(known[key]))
+    return specs, ranks
+
+
+def stage_ends(count: int, stages: int) -> list[int]:
+    """The first layer after each pipeline stage (distributed/utils.py, get_pp_indices): what is left over goes to the stages before the last."""
+    sizes = [count // stages] * stages
+    for back in range(2, count % stages + 2):
+        sizes[-back] += 1
+    return [sum(sizes[: stage + 1]) for stage in range(stages)]
+
+
+def boundary(layers: Sequence[Layer]) -> frozenset[int]:
+    """Layers that turboquant leaves in the model's dtype: the first and last two, but none beside states (get_boundary_skip_layers)."""
+    kinds = [any(is_state(part) for part in parts(layer)) for layer in layers]
+    if any(kinds):
+        if not any(is_attention(part) for layer, state in zip(layers, kinds, strict=True) if not state for part in parts(layer)):
+            raise Refused(
+                "TurboQuant KV cache requires identifiable full-attention layers, but none were found in the hybrid model config."
+            )
+        return frozenset()
+    count = len(layers)
+    return frozenset(index for index in range(count) if index < 2 or index >= count - 2)
+
+
+class Sizer:
+    """The tokens of a block, as update_block_size_for_backend (platforms/interface.py) chooses them, and the spec of each layer."""
+
+    def __init__(self, layers: Sequence[Layer], options: Options, shape: Shape, mixed: bool) -> None:
+        self.options, self.shape = options, shape
+        pieces = list({id(part): part for layer in layers for part in parts(layer)}.values())
+        self.states = [part for part in pieces if is_state(part)]
+        self.attention = [part for part in pieces if is_attention(part)]
+        self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
+        self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
+        self.page: int | None = None
+        self.kernel = self.kernel_block()
+        if self.attention:
+            asked = options.block
+            if asked is not None and asked % self.kernel:
+                raise Refused(
+                    f"No valid attention backend found for cuda with block_size={asked}. Reasons: block_size not supported "
+                    f"(expected a multiple of {self.kernel})"
+                )
+            self.block = max(DEFAULT_BLOCK, self.kernel) if asked is None else asked
+            if self.states:
+                self.align_states()
+            if mixed:
+                self.align_mixed()
+        else:
+            self.block = options.block or DEFAULT_BLOCK
+
+    def kernel_block(self) -> int:
+        """The smallest block of the attention backend that the platform chooses (platforms/cuda.py, get_attn_backend_cls).
+
+        16 for FLASH_ATTN, TRITON_ATTN, TURBOQUANT, FLASH_ATTN_MLA and TRITON_MLA; 64 for the sparse backends and their
+        indexer; 128 for CUTLASS_MLA and for FlashAttention 4 with heads of 256 on compute capability 10, each given way to
+        TRITON_MLA and TRITON_ATTN where the asked block is no multiple of it; 64 for FlashAttention 4 over an fp8 cache with
+        heads of 512 on 9.
+        """
+        options, kv = self.options, self.options.kv_dtype
+        if not self.attention:
+            return 1
+        major = options.capability[0]
+        half = options.element == 2
+        if kv in NO_BACKEND and not (self.sparse and kv == "fp8_ds_mla"):
+            self.no_backend()
+        if self.sparse:
+            if kv not in ("auto", "bfloat16", "float16", "fp8", "fp8_ds_mla") or (kv == "auto" and not half):
+                self.no_backend()
+            if major not in (9, 10):
+                self.no_backend("sparse attention on this GPU")
+            return SPARSE_BLOCK
+        if self.latent:
+            if kv in SCALED or kv in TURBOQUANT or kv == "fp8_e5m2" or (kv == "auto" and not half):
+                self.no_backend()
+            return 128 if major == 10 and (options.block is None or options.block % 128 == 0) else DEFAULT_BLOCK
+        fp8 = kv in ("fp8", "fp8_e4m3")
+        if major == 9 and fp8 and self.shape.head_dim == 512:
+            return 64
+        plain = kv in ("auto", "float16", "bfloat16") and half
+        if major == 10 and self.shape.head_dim == 256 and plain and options.dcp == 1:
+            return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
+        return DEFAULT_BLOCK
+
+    def no_backend(self, why: str = "") -> None:
+        raise Refused(
+            f"No valid attention backend found for cuda with kv_cache_dtype={self.options.kv_dtype}"
+            + (f": {why}" if why else f", elements of {self.options.element} bytes")
+        )
+
+    def align_states(self) -> None:
+        """Blocks so long that a page of attention holds a state, and states padded to it (_align_hybrid_block_size)."""
+        options = self.options
+        state = max(sum(size for _, size in state_tensors(part, options)) for part in self.states)
+        if not state:
+            return
+        token = self.token_bytes()
+        unit = max(self.kernel, self.block)
+        if self.latent:
+            # Decode kernels want a multiple of 128 tokens.
+            unit = max(unit, 128)
+        if options.align and options.checkpoints and all(isinstance(part, GatedDeltaNet) for part in self.states):
+            unit = lcm(unit, 64)
+        self.block = max(self.block, unit * -(-state // (unit * token)))
+        self.page = self.block * token
+
+    def token_bytes(self) -> int:
+        """Bytes of a token in an attention layer, by the sizes of the model's config."""
+        first = self.attention[0]
+        if isinstance(first, LatentAttention):
+            return (first.kv_lora_rank + first.rope_head_dim) * self.options.element
+        assert isinstance(first, (FullAttention, SlidingAttention, ChunkedAttention, CrossAttention))
+        heads, width = self.shape.kv_heads or first.kv_heads, self.shape.head_dim or first.head_dim
+        return sum(size for _, size in self.kv(self.ranked(heads), width, width))
+
+    def align_mixed(self) -> None:
+        """Blocks whose quantised page would hold 16 tokens of a layer that is left as it is (_align_heterogeneous_kv_block_size).
+
+        The first layer's backend decides, which packs nothing: an element of the quantised layers counts as one byte.
+        """
+        first = self.attention[0]
+        assert isinstance(first, (FullAttention, SlidingAttention, ChunkedAttention))
+        quantised = 2 * self.ranked(first.kv_heads) * first.head_dim
+        plain = quantised * 2
+        self.block = max(self.block, self.block * -(-plain * DEFAULT_BLOCK // (self.block * quantised)))
+
+    def ranked(self, heads: int) -> int:
+        """Key-value heads of one rank: divided, or one each where there are more ranks than heads (config/model.py, get_num_kv_heads)."""
+        tp = self.options.tp
+        if heads % tp if heads >= tp else tp % heads:
+            raise Refused(f"{heads} key-value heads and tensor_parallel_size {tp}: the model class asserts that one divides the other")
+        return max(1, heads // tp)
+
+    def kv(self, heads: int, width: int, v_width: int, plain: bool = False) -> Tensors:
+        """key and value of one token in one layer of a rank, in the cache's dtype."""
+        kv = self.options.kv_dtype
+        if plain:
+            return ("key", heads * width * 2), ("value", heads * v_width * 2)
+        if kv in SCALED:
+            bits = SCALED[kv]
+            return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
+        if kv in TURBOQUANT:
+            keys, values = TURBOQUANT[kv]
+            key = width if keys == 8 else -(-width * keys // 8) + 2
+            slot = key + -(-v_width * values // 8) + 4
+            return (("key_value", heads * (slot + slot % 2)),)
+        return ("key", heads * width * self.options.element), ("value", heads * v_width * self.options.element)
+
+    def spec(self, part: Layer, plain: bool = False) -> list[Spec]:
+        """What vLLM keeps of one layer; nothing for one without a cache. plain: turboquant leaves this one as it is."""
+        options = self.options
+        match part:
+            case FullAttention():
+                if part.extra:
+                    raise NotDescribed("vllm: learned tokens in front of the context are not described for this engine")
+                tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
+                return [self.pages(part.kind, "full", tensors, tokens=options.dcp)]
+            case SlidingAttention():
+                if options.dcp > 1:
+                    raise Refused("DCP not support sliding window.")
+                tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
+                held = part.window - 1 + options.retained + options.in_flight
+                return [self.pages(part.kind, "sliding", tensors, held=held, window=part.window)]
+            case ChunkedAttention():
+                tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
+                held = part.chunk + options.in_flight
+                return [self.pages(part.kind, "chunked", tensors, held=held, window=part.chunk)]
+            case LatentAttention():
+                if part.window is not None:
+                    raise NotDescribed("vllm: a window over a latent is not described for this engine")
+                return [self.pages(part.kind, "latent", self.latent_tensors(part), tokens=options.dcp)]
+            case SparseIndexer():
+                scales = 4 * -(-part.head_dim // INDEX_GROUP)
+                tensors = (("index_key", part.head_dim), ("scale", scales))
+                return [self.pages(part.kind, "latent", tensors, tokens=options.dcp)]
+            case CrossAttention():
+                tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim)
+                held = -(-self.shape.encoder_tokens // self.block)
+                return [self.pages(part.kind, "cross", tensors, held=held)]
+            case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | LightningAttention() | ShortConv():
+                tensors = state_tensors(part, options)
+                row = sum(size for _, size in tensors)
+                page = self.page or row
+                if page < row:
+                    raise Refused(
+                        f"{part.kind}: a state of {row:,} bytes is larger than the page of {page:,} bytes that its config gives"
+                    )
+                return [
+                    Spec(
+                        kind=part.kind,
+                        cache="state",
+                        tensors=tensors,
+                        block=self.block,
+                        page=page,
+                        held=self.states_held(part),
+                    )
+                ]
+            case NoState():
+                return []
+            case HiddenStates() | CompressedAttention() | RWKV() | RWKV4() | RGLRU() | MatrixLSTM():
+                raise NotDescribed(f"vllm: {part.kind} is not described for this engine")
+            case Parallel():
+                raise AssertionError("parts() leaves none")
+            case _:
+                assert_never(part)
+
+    def pages(self, kind: str, cache: str, tensors: Tensors, held: int = 0, window: int = 0, tokens: int = 1) -> Spec:
+        row = sum(size for _, size in tensors)
+        return Spec(
+            kind=kind,
+            cache=cache,
+            tensors=tensors,
+            block=self.block,
+            page=row * self.block,
+            held=held,
+            window=window,
+            tokens=tokens,
+        )
+
+    def latent_tensors(self, part: LatentAttention) -> Tensors:
+        if self.sparse and self.options.kv_dtype in ("fp8", "fp8_ds_mla"):
+            # 512 fp8, a float32 scale per 128 of them, the rope key in bf16: 656 bytes.
+            rank = part.kv_lora_rank
+            return ("latent", rank), ("scale", 4 * (rank // 128)), ("rope_key", 2 * part.rope_head_dim)
+        e = self.options.element
+        return ("latent", part.kv_lora_rank * e), ("rope_key", part.rope_head_dim * e)
+
+    def states_held(self, part: Layer) -> int:
+        """Blocks of a request for a state (MambaSpec.max_memory_usage_bytes): with prefix caching one more to move on into, and
+        one for a checkpoint inside a prefill where the layer can export it (get_kv_cache_spec of each layer)."""
+        if not self.options.align:
+            return 1 + self.options.spec
+        exports = isinstance(part, Mamba2) or (
+            self.options.checkpoints and all(isinstance(state, GatedDeltaNet) for state in self.states)
+        )
+        return 2 + self.options.spec + exports
+
+
+def divided(size: int, tp: int) -> int:
+    if size % tp:
+        raise Refused(f"{size} is not divisible by {tp}")
+    return size // tp
+
+
+def state_tensors(part: Layer, options: Options) -> Tensors:
+    """(name, bytes) of one layer's state on one rank (layers/mamba/mamba_utils.py, MambaStateShapeCalculator).
+
+    The convolution keeps K - 1 columns and one more per token that is speculated, except in Mamba-1. A state has the
+    convolution's dtype unless an option or the model says another; KDA's is float32.
+    """
+    tp, c = options.tp, options.conv_element
+    s = c if options.state_dtype == "auto" else dtype_bytes(options.state_dtype)
+    match part:
+        case GatedDeltaNet():
+            if part.conv_kernel is None:
+                raise NotDescribed("vllm: a gated delta rule without a convolution is not described for this engine")
+            conv = divided(part.conv_channels, tp) * (part.conv_kernel - 1 + options.spec) * c
+            return ("conv_state", conv), (
+                "recurrent_state",
+                divided(part.value_heads, tp) * part.value_dim * part.key_dim * s,
+            )
+        case KimiDeltaAttention():
+            s = 4 if options.state_dtype == "auto" else s
+            conv = divided(part.conv_channels, tp) * (part.conv_kernel - 1 + options.spec) * c
+            return ("conv_state", conv), ("recurrent_state", divided(part.heads, tp) * part.head_dim**2 * s)
+        case Mamba():
+            inner = divided(part.intermediate, tp)
+            return ("conv_state", inner * (part.conv_kernel - 1) * c), ("recurrent_state", inner * part.state_size * s)
+        case Mamba2():
+            # Groups are shared out with the heads: where they don't divide, every rank gets one (extra_groups_for_head_shards).
+            groups = part.groups if part.groups % tp == 0 else tp
+            channels = divided(part.intermediate + 2 * groups * part.state_size, tp)
+            conv = channels * (part.conv_kernel - 1 + options.spec) * c
+            return ("conv_state", conv), (
+                "recurrent_state",
+                divided(part.heads, tp) * part.head_dim * part.state_size * s,
+            )
+        case LightningAttention():
+            return (("recurrent_state", part.heads // tp * part.head_dim * part.v_head_dim * c),)
+        case ShortConv():
+            columns = part.conv_kernel - 1 if part.columns is None else part.columns
+            return (("conv_state", divided(part.channels, tp) * (columns + options.spec) * c),)
+        case _:
+            return ()
