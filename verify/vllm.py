@@ -168,6 +168,7 @@ def prepare(wheel: str, gpu: str) -> None:
         shared_memory_per_block_optin=232448, warp_size=32,
     )  # fmt: skip
     torch.cuda.get_device_capability = lambda *_, **__: capability
+    torch.version.cuda = "13.0"
     torch.cuda.Stream, torch.cuda.Event = stub("Stream"), stub("Event")
     torch.cuda.current_device = torch.accelerator.current_device_index = lambda: 0
 
@@ -223,7 +224,9 @@ class Group:
         self.ranks, self.local_rank, self.unique_name = list(range(world_size)), 0, "fake"
         self.is_first_rank, self.is_last_rank = rank == 0, rank == world_size - 1
         self.first_rank, self.last_rank = 0, world_size - 1
-        self.device_group = self.cpu_group = types.SimpleNamespace(size=lambda: world_size, rank=lambda: rank)
+        self.device_group = self.cpu_group = types.SimpleNamespace(
+            size=lambda: world_size, rank=lambda: rank, world_size=world_size, rank_in_group=rank
+        )
         self.device_communicator = None
         self.next_rank, self.prev_rank = (rank + 1) % world_size, (rank - 1) % world_size
         self.use_custom_op_call = False
@@ -359,6 +362,7 @@ def record(config: dict, requested: dict) -> dict:
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.core.kv_cache_config_builder import get_kv_cache_config_builder
 
+    os.environ.pop("VLLM_MLA_DISABLE", None)  # some model classes set it, for good
     with tempfile.TemporaryDirectory() as folder:
         groups_of(1, 1, 0, 1)
         vllm_config = engine_args(config, requested, folder).create_engine_config(UsageContext.OPENAI_API_SERVER)

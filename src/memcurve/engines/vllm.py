@@ -119,6 +119,12 @@ NO_BACKEND = (
 )  # fmt: skip
 KV_DTYPES = ("auto", *PLAIN, *SCALED, *TURBOQUANT, *NO_BACKEND)
 MAMBA_DTYPES = ("auto", "float32", "float16", "bfloat16")
+# What Triton reads in fp8 (platforms/cuda.py asks for SM89), and what the sparse backends of a capability read.
+FP8_KERNELS = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head")
+SPARSE_DTYPES = {
+    9: ("auto", "float16", "bfloat16", "fp8", "fp8_ds_mla"),
+    10: ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"),
+}
 # Speculation with layers of its own beside the target's (config/speculative.py, use_eagle), and without.
 DRAFTED = ("mtp", "eagle", "eagle3", "draft_model")
 METHODS = (*DRAFTED, "ngram", "ngram_gpu", "suffix")
@@ -150,13 +156,14 @@ class Shape(Record):
     """What the platform and the planning ask of the whole model (config/model.py), beside its layers.
 
     heads: query heads. head_dim, kv_heads: what the model's config says of its attention, which is what blocks are aligned
-    by. sink: attention sinks. window: some layers slide.
+    by. encoder_tokens: the most that an encoder gives. sinks: learned logits beside the keys.
     """
 
     heads: int = 0
     head_dim: int = 0
     kv_heads: int = 0
     encoder_tokens: int = 0
+    sinks: bool = False
 
 
 def keep(
@@ -192,19 +199,27 @@ def keep(
     encoder_tokens: int = 0,
     pipeline: bool = True,
     chunked: bool = True,
+    hybrid: bool | None = None,
+    quantised: str | None = None,
+    sinks: bool = False,
+    no_float16: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
 
     longest, longest_key: the longest max_model_len, and the key that says so. state_dtype: of recurrent states, where the
     model says one. heads, head_dim, kv_heads: of the config's attention. encoder_tokens: the most that an encoder gives.
-    pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks.
+    pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
+    its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
+    quantisation says. no_float16: a model type that is not stable in float16.
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
     pp = whole("pipeline_parallel_size", pipeline_parallel_size, 1)
     dcp = whole("decode_context_parallel_size", decode_context_parallel_size, 1)
     device = gpu_of(gpu)
     one_of("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
+    if kv_cache_dtype == "auto" and quantised is not None:
+        kv_cache_dtype = quantised
     one_of("mamba_cache_dtype", mamba_cache_dtype, MAMBA_DTYPES)
     one_of("mamba_ssm_cache_dtype", mamba_ssm_cache_dtype, MAMBA_DTYPES)
     if mamba_cache_mode is not None:
@@ -227,7 +242,7 @@ def keep(
     model_len = model_length(max_model_len, longest, longest_key)
     if enable_prefix_caching is None:
         # is_prefix_caching_supported (config/model.py): not without attention, not with an encoder.
-        prefix = attends and not crosses
+        prefix = (attends if hybrid is None else hybrid or attends) and not crosses
     else:
         prefix = flag("enable_prefix_caching", enable_prefix_caching)
     if mamba_block_size is not None:
@@ -237,13 +252,16 @@ def keep(
     seqs = device.max_num_seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs, 1)
     if max_num_batched_tokens is None:
         batched = device.max_num_batched_tokens
-        batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
+        if model_len is not None:
+            batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
     else:
         batched = whole("max_num_batched_tokens", max_num_batched_tokens, 1)
     # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
     in_flight = batched * (pp + 1 if async_scheduling else pp)
     check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
     e = dtype_bytes(dtype)
+    if no_float16 is not None and dtype == "float16":
+        raise Refused(f"The model type {no_float16!r} does not support float16. Reason: Numerical instability. Please use bfloat16 or float32 instead.")
     if kv_cache_dtype in ("float16", "bfloat16") and kv_cache_dtype != dtype:
         raise Refused(
             f'kv_cache_dtype="{kv_cache_dtype}" is incompatible with dtype="{dtype}". '
@@ -268,7 +286,7 @@ def keep(
         checkpoints=gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
         capability=device.capability,
     )
-    shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=encoder_tokens)
+    shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=encoder_tokens, sinks=sinks)
     specs, ranks = specs_of(layers, options, shape, drafts)
     groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager) if specs else ()
     block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
@@ -307,10 +325,10 @@ def gpu_of(name: object) -> Gpu:
     raise AssertionError(name)
 
 
-def model_length(asked: int | None, longest: int | None, key: str | None) -> int:
-    """max_model_len (config/model.py, _get_and_verify_max_len): 2,048 where neither the option nor the config says one."""
+def model_length(asked: int | None, longest: int | None, key: str | None) -> int | None:
+    """max_model_len (config/model.py, _get_and_verify_max_len); None where neither the option nor the config says one."""
     if asked is None:
-        return 2048 if longest is None else longest
+        return longest
     length = whole("max_model_len", asked, 1)
     if longest is not None and length > longest:
         raise Refused(
@@ -454,18 +472,25 @@ class Sizer:
             return 1
         major = options.capability[0]
         half = options.element == 2
-        if kv in NO_BACKEND and not (self.sparse and kv == "fp8_ds_mla"):
-            self.no_backend()
         if self.sparse:
-            if kv not in ("auto", "bfloat16", "float16", "fp8", "fp8_ds_mla") or (kv == "auto" and not half):
+            known = SPARSE_DTYPES.get(major, ())
+            if kv not in known or (kv == "auto" and not half):
                 self.no_backend()
-            if major not in (9, 10):
-                self.no_backend("sparse attention on this GPU")
-            return SPARSE_BLOCK
+            asked = options.block
+            return 32 if major == 10 and asked is not None and asked % SPARSE_BLOCK else SPARSE_BLOCK
+        if kv in NO_BACKEND:
+            self.no_backend()
+        if kv in FP8_KERNELS and options.capability < (8, 9):
+            raise Refused(
+                f"kv_cache_dtype={kv} on compute capability {major}.{options.capability[1]}: native FP8 (fp8e4nv) requires SM89+. "
+                "Re-run with --kv-cache-dtype bfloat16."
+            )
         if self.latent:
             if kv in SCALED or kv in TURBOQUANT or kv == "fp8_e5m2" or (kv == "auto" and not half):
                 self.no_backend()
             return 128 if major == 10 and (options.block is None or options.block % 128 == 0) else DEFAULT_BLOCK
+        if kv in TURBOQUANT and (self.shape.sinks or any(isinstance(part, SlidingAttention) for part in self.attention)):
+            self.no_backend()
         fp8 = kv in ("fp8", "fp8_e4m3")
         if major == 9 and fp8 and self.shape.head_dim == 512:
             return 64
@@ -562,8 +587,8 @@ class Sizer:
                     raise NotDescribed("vllm: a window over a latent is not described for this engine")
                 return [self.pages(part.kind, "latent", self.latent_tensors(part), tokens=options.dcp)]
             case SparseIndexer():
-                scales = 4 * -(-part.head_dim // INDEX_GROUP)
-                tensors = (("index_key", part.head_dim), ("scale", scales))
+                scales = 4 * (part.head_dim // INDEX_GROUP)
+                tensors: Tensors = (("index_key", part.head_dim), ("scale", scales))
                 return [self.pages(part.kind, "latent", tensors, tokens=options.dcp)]
             case CrossAttention():
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim)
@@ -610,11 +635,14 @@ class Sizer:
         )
 
     def latent_tensors(self, part: LatentAttention) -> Tensors:
-        if self.sparse and self.options.kv_dtype in ("fp8", "fp8_ds_mla"):
+        rank, kv = part.kv_lora_rank, self.options.kv_dtype
+        if self.sparse and (kv == "fp8_ds_mla" or (kv == "fp8" and self.options.capability[0] == 9)):
             # 512 fp8, a float32 scale per 128 of them, the rope key in bf16: 656 bytes.
-            rank = part.kv_lora_rank
             return ("latent", rank), ("scale", 4 * (rank // 128)), ("rope_key", 2 * part.rope_head_dim)
         e = self.options.element
+        if kv == "nvfp4_ds_mla":
+            # Nibbles and a byte of scale per 16 of them, beside the rope key in fp8: 352 bytes.
+            return ("latent", rank // 2), ("scale", rank // 16), ("rope_key", part.rope_head_dim)
         return ("latent", part.kv_lora_rank * e), ("rope_key", part.rope_head_dim * e)
 
     def states_held(self, part: Layer) -> int:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ..base import Record, Refused
+from ..base import BadConfig, Record, Refused
 from ..curve import Allocator, Pool, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..curve import Expr
+    from ..curve import Expr, Function
 
 GIB = 2**30
 # Kinds of cache that share the type FullAttentionSpec, and those whose pages may be padded to any size.
@@ -230,11 +230,12 @@ class VllmAllocator(Allocator):
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
-    max_model_len: int
+    max_model_len: int | None
 
     @cached_property
-    def _blocks(self) -> tuple[int, list[object]]:
-        fixed, rest = 0, []
+    def _blocks(self) -> tuple[int, list[Function]]:
+        fixed = 0
+        rest: list[Function] = []
         for group in self.groups:
             if isinstance(group.blocks, int):
                 fixed += group.blocks
@@ -245,17 +246,25 @@ class VllmAllocator(Allocator):
     def blocks(self, context: int) -> int:
         """Blocks that a request of so many tokens takes, over all groups."""
         fixed, rest = self._blocks
-        return fixed + sum(slots(context, 1, 0) for slots in rest)  # type: ignore[operator]
+        return fixed + sum(int(slots(context, 1, 0)) for slots in rest)
+
+    @property
+    def largest(self) -> int:
+        """max_model_len, which a pool needs."""
+        if self.max_model_len is None:
+            raise BadConfig("max_model_len: missing, and the config says no longest sequence; give the longest request to serve")
+        return self.max_model_len
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
 
         _estimate_max_model_len_from_groups, on the memory less the one block that stays empty (get_kv_cache_configs).
         """
+        longest = self.largest
         usable = min((memory_bytes - size) // size for size in self.block_bytes if size)
         if self.blocks(1) > usable:
             return 0
-        low, high = 1, self.max_model_len + 1
+        low, high = 1, longest + 1
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.blocks(middle) <= usable else (low, middle)
@@ -270,12 +279,12 @@ class VllmAllocator(Allocator):
                 bytes_per_block=0,
                 max_concurrency=float("inf"),
                 capacity_tokens=0,
-                longest_context=self.max_model_len,
+                longest_context=self.largest,
             )
         longest = self.longest_context(memory_bytes)
-        blocks = self.blocks(self.max_model_len)
+        blocks = self.blocks(self.largest)
         for size in self.block_bytes:
-            check(memory_bytes - size, size * blocks, self.max_model_len, longest)
+            check(memory_bytes - size, size * blocks, self.largest, longest)
         count = min(memory_bytes // size for size in self.block_bytes if size)
         concurrency = count / blocks
         return VllmPool(
@@ -283,7 +292,7 @@ class VllmAllocator(Allocator):
             num_blocks=count,
             bytes_per_block=max(self.block_bytes),
             max_concurrency=concurrency,
-            capacity_tokens=int(concurrency * self.max_model_len),
+            capacity_tokens=int(concurrency * self.largest),
             longest_context=longest,
         )
 

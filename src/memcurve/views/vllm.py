@@ -7,13 +7,13 @@ model's own code.
 
 from __future__ import annotations
 
-from ..base import NotDescribed
-from ..layers import FullAttention, SlidingAttention, parts
+from ..base import NotDescribed, Refused, nearest, show
+from ..layers import FullAttention, LatentAttention, Mamba, NoState, SlidingAttention, parts
 from . import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ..config import Config
@@ -37,10 +37,9 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     if config is None:
         return View(layers=layers, dtype=dtype)
     name = config.model_type
-    if name in LACKS:
-        raise NotDescribed(f"model type {name!r}: vLLM 0.33.0 has no class for it ({LACKS[name]})")
+    if name not in RUNS:
+        raise not_described(name)
     longest, key = longest_of(config)
-    seen = SEES[name](layers, config) if name in SEES else layers
     facts: dict[str, Any] = {
         "longest": longest,
         "longest_key": key,
@@ -49,8 +48,20 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "kv_heads": kv_heads(config),
         "state_dtype": state_dtype(config),
         "pipeline": name not in NO_PIPELINE,
+        "chunked": name not in ENCODER_DECODER,
+        "encoder_tokens": config.count(ENCODER_DECODER[name]) if name in ENCODER_DECODER else 0,
+        "hybrid": name in HYBRID or None,
+        "quantised": quantised(config),
+        "sinks": name in SINKS,
+        "no_float16": name if name in NO_FLOAT16 else None,
     }
-    return View(layers=seen, dtype=run_dtype(name, dtype), facts=facts)
+    return View(layers=SEES.get(name, as_they_are)(layers, config), dtype=run_dtype(name, dtype), facts=facts)
+
+
+def not_described(name: str) -> NotDescribed:
+    why = next((why for types, why in LACKS.items() if name in types.split()), "no class of vLLM 0.33.0 that is described runs it")
+    hint = nearest(name, sorted(RUNS))
+    return NotDescribed(f"model type {show(name)} in vLLM: {why}" + (f"; nearest: {hint}" if hint else ""))
 
 
 def run_dtype(name: str, dtype: str | None) -> str:
@@ -85,13 +96,13 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
     """The longest max_model_len, and the key that says it; None where the config has none (_get_and_verify_max_len)."""
     found: list[tuple[int, str]] = []
     for key in LENGTHS:
-        value = config.own(key) if key != "max_position_embeddings" else config.get(key)
+        value = config.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             found.append((int(value), key))
     if not found:
         return None, None
     longest, name = min(found, key=lambda pair: pair[0])
-    model_max = config.own("model_max_length")
+    model_max = config.get("model_max_length")
     if isinstance(model_max, int) and model_max:
         longest, name = model_max, "model_max_length"
     ropes = list(rope_parameters(config))
@@ -132,13 +143,104 @@ def state_dtype(config: Config) -> str | None:
     return None
 
 
+def quantised(config: Config) -> str | None:
+    """The kv_cache_dtype that a checkpoint's quantisation says (utils/torch_utils.py, get_kv_cache_quant_algo_string; Attention.__init__)."""
+    value = config.root.get("quantization_config")
+    if not isinstance(value, dict):
+        return None
+    method = str(value.get("quant_method", ""))
+    inner = value.get("quantization") if isinstance(value.get("quantization"), dict) else value
+    if method.startswith("modelopt"):
+        scheme = next(
+            (
+                level[key]
+                for key in ("kv_cache_scheme", "kv_cache_quant_algo")
+                for level in (inner, value)
+                if level.get(key)
+            ),
+            None,
+        )
+        if isinstance(scheme, dict):
+            eight = scheme.get("dynamic") is False and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
+            return "fp8_e4m3" if eight else "nvfp4" if (scheme.get("num_bits"), scheme.get("type")) == (4, "float") else None
+        return {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"}.get(str(scheme).lower())
+    return "fp8" if method == "compressed-tensors" and value.get("kv_cache_scheme") else None
+
+
 # -- classes that see other layers than the model's own code ------------------------------------------------------------
+
+
+def as_they_are(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    return layers
 
 
 def even_layers_slide(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """gpt_oss.py: every second layer slides, from the first on, whatever layer_types says."""
     window = config.count("sliding_window")
     return tuple(slid(layer, window) if index % 2 == 0 else full(layer) for index, layer in enumerate(layers))
+
+
+def one_token_more(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """commandr.py and cohere2_moe.py: the window reaches sliding_window tokens back, and holds the token itself beside them."""
+    return tuple(
+        layer.replace(window=layer.window + 1) if isinstance(layer, SlidingAttention) else layer for layer in layers
+    )
+
+
+def one_token_less(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """mimo_v2.py: the config's window as it stands, the token itself among it."""
+    return tuple(
+        layer.replace(window=layer.window - 1) if isinstance(layer, SlidingAttention) else layer for layer in layers
+    )
+
+
+def all_or_none_slide(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """Classes that never look at layer_types: all layers slide if all do, else none (engine/arg_utils.py, create_engine_config)."""
+    if all(isinstance(layer, SlidingAttention) for layer in layers):
+        return layers
+    return tuple(full(layer) if isinstance(layer, SlidingAttention) else layer for layer in layers)
+
+
+def split_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """qwen2.py and qwen2_moe.py: heads are hidden_size over their number, whatever head_dim says; qwen2.py lets all layers slide or none."""
+    kinds = {type(layer) for layer in layers}
+    if len(kinds) > 1 and config.model_type == "qwen2":
+        raise Refused(
+            "Sliding window for some but all layers is not supported. This model uses sliding window but `max_window_layers` "
+            f"= {config.get('max_window_layers')} is less than `num_hidden_layers` = {len(layers)}."
+        )
+    size = config.hidden // config.heads
+    return tuple(sized(layer, size) for layer in all_or_none_slide(layers, config))
+
+
+def config_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """model_executor/models/transformers/base.py: attention has the heads and the head_dim that the config says."""
+    size = head_dim(config)
+    return tuple(sized(layer, size) for layer in layers)
+
+
+def expanded(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """minicpm3.py: the latent is expanded to keys of every head before it is kept, and values are padded to their size."""
+    size = config.count("qk_nope_head_dim") + config.count("qk_rope_head_dim")
+    kept = FullAttention(kv_heads=config.heads, head_dim=size, v_head_dim=size)
+    return tuple(kept if isinstance(layer, LatentAttention) else layer for layer in layers)
+
+
+def attention_alone(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """The Transformers backend gives a cache to attention alone (model_executor/models/transformers/base.py)."""
+
+    def kept(layer: Layer) -> Layer:
+        return next((part for part in parts(layer) if isinstance(part, FullAttention)), NoState())
+
+    return tuple(kept(layer) for layer in layers)
+
+
+def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """mamba.py: channels are intermediate_size, where the config says it."""
+    if not config.given("intermediate_size"):
+        return layers
+    inner = config.count("intermediate_size")
+    return tuple(layer.replace(intermediate=inner) if isinstance(layer, Mamba) else layer for layer in layers)
 
 
 def slid(layer: Layer, window: int) -> Layer:
@@ -153,7 +255,67 @@ def full(layer: Layer) -> Layer:
     return FullAttention(kv_heads=layer.kv_heads, head_dim=layer.head_dim, v_head_dim=layer.v_head_dim)
 
 
-SEES = {"gpt_oss": even_layers_slide}
-LACKS: dict[str, str] = {}
-# Classes without pipeline stages (SupportsPP).
-NO_PIPELINE = frozenset({"mamba2", "zamba2", "gemma3n_text", "hrm_text", "whisper"})
+def sized(layer: Layer, size: int) -> Layer:
+    """An attention layer with heads of another size."""
+    if isinstance(layer, (FullAttention, SlidingAttention)) and size:
+        return layer.replace(head_dim=size, v_head_dim=size)
+    return layer
+
+
+SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
+    "gpt_oss": even_layers_slide,
+    "cohere2": one_token_more,
+    "cohere2_moe": one_token_more,
+    "mimo_v2_flash": one_token_less,
+    "qwen2": split_heads,
+    "qwen2_moe": split_heads,
+    "qwen3_moe": all_or_none_slide,
+    "biogpt": config_heads,
+    "minicpm3": expanded,
+    "zaya": attention_alone,
+    "mamba": stated_size,
+    "falcon_mamba": stated_size,
+}
+# Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
+RUNS = frozenset(
+    """
+    afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chatglm cohere cohere2
+    cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 doge dots1 ernie4_5
+    ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba flex_olmo gemma gemma2
+    gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm4v_moe_text
+    glm4v_text glm_moe_dsa glm_ocr_text gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite granite4_vision_text
+    granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe
+    hunyuan_vl_text hy_v3 hy_v4 hyperclovax internlm2 internlm3 iquestcoder jais2 jamba jetmoe kimi_k2 kimi_linear
+    kolibri1 kyutai_speech_to_text laguna lfm2 lfm2_moe llama llama4_text longcat_flash mamba mamba2 mellum mimo
+    mimo_v2_flash minicpm minicpm3 minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mistral4 mixtral
+    modernbert-decoder molmo2_text moshi muse_glimmer_text nanbeige nanochat nemotron nemotron-nas nemotron_h olmo
+    olmo2 olmo3 olmo_hybrid olmoe opt orion paddleocr_vl_text persimmon phi phi3 phi4_multimodal phimoe qwen2
+    qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe
+    qwen3_next qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text seed_oss smollm3 solar solar_open
+    stablelm starcoder2 step3_text step3p5 telechat3 vaultgemma whisper youtu zamba2 zaya
+    """.split()
+)
+# Why others are not: model types, reason.
+LACKS = {
+    "aquila baichuan internlm Motif motif phi3small phi4flash plamo2 qwen xverse mllama_text_model chameleon mpt bamba minimax "
+    "minimax_text_01 minimax_m1": "an earlier vLLM had a class for it, 0.33.0 has none",
+    "bert bert-generation camembert data2vec-text electra ernie roberta roberta-prelayernorm roc_bert xlm-roberta "
+    "xlm-roberta-xl xmod": "it runs there as an encoder, which keeps nothing",
+    "bart bigbird_pegasus blenderbot blenderbot-small longt5 m2m_100 marian mbart mt5 nllb-moe pegasus pegasus_x plbart "
+    "seamless_m4t seamless_m4t_v2 speech_to_text switch_transformers t5 udop umt5 t5_gemma_module t5gemma2_decoder moonshine "
+    "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
+    "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
+    "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics":
+        "it has no class, and its attention can't be driven through Transformers",
+    "rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
+    "hunyuan": "neither it nor Transformers has a class for it",
+}
+# Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders, with
+# the key of the most positions that the encoder gives.
+NO_PIPELINE = frozenset("mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split())
+HYBRID = frozenset(
+    "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
+    "qwen3_5_moe_text zamba2".split()
+)
+SINKS = frozenset({"gpt_oss"})
+ENCODER_DECODER = {"whisper": "max_source_positions"}
