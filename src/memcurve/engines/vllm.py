@@ -192,6 +192,7 @@ def keep(
     gpu: str = "H100",
     longest: int | None = None,
     longest_key: str | None = None,
+    assumed: int | None = None,
     state_dtype: str | None = None,
     heads: int = 0,
     head_dim: int = 0,
@@ -207,7 +208,8 @@ def keep(
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
 
-    longest, longest_key: the longest max_model_len, and the key that says so. state_dtype: of recurrent states, where the
+    longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where neither the option
+    nor the config says one. state_dtype: of recurrent states, where the
     model says one. heads, head_dim, kv_heads: of the config's attention. encoder_tokens: the most that an encoder gives.
     pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
@@ -239,7 +241,7 @@ def keep(
     states = any(is_state(part) for part in pieces)
     attends = any(is_attention(part) for part in pieces)
     crosses = any(isinstance(part, CrossAttention) for part in pieces)
-    model_len = model_length(max_model_len, longest, longest_key)
+    model_len = model_length(max_model_len, longest, longest_key) or assumed
     if enable_prefix_caching is None:
         # is_prefix_caching_supported (config/model.py): not without attention, not with an encoder.
         prefix = (attends if hybrid is None else hybrid or attends) and not crosses

@@ -43,6 +43,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     facts: dict[str, Any] = {
         "longest": longest,
         "longest_key": key,
+        "assumed": 2048 if name in NO_LENGTH else None,
         "heads": number(config, "num_attention_heads") or 0,
         "head_dim": head_dim(config),
         "kv_heads": kv_heads(config),
@@ -94,11 +95,9 @@ def kv_heads(config: Config) -> int:
 
 def longest_of(config: Config) -> tuple[int | None, str | None]:
     """The longest max_model_len, and the key that says it; None where the config has none (_get_and_verify_max_len)."""
-    found: list[tuple[int, str]] = []
-    for key in LENGTHS:
-        value = config.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.append((int(value), key))
+    given = [key for key in LENGTHS if config.given(key)] or LENGTHS
+    values = ((config.get(key), key) for key in given)
+    found = [(int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if not found:
         return None, None
     longest, name = min(found, key=lambda pair: pair[0])
@@ -213,6 +212,11 @@ def split_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     return tuple(sized(layer, size) for layer in all_or_none_slide(layers, config))
 
 
+def divided_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """granitemoe.py: heads are hidden_size over their number, whatever head_dim says."""
+    return tuple(sized(layer, config.hidden // config.heads) for layer in layers)
+
+
 def config_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """model_executor/models/transformers/base.py: attention has the heads and the head_dim that the config says."""
     size = head_dim(config)
@@ -271,6 +275,10 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "qwen2_moe": split_heads,
     "qwen3_moe": all_or_none_slide,
     "biogpt": config_heads,
+    "gpt_neox": config_heads,
+    "granitemoe": divided_heads,
+    "granitemoe_swa": divided_heads,
+    "granitemoeshared": divided_heads,
     "minicpm3": expanded,
     "zaya": attention_alone,
     "mamba": stated_size,
@@ -279,7 +287,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 # Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
 RUNS = frozenset(
     """
-    afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chatglm cohere cohere2
+    chameleon afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chatglm cohere cohere2
     cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 doge dots1 ernie4_5
     ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba flex_olmo gemma gemma2
     gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm4v_moe_text
@@ -297,7 +305,7 @@ RUNS = frozenset(
 )
 # Why others are not: model types, reason.
 LACKS = {
-    "aquila baichuan internlm Motif motif phi3small phi4flash plamo2 qwen xverse mllama_text_model chameleon mpt bamba minimax "
+    "aquila baichuan internlm Motif motif phi3small phi4flash plamo2 qwen xverse mllama_text_model mpt bamba minimax "
     "minimax_text_01 minimax_m1": "an earlier vLLM had a class for it, 0.33.0 has none",
     "bert bert-generation camembert data2vec-text electra ernie roberta roberta-prelayernorm roc_bert xlm-roberta "
     "xlm-roberta-xl xmod": "it runs there as an encoder, which keeps nothing",
@@ -310,6 +318,8 @@ LACKS = {
     "rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
+# Types whose config has no longest sequence: 2,048 where no max_model_len is asked for.
+NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba", "falcon"})
 # Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders, with
 # the key of the most positions that the encoder gives.
 NO_PIPELINE = frozenset("mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split())
