@@ -237,6 +237,8 @@ def keep(
     if speculative_method is not None:
         one_of("speculative_method", speculative_method, METHODS)
     drafts = whole("draft_layers", draft_layers)
+    if drafts and speculative_method != "mtp":
+        raise BadConfig(f"draft_layers: {drafts}; expected speculative_method='mtp' beside it")
     pieces = [part for layer in layers for part in parts(layer)]
     states = any(is_state(part) for part in pieces)
     attends = any(is_attention(part) for part in pieces)
@@ -410,6 +412,12 @@ def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: in
             )
         specs.extend(known[key])
         ranks.extend([rank] * len(known[key]))
+    if drafts:
+        # Modules of multi-token prediction attend as the last layer does that attends, and run in the last stage.
+        last = next(layer for layer in reversed(layers) if any(is_attention(part) for part in parts(layer)))
+        module = [spec for part in parts(last) if not is_state(part) for spec in sizer.spec(part)]
+        specs.extend(module * drafts)
+        ranks.extend([options.pp - 1] * len(module) * drafts)
     return specs, ranks
 
 

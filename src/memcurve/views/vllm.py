@@ -8,7 +8,7 @@ model's own code.
 from __future__ import annotations
 
 from ..base import NotDescribed, Refused, nearest, show
-from ..layers import FullAttention, LatentAttention, Mamba, NoState, SlidingAttention, parts
+from ..layers import FullAttention, LatentAttention, Mamba, NoState, Parallel, SlidingAttention, parts
 from . import View
 
 TYPE_CHECKING = False
@@ -78,7 +78,9 @@ def number(config: Config, key: str) -> int | None:
 
 
 def head_dim(config: Config) -> int:
-    """get_head_size of the config: head_dim, or hidden_size over the heads."""
+    """get_head_size of the config: head_dim, or hidden_size over the heads; Zamba2's attention is twice as wide."""
+    if config.model_type == "zamba2":
+        return number(config, "attention_head_dim") or 2 * config.hidden // config.heads
     for key in ("head_dim", "hidden_size_per_head"):
         if number(config, key):
             return number(config, key) or 0
@@ -239,6 +241,17 @@ def attention_alone(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, .
     return tuple(kept(layer) for layer in layers)
 
 
+def every_head(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """zamba2.py: keys and values of every head, whatever num_key_value_heads says."""
+
+    def seen(layer: Layer) -> Layer:
+        if isinstance(layer, Parallel):
+            return layer.replace(parts=tuple(seen(part) for part in layer.parts))
+        return layer.replace(kv_heads=config.heads) if isinstance(layer, FullAttention) else layer
+
+    return tuple(seen(layer) for layer in layers)
+
+
 def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """mamba.py: channels are intermediate_size, where the config says it."""
     if not config.given("intermediate_size"):
@@ -281,6 +294,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "granitemoeshared": divided_heads,
     "minicpm3": expanded,
     "zaya": attention_alone,
+    "zamba2": every_head,
     "mamba": stated_size,
     "falcon_mamba": stated_size,
 }
