@@ -103,7 +103,9 @@ def test_the_scheduler_never_holds_more_than_is_reserved() -> None:
         # A state's block has as many tokens as its layer says, which decides nothing.
         assert len(first) == len(entry["block_sizes"])
         assert all(
-            spec.block == block for spec, block in zip(first, entry["block_sizes"], strict=True) if spec.cache != "state"
+            spec.block == block
+            for spec, block in zip(first, entry["block_sizes"], strict=True)
+            if spec.cache != "state"
         )
         reserved = allocator(curve).blocks(entry["prompt_len"] + entry["max_tokens"])
         assert entry["peak_blocks_one_request"] <= reserved
@@ -208,7 +210,9 @@ def test_other_refusals() -> None:
         load("google/gemma-2-9b").curve("vllm", "fp16")
 
 
-@pytest.mark.parametrize("name", ["mosaicml/mpt-7b", "RWKV/rwkv-6-world-1b6", "google/t5-v1_1-base", "MiniMaxAI/MiniMax-M1"])
+@pytest.mark.parametrize(
+    "name", ["mosaicml/mpt-7b", "RWKV/rwkv-6-world-1b6", "google/t5-v1_1-base", "MiniMaxAI/MiniMax-M1"]
+)
 def test_what_vllm_lacks_is_named(name: str) -> None:
     with pytest.raises(NotDescribed, match=r"^model type '.*' in vLLM: "):
         load(name).curve("vllm")
@@ -338,7 +342,9 @@ FIGURES: dict[str, tuple[Any, dict[str, Any]]] = {
     "E98": (qwen(28, 4, 28, 32_768), {}),
 }
 # Figures of vLLM that this can't answer, and why.
-UNANSWERED = {"E102": "a draft model of its own sizes beside the target: draft_layers counts modules of the target's kind"}
+UNANSWERED = {
+    "E102": "a draft model of its own sizes beside the target: draft_layers counts modules of the target's kind"
+}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -361,5 +367,7 @@ def test_every_figure_of_vllm_is_answered_or_said_not_to_be() -> None:
 
 
 def test_a_pattern_is_planned_too() -> None:
-    curve = memcurve.pattern("3gdn:1mha", emb_dim=2048, n_heads=16, n_layers=48).curve("vllm", "bf16", max_model_len=8192)
+    curve = memcurve.pattern("3gdn:1mha", emb_dim=2048, n_heads=16, n_layers=48).curve(
+        "vllm", "bf16", max_model_len=8192
+    )
     assert pooled(curve, 40 * GIB).num_blocks > 0

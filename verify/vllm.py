@@ -291,7 +291,12 @@ def engine_args(config: dict, requested: dict, folder: str):
     if spec:
         options["speculative_config"] = spec
     return EngineArgs(
-        model=folder, tokenizer_mode="auto", skip_tokenizer_init=True, load_format="dummy", trust_remote_code=False, **options
+        model=folder,
+        tokenizer_mode="auto",
+        skip_tokenizer_init=True,
+        load_format="dummy",
+        trust_remote_code=False,
+        **options,
     )
 
 
@@ -334,8 +339,8 @@ def drafts(vllm_config) -> None:
 def plan(vllm_config):
     """Specs of every pipeline rank at the platform's block size, and the groups over all of them."""
     from vllm.config import set_current_vllm_config
-    from vllm.platforms import current_platform
     from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
+    from vllm.platforms import current_platform
     from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts, resolve_kv_cache_layout
     from vllm.v1.core.single_type_kv_cache_manager import register_all_kvcache_specs
     from vllm.v1.worker.gpu.attn_utils import get_kv_cache_spec
@@ -358,8 +363,8 @@ def plan(vllm_config):
 
 def record(config: dict, requested: dict) -> dict:
     """What vLLM makes of one config and its options: options as resolved, specs, groups, bytes by length and by memory."""
-    from vllm.v1.core import kv_cache_planning as planning
     from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.core import kv_cache_planning as planning
     from vllm.v1.core.kv_cache_config_builder import get_kv_cache_config_builder
 
     os.environ.pop("VLLM_MLA_DISABLE", None)  # some model classes set it, for good

@@ -116,7 +116,9 @@ def uniform(specs: Sequence[Spec]) -> bool:
     if first.cache in FULL:
         return all(spec.cache in FULL for spec in specs)
     same = all(spec.cache == first.cache and spec.window == first.window for spec in specs)
-    return same and (first.cache != "state" or all((spec.held, spec.page) == (first.held, first.page) for spec in specs))
+    return same and (
+        first.cache != "state" or all((spec.held, spec.page) == (first.held, first.page) for spec in specs)
+    )
 
 
 def promoted(specs: Sequence[Spec]) -> list[Spec]:
@@ -129,9 +131,7 @@ def promoted(specs: Sequence[Spec]) -> list[Spec]:
     for spec in specs:
         if id(spec) not in known:
             local = spec.cache in ("sliding", "chunked") and any(other.cache in FULL for other in specs)
-            known[id(spec)] = (
-                spec.resized(block or spec.block).replace(cache="full", held=0) if local else spec
-            )
+            known[id(spec)] = spec.resized(block or spec.block).replace(cache="full", held=0) if local else spec
     found = [known[id(spec)] for spec in specs]
     if not (merges(found) or uniform(found)):
         raise Refused("Failed to promote local KV cache specs to one unified type.")
@@ -188,9 +188,7 @@ def grouped(specs: Sequence[Spec], disable_hybrid: bool) -> tuple[list[Spec], li
     # A little uneven is padded to the most; else the fewest layers of a kind make the width of every group.
     width = max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
     return found, [
-        layers[first :: -(-len(layers) // width)]
-        for _, layers in buckets
-        for first in range(-(-len(layers) // width))
+        layers[first :: -(-len(layers) // width)] for _, layers in buckets for first in range(-(-len(layers) // width))
     ]
 
 
@@ -252,7 +250,9 @@ class VllmAllocator(Allocator):
     def largest(self) -> int:
         """max_model_len, which a pool needs."""
         if self.max_model_len is None:
-            raise BadConfig("max_model_len: missing, and the config says no longest sequence; give the longest request to serve")
+            raise BadConfig(
+                "max_model_len: missing, and the config says no longest sequence; give the longest request to serve"
+            )
         return self.max_model_len
 
     def longest_context(self, memory_bytes: int) -> int:

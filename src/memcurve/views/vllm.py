@@ -13,7 +13,7 @@ from . import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from ..config import Config
@@ -60,7 +60,10 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
 
 
 def not_described(name: str) -> NotDescribed:
-    why = next((why for types, why in LACKS.items() if name in types.split()), "no class of vLLM 0.33.0 that is described runs it")
+    why = next(
+        (why for types, why in LACKS.items() if name in types.split()),
+        "no class of vLLM 0.33.0 that is described runs it",
+    )
     hint = nearest(name, sorted(RUNS))
     return NotDescribed(f"model type {show(name)} in vLLM: {why}" + (f"; nearest: {hint}" if hint else ""))
 
@@ -99,7 +102,9 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
     """The longest max_model_len, and the key that says it; None where the config has none (_get_and_verify_max_len)."""
     given = [key for key in LENGTHS if config.given(key)] or LENGTHS
     values = ((config.get(key), key) for key in given)
-    found = [(int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    found = [
+        (int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
     if not found:
         return None, None
     longest, name = min(found, key=lambda pair: pair[0])
@@ -119,7 +124,7 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
     return longest, name
 
 
-def rope_parameters(config: Config) -> list[Mapping[str, Any]]:
+def rope_parameters(config: Config) -> Sequence[Mapping[str, Any]]:
     """The rotary parameters, one for all layers or one per type of layer."""
     value = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(value, dict):
@@ -150,7 +155,8 @@ def quantised(config: Config) -> str | None:
     if not isinstance(value, dict):
         return None
     method = str(value.get("quant_method", ""))
-    inner = value.get("quantization") if isinstance(value.get("quantization"), dict) else value
+    nested = value.get("quantization")
+    inner: Mapping[str, Any] = nested if isinstance(nested, dict) else value
     if method.startswith("modelopt"):
         scheme = next(
             (
@@ -163,7 +169,13 @@ def quantised(config: Config) -> str | None:
         )
         if isinstance(scheme, dict):
             eight = scheme.get("dynamic") is False and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
-            return "fp8_e4m3" if eight else "nvfp4" if (scheme.get("num_bits"), scheme.get("type")) == (4, "float") else None
+            return (
+                "fp8_e4m3"
+                if eight
+                else "nvfp4"
+                if (scheme.get("num_bits"), scheme.get("type")) == (4, "float")
+                else None
+            )
         return {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"}.get(str(scheme).lower())
     return "fp8" if method == "compressed-tensors" and value.get("kv_cache_scheme") else None
 
@@ -327,8 +339,7 @@ LACKS = {
     "seamless_m4t seamless_m4t_v2 speech_to_text switch_transformers t5 udop umt5 t5_gemma_module t5gemma2_decoder moonshine "
     "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
-    "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics":
-        "it has no class, and its attention can't be driven through Transformers",
+    "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
     "rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
@@ -336,7 +347,9 @@ LACKS = {
 NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba", "falcon"})
 # Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders, with
 # the key of the most positions that the encoder gives.
-NO_PIPELINE = frozenset("mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split())
+NO_PIPELINE = frozenset(
+    "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
+)
 HYBRID = frozenset(
     "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
     "qwen3_5_moe_text zamba2".split()
