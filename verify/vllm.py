@@ -41,7 +41,7 @@ GPUS = {
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator torchaudio quack cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
+    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
 MEMORIES = (20 * GIB, 40 * GIB, 60 * GIB, 7_777_777_777)
@@ -58,12 +58,16 @@ class Anything(type):
     def __call__(cls, *_, **__):
         return super().__call__()
 
+    def __add__(cls, _):
+        return cls
+
     def __getitem__(cls, _):
         return cls
 
 
 def stub(name: str):
-    return Anything(name, (), {"__get_pydantic_core_schema__": classmethod(lambda *_: {"type": "any"})})
+    body = {"__get_pydantic_core_schema__": classmethod(lambda *_: {"type": "any"}), "__call__": lambda *_, **__: None}
+    return Anything(name, (), body)
 
 
 class Stub(types.ModuleType):
@@ -179,6 +183,7 @@ def prepare(wheel: str, gpu: str) -> None:
     has_module = import_utils._has_module
     import_utils._has_module = lambda name: name == "vllm.third_party.deep_gemm" or has_module(name)
 
+    triton_utils.triton.set_allocator = lambda _: None
     triton_utils.triton.Config = lambda kwargs, num_warps=4, num_stages=3, **_: types.SimpleNamespace(
         kwargs=kwargs, num_warps=num_warps, num_stages=num_stages
     )
@@ -252,8 +257,12 @@ def on_meta():
                 kwargs["device"] = "meta"
             if function is torch.Tensor.to and args[1:] and isinstance(args[1], (str, torch.device)):
                 args = (args[0], "meta", *args[2:])
-            if function in (torch.Tensor.cuda, torch.Tensor.pin_memory):
+            if function in (torch.Tensor.cuda, torch.Tensor.cpu, torch.Tensor.pin_memory):
                 return args[0]
+            if function is torch.Tensor.item:
+                return 0.0
+            if function is torch.Tensor.tolist:
+                return [0.0] * args[0].numel()
             return function(*args, **kwargs)
 
     return OnMeta()

@@ -119,7 +119,7 @@ def keep(
     heads: int = 0,
     head_dim: int = 0,
     kv_heads: int = 0,
-    encoder_tokens: int = 0,
+    exports: bool = True,
     pipeline: bool = True,
     chunked: bool = True,
     hybrid: bool | None = None,
@@ -132,8 +132,8 @@ def keep(
 
     longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where neither the option
     nor the config says one. state_dtype: of recurrent states, where the
-    model says one. heads, head_dim, kv_heads: of the config's attention. encoder_tokens: the most that an encoder gives.
-    pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
+    model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
+    its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
     quantisation says. no_float16: a model type that is not stable in float16.
     """
@@ -211,10 +211,10 @@ def keep(
         retained=max(0, min(drafts, spec) - 1) if speculative_method == "mtp" and drafts > 1 else 0,
         conv_element=conv,
         state_dtype=state,
-        checkpoints=gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
+        checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
         capability=device.capability,
     )
-    shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=encoder_tokens, sinks=sinks)
+    shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=batched, sinks=sinks)
     specs, ranks = specs_of(layers, options, shape, drafts)
     groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager) if specs else ()
     block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()

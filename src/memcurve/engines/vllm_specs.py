@@ -97,7 +97,8 @@ class Shape(Record):
     """What the platform and the planning ask of the whole model (config/model.py), beside its layers.
 
     heads: query heads. head_dim, kv_heads: what the model's config says of its attention, which is what blocks are aligned
-    by. encoder_tokens: the most that an encoder gives. sinks: learned logits beside the keys.
+    by. encoder_tokens: the most that an encoder may give in one batch
+    (max_num_encoder_input_tokens, config/scheduler.py). sinks: learned logits beside the keys.
     """
 
     heads: int = 0

@@ -50,7 +50,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "state_dtype": state_dtype(config),
         "pipeline": name not in NO_PIPELINE,
         "chunked": name not in ENCODER_DECODER,
-        "encoder_tokens": config.count(ENCODER_DECODER[name]) if name in ENCODER_DECODER else 0,
+        # olmo_gdn_linear_attn.py has no checkpoints.
+        "exports": name != "olmo_hybrid",
         "hybrid": name in HYBRID or None,
         "quantised": quantised(config),
         "sinks": name in SINKS,
@@ -345,8 +346,7 @@ LACKS = {
 }
 # Types whose config has no longest sequence: 2,048 where no max_model_len is asked for.
 NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba", "falcon"})
-# Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders, with
-# the key of the most positions that the encoder gives.
+# Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
 NO_PIPELINE = frozenset(
     "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
 )
@@ -355,4 +355,4 @@ HYBRID = frozenset(
     "qwen3_5_moe_text zamba2".split()
 )
 SINKS = frozenset({"gpt_oss"})
-ENCODER_DECODER = {"whisper": "max_source_positions"}
+ENCODER_DECODER = frozenset({"whisper"})
