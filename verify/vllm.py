@@ -1,34 +1,45 @@
 """Runs vLLM's own planning code on a CPU, and compares what it reserves with memcurve.
 
-    python verify/vllm.py WHEEL cases JOBS.jsonl OUT.jsonl     record what vLLM makes of configs and options
-    python verify/vllm.py WHEEL compare JOBS.jsonl             record and compare with memcurve, without writing
+    python verify/vllm.py WHEEL compare                the catalogue's configs, with vLLM's defaults
+    python verify/vllm.py WHEEL compare JOBS.jsonl     configs and options of a file
+    python verify/vllm.py WHEEL check                  every config and option of tests/truth/vllm.jsonl, recorded again
+    python verify/vllm.py WHEEL rewrite                the same, and writes the file
+    python verify/vllm.py WHEEL record [--gpu B200] < JOBS.jsonl > RECORDED.jsonl
 
 WHEEL is a folder with vLLM 0.33.0 unpacked; torch, Transformers below 5.21 and vLLM's pure Python requirements must be
-installed. A job is {"id", "config", "requested"}, requested with vLLM's option names (tp, pp and spec in short).
+installed. A job is {"id", "config", "options"}, options as `Model.curve(engine="vllm")` takes them.
 
 What runs is vLLM's: EngineArgs, the model class on the meta device, its layers' cache specs, the platform's choice of
 block size, grouping, and planning. What is stubbed:
 
 - the platform: CudaPlatformBase with the name, capability and memory of a GPU (GPUS) that is not there;
-- the compiled extensions (COMPILED) and packages that planning never calls: importing them gives empty modules;
+- the compiled extensions and what only kernels need (COMPILED): importing them gives empty modules, their operators say no.
+  So FlashMLA's dense kernels and FlashInfer count as not installed; FlashAttention 2, 3 and 4 as supported where the
+  capability of the GPU allows, Triton and DeepGEMM as installed;
+- tensors: everything that a model class makes goes to the meta device;
 - the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism;
-- FlashInfer and FlashAttention's kernels: as installed, but never run. FlashAttention 2, 3 and 4 count as supported where
-  the capability of the GPU allows.
-- a tokenizer, weights and quantised kernels: a config's quantization_config is left out, since it makes no difference to
-  the cache other than a kv_cache_scheme.
+- tokenizers, weights and quantised kernels: a config's quantization_config is left out.
+
+A draft of multi-token prediction is built beside its target where the options say draft_layers.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.abc
 import importlib.machinery
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import types
 from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TRUTH = ROOT / "tests" / "truth" / "vllm.jsonl"
 
 GIB = 2**30
 # name, capability, bytes of memory
@@ -41,9 +52,11 @@ GPUS = {
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
+    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
+# Characters that the file keeps of the reason of a pool that does not start.
+KEPT = 200
 MEMORIES = (20 * GIB, 40 * GIB, 60 * GIB, 7_777_777_777)
 
 
@@ -73,7 +86,7 @@ def stub(name: str):
 class Stub(types.ModuleType):
     """A module that has every name; each is an empty class."""
 
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -85,7 +98,7 @@ class Stub(types.ModuleType):
 
 class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
-        if name in COMPILED or name.split(".")[0] in COMPILED:
+        if any(name == one or name.startswith(f"{one}.") for one in COMPILED):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -204,7 +217,7 @@ def prepare(wheel: str, gpu: str) -> None:
         try:
             return load(folder, *args, **options)
         except (ValueError, KeyError):
-            data = json.load(open(os.path.join(folder, "config.json")))
+            data = json.loads(Path(folder, "config.json").read_text())
             kind = type("HubConfig", (PreTrainedConfig,), {"model_type": data.get("model_type", "")})
             return kind(**data)
 
@@ -290,15 +303,14 @@ def engine_args(config: dict, requested: dict, folder: str):
     data.pop("auto_map", None)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(data, file)
-    options = dict(requested)
-    short = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "dcp": "decode_context_parallel_size"}
-    options = {short.get(name, name): value for name, value in options.items()}
-    options.pop("gpu", None)
-    spec = options.pop("spec", None)
+    options = {name: value for name, value in requested.items() if name not in ("gpu", "draft_layers")}
+    tokens, method = options.pop("num_speculative_tokens", 0), options.pop("speculative_method", None)
+    if method:
+        options["speculative_config"] = {"method": method, "num_speculative_tokens": tokens}
+        if method == "ngram":
+            options["speculative_config"]["prompt_lookup_max"] = 4
     if "gdn_prefill_backend" in options:
         options["additional_config"] = {"gdn_prefill_backend": options.pop("gdn_prefill_backend")}
-    if spec:
-        options["speculative_config"] = spec
     return EngineArgs(
         model=folder,
         tokenizer_mode="auto",
@@ -309,8 +321,8 @@ def engine_args(config: dict, requested: dict, folder: str):
     )
 
 
-def specs_of_rank(vllm_config, rank: int):
-    """The cache specs of one pipeline rank's layers, from vLLM's model class built on the meta device."""
+def build(vllm_config, rank: int, drafts: bool) -> None:
+    """One pipeline rank's layers, by vLLM's model class on the meta device; they register themselves in the config."""
     import torch
     from vllm.config import set_current_vllm_config
     from vllm.model_executor.model_loader.utils import initialize_model
@@ -325,12 +337,13 @@ def specs_of_rank(vllm_config, rank: int):
     try:
         with torch.device("meta"), on_meta(), set_current_vllm_config(vllm_config):
             initialize_model(vllm_config=vllm_config)
-            drafts(vllm_config)
+            if drafts:
+                build_draft(vllm_config)
     finally:
         torch.set_default_dtype(old)
 
 
-def drafts(vllm_config) -> None:
+def build_draft(vllm_config) -> None:
     """Builds the draft model beside the target, as the speculator's loader does, and marks its layers."""
     speculative = vllm_config.speculative_config
     if speculative is None or speculative.draft_model_config is None or speculative.method in ("ngram", "suffix"):
@@ -345,7 +358,7 @@ def drafts(vllm_config) -> None:
             context[name].is_draft_layer = True
 
 
-def plan(vllm_config):
+def plan(vllm_config, drafts: bool):
     """Specs of every pipeline rank at the platform's block size, and the groups over all of them."""
     from vllm.config import set_current_vllm_config
     from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
@@ -357,7 +370,7 @@ def plan(vllm_config):
     ranks, specs, layouts, backends = vllm_config.parallel_config.pipeline_parallel_size, [], [], {}
     register_all_kvcache_specs(vllm_config)
     for rank in range(ranks):
-        specs_of_rank(vllm_config, rank)
+        build(vllm_config, rank, drafts)
         current_platform.update_block_size_for_backend(vllm_config)
         vllm_config.validate_block_size()
         with set_current_vllm_config(vllm_config):
@@ -370,7 +383,7 @@ def plan(vllm_config):
     return specs, backends
 
 
-def record(config: dict, requested: dict) -> dict:
+def record(config: dict, requested: dict, lengths: tuple[int, ...] = (), memories: tuple[int, ...] = MEMORIES) -> dict:
     """What vLLM makes of one config and its options: options as resolved, specs, groups, bytes by length and by memory."""
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.core import kv_cache_planning as planning
@@ -380,7 +393,7 @@ def record(config: dict, requested: dict) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         groups_of(1, 1, 0, 1)
         vllm_config = engine_args(config, requested, folder).create_engine_config(UsageContext.OPENAI_API_SERVER)
-        specs, backends = plan(vllm_config)
+        specs, backends = plan(vllm_config, bool(requested.get("draft_layers")))
     groups = planning.get_global_kv_cache_groups(vllm_config, [dict(one) for one in specs])
     builder = get_kv_cache_config_builder(vllm_config)
     found = {
@@ -393,7 +406,7 @@ def record(config: dict, requested: dict) -> dict:
     model = vllm_config.model_config
     longest = model.max_model_len
     by_length = {}
-    for length in sorted({*(one for one in LENGTHS if one <= longest), longest}):
+    for length in sorted(lengths or {*(one for one in LENGTHS if one <= longest), longest}):
         model.max_model_len = length
         by_length[str(length)] = [
             planning._max_memory_usage_bytes_from_groups(builder, vllm_config, one) for one in projected
@@ -403,7 +416,7 @@ def record(config: dict, requested: dict) -> dict:
     found["bytes_per_block"] = [
         planning._pool_bytes_per_block_from_builder(builder, vllm_config, one) for one in projected
     ]
-    found["by_memory"] = [at_memory(vllm_config, builder, specs, groups, projected, one) for one in MEMORIES]
+    found["by_memory"] = [at_memory(vllm_config, builder, specs, groups, projected, one) for one in memories]
     return found
 
 
@@ -424,7 +437,7 @@ def at_memory(vllm_config, builder, specs, groups, projected, memory: int) -> di
     try:
         configs = planning.get_kv_cache_configs(vllm_config, specs, [memory] * len(specs), groups)
     except ValueError as error:
-        return {**row, "error": str(error)}
+        return {**row, "num_blocks": min(memory // size for size in each if size), "error": str(error)}
     scheduler = generate_scheduler_kv_cache_config(configs)
     tokens, concurrency = get_kv_cache_capacity(vllm_config, scheduler)
     return {
@@ -494,9 +507,137 @@ def group_row(group) -> dict:
     }
 
 
+def recorded(wheel: str, jobs: list[dict]) -> list[dict]:
+    """What vLLM makes of the jobs, each with its GPU, in processes of their own; an error where it refuses."""
+    found: dict[str, dict] = {}
+    for gpu in sorted({job["options"].get("gpu", "H100") for job in jobs}):
+        mine = [job for job in jobs if job["options"].get("gpu", "H100") == gpu]
+        command = [sys.executable, __file__, wheel, "record", "--gpu", gpu]
+        text = "\n".join(json.dumps(job) for job in mine)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+        for line in done.stdout.splitlines():
+            if line.startswith("{"):
+                row = json.loads(line)
+                found[row["id"]] = row
+    return [found[job["id"]] for job in jobs]
+
+
+def differences(job: dict, row: dict) -> list[str]:
+    """What memcurve says otherwise than what was recorded: bytes by length, and pools by memory. Empty if all is equal."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from memcurve import MemcurveError, load
+
+    try:
+        curve = load(job["config"]).curve("vllm", **job["options"])
+    except MemcurveError as error:
+        return [] if "error" in row else [f"{type(error).__name__}: {error}"]
+    if "error" in row:
+        return [f"vLLM: {row['error'][:200]}"]
+    found = []
+    for length, sizes in row["bytes_by_length"].items():
+        if curve.bytes(int(length)) != max(sizes):
+            found.append(f"{length} tokens: {curve.bytes(int(length)):,}, vLLM {max(sizes):,}")
+    for entry in row["by_memory"]:
+        memory = entry["available_memory"]
+        try:
+            pool = curve.pool(memory)
+            mine = (pool.num_blocks, pool.capacity_tokens, pool.max_concurrency, pool.longest_context)
+            want = tuple(
+                entry.get(key)
+                for key in ("num_blocks", "kv_cache_size_tokens", "max_concurrency", "auto_fit_max_model_len")
+            )
+        except MemcurveError as error:
+            mine = () if "error" in entry else (str(error),)
+            want = ()
+        if mine != want:
+            found.append(f"{memory:,} bytes: {mine}, vLLM {want}")
+    return found
+
+
+def catalogue() -> list[dict]:
+    sys.path.insert(0, str(ROOT / "src"))
+    from memcurve import catalog
+
+    return [{"id": name, "config": catalog.find(name), "options": {}} for name in catalog.names()]
+
+
+def compare(wheel: str, jobs: list[dict]) -> int:
+    """Prints where memcurve and vLLM differ; how many do."""
+    count: Counter[str] = Counter()
+    for job, row in zip(jobs, recorded(wheel, jobs), strict=True):
+        found = differences(job, row)
+        kind = "equal" if not found else "vLLM refuses" if "error" in row else "different"
+        count[kind] += 1
+        if found:
+            print(f"{kind}: {job['id']} {job['options']}: {found[0]}")
+    print(dict(count))
+    return count["different"]
+
+
+def rerecord(wheel: str, write: bool) -> int:
+    """Every config and option of the recorded file again; how many numbers differ. Specs that were made by hand stay."""
+    entries = [json.loads(line) for line in TRUTH.read_text().splitlines()]
+    jobs = [
+        {
+            "id": name,
+            "config": entry["config"],
+            "options": options,
+            "lengths": [int(length) for length in lengths],
+            "memories": [one[0] for one in memories],
+        }
+        for entry in entries
+        if "config" in entry
+        for name, options, lengths, memories in entry["cases"]
+    ]
+    rows = {row["id"]: row for row in recorded(wheel, jobs)}
+    differ = 0
+    for entry in entries:
+        for case in entry["cases"] if "config" in entry else ():
+            row = rows[case[0]]
+            lengths = {length: sizes[0] for length, sizes in row["bytes_by_length"].items()}
+            memories = [memory_row(one) for one in row["by_memory"]]
+            if lengths != case[2] or memories != case[3]:
+                differ += 1
+                print(f"{case[0]}: recorded otherwise than in the file: {[lengths, memories]}"[:300])
+            case[2:] = [lengths, memories]
+    if write:
+        TRUTH.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries))
+    print(f"{len(rows)} cases, {differ} differ")
+    return differ
+
+
+def memory_row(row: dict) -> list:
+    """A pool in the file's form: memory, blocks, longest context, then tokens and concurrency, or why it does not start."""
+    first = [row["available_memory"], row["num_blocks"], row["auto_fit_max_model_len"]]
+    if "error" in row:
+        return [*first, row["error"].split(" Based on")[0][:KEPT]]
+    return [*first, row["kv_cache_size_tokens"], row["max_concurrency"]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("wheel")
+    parser.add_argument("verb", choices=("compare", "check", "rewrite", "record"))
+    parser.add_argument("jobs", nargs="?", type=Path)
+    parser.add_argument("--gpu", default="H100", choices=tuple(GPUS))
+    asked = parser.parse_args()
+    if asked.verb == "record":
+        prepare(asked.wheel, asked.gpu)
+        for line in sys.stdin:
+            job = json.loads(line)
+            try:
+                row = record(
+                    job["config"], job["options"], tuple(job.get("lengths", ())), tuple(job.get("memories", MEMORIES))
+                )
+            except Exception as error:  # noqa: BLE001 - whatever vLLM refuses or its class fails with is what is recorded
+                row = {"error": f"{type(error).__name__}: {error}"[:1000]}
+            print(json.dumps({"id": job["id"], **row}), flush=True)
+        return
+    if asked.verb == "compare":
+        jobs = [json.loads(line) for line in asked.jobs.read_text().splitlines()] if asked.jobs else catalogue()
+        raise SystemExit(min(compare(asked.wheel, jobs), 1))
+    raise SystemExit(min(rerecord(asked.wheel, asked.verb == "rewrite"), 1))
+
+
 if __name__ == "__main__":
-    wheel, verb, jobs = sys.argv[1:4]
-    rows = [json.loads(line) for line in open(jobs)]
-    prepare(wheel, rows[0]["requested"].get("gpu", "H100"))
-    for row in rows:
-        print(json.dumps({**row, **record(row["config"], row["requested"])}))
+    main()
