@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ..base import BadConfig, Record, Refused, nearest, show, whole
 from ..curve import Kept
-from ..layers import CrossAttention, LatentAttention, parts
+from ..layers import CrossAttention, LatentAttention, SparseIndexer, parts
 from ..units import dtype_bytes
 from .vllm_blocks import VllmAllocator, make_groups, terms_of
 from .vllm_specs import (
@@ -105,7 +105,7 @@ def keep(
     mamba_block_size: int | None = None,
     max_num_batched_tokens: int | None = None,
     max_num_seqs: int | None = None,
-    async_scheduling: bool = True,
+    async_scheduling: bool | None = None,
     num_speculative_tokens: int = 0,
     speculative_method: str | None = None,
     draft_layers: int = 0,
@@ -150,11 +150,8 @@ def keep(
         one_of("mamba_cache_mode", mamba_cache_mode, ("none", "align"))
     if gdn_prefill_backend is not None:
         one_of("gdn_prefill_backend", gdn_prefill_backend, ("auto", "flashinfer", "triton", "cutedsl"))
-    for name, value in (
-        ("async_scheduling", async_scheduling),
-        ("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager),
-    ):
-        flag(name, value)
+    flag("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager)
+    ahead = True if async_scheduling is None else flag("async_scheduling", async_scheduling)
     spec = whole("num_speculative_tokens", num_speculative_tokens)
     if speculative_method is not None:
         one_of("speculative_method", speculative_method, METHODS)
@@ -183,7 +180,7 @@ def keep(
     else:
         batched = whole("max_num_batched_tokens", max_num_batched_tokens, 1)
     # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
-    in_flight = batched * (pp + 1 if async_scheduling else pp)
+    in_flight = batched * (pp + 1 if ahead else pp)
     check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
     e = dtype_bytes(dtype)
     if no_float16 is not None and dtype == "float16":
@@ -220,7 +217,7 @@ def keep(
     block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
     return Kept(
         terms=terms_of(groups, block_bytes),
-        notes=(*notes_of(options, speculative_method, drafts, states, device), *notes),
+        notes=(*notes_of(options, speculative_method, drafts, pieces), *notes),
         allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len),
     )
 
@@ -295,10 +292,18 @@ def check_parallel(tp: int, pp: int, dcp: int, heads: int, kv_heads: int, pipeli
             )
 
 
-def notes_of(options: Options, method: str | None, drafts: int, states: bool, device: Gpu) -> tuple[str, ...]:
+def notes_of(options: Options, method: str | None, drafts: int, kinds: Sequence[Layer]) -> tuple[str, ...]:
+    """What the numbers stand on that an installation may have otherwise."""
     notes = []
     if method in DRAFTED and not drafts:
         notes.append(
             f"the target model alone: layers of the {method} draft are not counted; draft_layers says how many it has"
         )
+    latent = any(isinstance(part, LatentAttention) for part in kinds)
+    sparse = any(isinstance(part, SparseIndexer) for part in kinds)
+    major, free = options.capability[0], options.block is None
+    if latent and not sparse and major == 9 and free and options.kv_dtype in ("fp8", "fp8_e4m3"):
+        notes.append("blocks as without FlashMLA's dense kernels; where they load, vLLM takes block_size 64")
+    if major == 10 and free and any(is_attention(part) for part in kinds):
+        notes.append("blocks as without FlashInfer; where it is installed, vLLM may take others, which block_size says")
     return tuple(notes)

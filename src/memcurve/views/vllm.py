@@ -82,10 +82,11 @@ def number(config: Config, key: str) -> int | None:
 
 
 def head_dim(config: Config) -> int:
-    """get_head_size of the config: head_dim, or hidden_size over the heads; Zamba2's attention is twice as wide."""
+    """get_head_size of the config: head_dim, or hidden_size over the heads; of Gemma 4 the larger one, and Zamba2's
+    attention is twice as wide."""
     if config.model_type == "zamba2":
         return number(config, "attention_head_dim") or 2 * config.hidden // config.heads
-    for key in ("head_dim", "hidden_size_per_head"):
+    for key in ("global_head_dim", "head_dim", "hidden_size_per_head"):
         if number(config, key):
             return number(config, key) or 0
     hidden, heads = number(config, "hidden_size"), number(config, "num_attention_heads")
