@@ -525,7 +525,8 @@ def recorded(wheel: str, jobs: list[dict]) -> list[dict]:
 def differences(job: dict, row: dict) -> list[str]:
     """What memcurve says otherwise than what was recorded: bytes by length, and pools by memory. Empty if all is equal."""
     sys.path.insert(0, str(ROOT / "src"))
-    from memcurve import MemcurveError, load
+    from memcurve import load
+    from memcurve.base import MemcurveError
 
     try:
         curve = load(job["config"]).curve("vllm", **job["options"])
@@ -577,22 +578,27 @@ def compare(wheel: str, jobs: list[dict]) -> int:
 def rerecord(wheel: str, write: bool) -> int:
     """Every config and option of the recorded file again; how many numbers differ. Specs that were made by hand stay."""
     entries = [json.loads(line) for line in TRUTH.read_text().splitlines()]
+    sys.path.insert(0, str(ROOT / "src"))
+    from memcurve import catalog
+
+    for entry in entries:
+        entry["from"] = entry.get("config") or catalog.find(entry.get("catalogue", ""))
     jobs = [
         {
             "id": name,
-            "config": entry["config"],
+            "config": entry["from"],
             "options": options,
             "lengths": [int(length) for length in lengths],
             "memories": [one[0] for one in memories],
         }
         for entry in entries
-        if "config" in entry
+        if entry["from"]
         for name, options, lengths, memories in entry["cases"]
     ]
     rows = {row["id"]: row for row in recorded(wheel, jobs)}
     differ = 0
     for entry in entries:
-        for case in entry["cases"] if "config" in entry else ():
+        for case in entry["cases"] if entry.pop("from") else ():
             row = rows[case[0]]
             lengths = {length: sizes[0] for length, sizes in row["bytes_by_length"].items()}
             memories = [memory_row(one) for one in row["by_memory"]]

@@ -10,9 +10,9 @@ Which attention backend runs is as on a GPU with vLLM's own kernels, without Fla
 
 from __future__ import annotations
 
-from ..base import BadConfig, Record, Refused, nearest, show, whole
+from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whole
 from ..curve import Kept
-from ..layers import CrossAttention, LatentAttention, SparseIndexer, parts
+from ..layers import CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
 from ..units import dtype_bytes
 from .vllm_blocks import VllmAllocator, make_groups, terms_of
 from .vllm_specs import (
@@ -213,7 +213,14 @@ def keep(
     )
     shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=batched, sinks=sinks)
     specs, ranks = specs_of(layers, options, shape, drafts)
-    groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager) if specs else ()
+    packed = any(isinstance(part, CompressedAttention) for part in pieces)
+    if packed and disable_hybrid_kv_cache_manager:
+        raise Refused("MLAAttentionSpec has no bounded_replay: windows over entries can't be held in full")
+    if packed and (spec or dcp > 1 or options.block not in (None, 256)):
+        raise NotDescribed(
+            "vllm: compressed attention with speculation, context parallelism or other blocks than 256 tokens"
+        )
+    groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager, packed) if specs else ()
     block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
     return Kept(
         terms=terms_of(groups, block_bytes),

@@ -31,7 +31,8 @@ class Spec(Record):
     kind: the layer's, for people. cache: "full", "latent", "sliding", "chunked", "cross" or "state". tensors: (name, bytes)
     of one token, or of one state. block: tokens per block. page: bytes of a block, with padding. held: blocks of a
     request for a state or an encoder; for a window the tokens that a request may hold at once. window: the tokens that
-    the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism).
+    the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism). ratio: tokens
+    per entry, where entries are compressed.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Spec(Record):
     held: int = 0
     window: int = 0
     tokens: int = 1
+    ratio: int = 1
 
     @property
     def row(self) -> int:
@@ -63,10 +65,15 @@ class Spec(Record):
     @property
     def contents(self) -> tuple[tuple[str, int], ...]:
         """(name, bytes) of one page: its tensors over the block's tokens, and the padding."""
-        many = 1 if self.cache == "state" else self.block
+        many = self.entries
         found = tuple((name, size * many) for name, size in self.tensors)
         padding = self.page - self.row * many
         return (*found, ("padding", padding)) if padding else found
+
+    @property
+    def entries(self) -> int:
+        """Tokens of a block, or compressed entries; one state."""
+        return 1 if self.cache == "state" else self.block // self.ratio
 
     def live(self, context: int) -> int:
         """Bytes that a request's tokens and its one state really fill in this layer."""
@@ -74,7 +81,7 @@ class Spec(Record):
             return self.row
         if self.cache == "cross":
             return 0
-        return self.row * (-(-min(context, self.window or context) // self.tokens))
+        return self.row * (-(-min(context, self.window or context) // self.tokens) // self.ratio)
 
     def resized(self, block: int) -> Spec:
         return self.replace(block=block, page=self.row * block)
@@ -192,9 +199,65 @@ def grouped(specs: Sequence[Spec], disable_hybrid: bool) -> tuple[list[Spec], li
     ]
 
 
-def make_groups(specs: Sequence[Spec], ranks: Sequence[int], pipeline: int, disable_hybrid: bool) -> tuple[Group, ...]:
+def packed(specs: Sequence[Spec]) -> list[list[int]]:
+    """The groups where the pages of a block lie side by side, whatever their sizes (_get_packed_kv_cache_groups).
+
+    Layers that need blocks for the same tokens make a bucket. A bucket with as many layers of each page is a pattern that
+    repeats, and is cut into groups of as many repeats as waste least; one of windows or states is cut until it fits the
+    widest block of the others.
+    """
+    buckets: list[list[int]] = []
+    for layer, spec in enumerate(specs):
+        bucket = next((layers for layers in buckets if uniform((specs[layers[0]], spec))), None)
+        if bucket is None:
+            buckets.append([layer])
+        else:
+            bucket.append(layer)
+    pages: list[dict[int, list[int]]] = []
+    for layers in buckets:
+        pages.append({})
+        for layer in layers:
+            pages[-1].setdefault(specs[layer].page, []).append(layer)
+    most = [max(map(len, one.values())) for one in pages]
+    balanced = [len(set(map(len, one.values()))) == 1 for one in pages]
+    least = max((top for one, top, even in zip(pages, most, balanced, strict=True) if even and len(one) > 1), default=0)
+    counts = [top for top, even in zip(most, balanced, strict=True) if even]
+    repeats = least_padding(counts, least) if least else 0
+
+    def cuts(index: int) -> int:
+        return -(-most[index] // repeats) if balanced[index] and repeats else 1
+
+    def recycled(index: int) -> bool:
+        cache = specs[buckets[index][0]].cache
+        return cache == "state" or (cache == "sliding" and not repeats)
+
+    def widest(index: int, number: int) -> int:
+        return sum(-(-len(layers) // number) * page for page, layers in pages[index].items())
+
+    every = range(len(buckets))
+    anchor = max(widest(index, len(buckets[index]) if recycled(index) else cuts(index)) for index in every)
+    groups: list[list[int]] = []
+    for index in every:
+        number = cuts(index)
+        if recycled(index):
+            fit = max(anchor // specs[buckets[index][0]].page, 1)
+            number = max(number, -(-len(buckets[index]) // fit))
+        pattern = list(zip(*pages[index].values(), strict=False))
+        cut = [[layer for repeat in pattern[first::number] for layer in repeat] for first in range(number)]
+        groups.extend(cut if number > 1 else [buckets[index]])
+    return groups
+
+
+def least_padding(counts: Sequence[int], least: int) -> int:
+    """The width of at least so many that pads these counts by the fewest; the larger of equals (_approximate_gcd)."""
+    return min(range(least, max(counts) + 1), key=lambda width: (sum(-count % width for count in counts), -width))
+
+
+def make_groups(
+    specs: Sequence[Spec], ranks: Sequence[int], pipeline: int, disable_hybrid: bool, side_by_side: bool = False
+) -> tuple[Group, ...]:
     """The groups over all pipeline ranks. specs: one per layer that keeps anything; ranks: the rank of each."""
-    found, groups = grouped(specs, disable_hybrid)
+    found, groups = (list(specs), packed(specs)) if side_by_side else grouped(specs, disable_hybrid)
     result = []
     for layers in groups:
         members: dict[Spec, list[int]] = {}
@@ -331,7 +394,7 @@ class VllmAllocator(Allocator):
 
 
 def describe(spec: Spec, layers: int) -> str:
-    real = spec.row * (1 if spec.cache == "state" else spec.block)
+    real = spec.row * spec.entries
     page = f"page {real:,} B" + (f" padded to {spec.page:,} B" if spec.page != real else "")
     block = "" if spec.cache == "state" else f"block {spec.block:,} tokens, "
     return f"{layers} {'layer' if layers == 1 else 'layers'} of {spec.kind} ({block}{page})"

@@ -72,6 +72,8 @@ METHODS = (*DRAFTED, "ngram", "ngram_gpu", "suffix")
 # A page of the sparse kernels: an index key is fp8 with a float32 scale per 128 (models/deepseek_v32/attention.py);
 # the quantised latent keeps 512 fp8, 4 float32 scales and a rope key in bf16 (MLAAttentionSpec of fp8_ds_mla).
 INDEX_GROUP, SPARSE_BLOCK = 128, 64
+# Compressed attention: rotary dimensions of an entry, bytes that a page is a multiple of, tokens of a block.
+ROPE_DIM, ENTRY_ALIGNMENT, COMPRESSED_BLOCK = 64, 576, 256
 
 
 class Options(Record):
@@ -113,7 +115,8 @@ def is_state(part: Layer) -> bool:
 
 
 def is_attention(part: Layer) -> bool:
-    return isinstance(part, (FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, CrossAttention))
+    kinds = (FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, CrossAttention, CompressedAttention)
+    return isinstance(part, kinds)
 
 
 def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: int) -> tuple[list[Spec], list[int]]:
@@ -177,6 +180,7 @@ class Sizer:
         self.attention = [part for part in pieces if is_attention(part)]
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
+        self.packed = any(isinstance(part, CompressedAttention) for part in pieces)
         self.page: int | None = None
         self.kernel = self.kernel_block()
         if self.attention:
@@ -207,6 +211,14 @@ class Sizer:
             return 1
         major = options.capability[0]
         half = options.element == 2
+        if self.packed:
+            if kv != "auto" and not kv.startswith("fp8"):
+                raise Refused(
+                    f"DeepseekV4 only supports fp8 kv-cache, got {kv}. Please set `--kv-cache-dtype` to `fp8`."
+                )
+            if major not in (9, 10):
+                self.no_backend()
+            return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
             if kv not in known or (kv == "auto" and not half):
@@ -345,7 +357,9 @@ class Sizer:
                 yield Spec(kind=part.kind, cache="state", tensors=tensors, block=self.block, page=page, held=held)
             case NoState():
                 pass
-            case HiddenStates() | CompressedAttention() | RWKV() | RWKV4() | RGLRU() | MatrixLSTM():
+            case CompressedAttention():
+                yield from self.compressed(part)
+            case HiddenStates() | RWKV() | RWKV4() | RGLRU() | MatrixLSTM():
                 raise NotDescribed(f"vllm: {part.kind} is not described for this engine")
             case Parallel():
                 raise AssertionError("parts() leaves none")
@@ -363,6 +377,41 @@ class Sizer:
             held=held,
             window=window,
             tokens=tokens,
+        )
+
+    def compressed(self, part: CompressedAttention) -> Iterator[Spec]:
+        """A window, compressed entries, and the float32 tokens that wait for theirs to fill (models/deepseek_v4/attention.py).
+
+        An entry is 448 fp8, a rope key of 64 in bf16 and 8 bytes of scales; an index key 128 fp8 and a float32 scale. What
+        waits are keys and gates of one ratio, or of two where entries overlap. Every page is a multiple of 576 bytes.
+        """
+        entry = part.head_dim - ROPE_DIM + 2 * ROPE_DIM + 8
+        size = (("entry", entry),)
+        yield self.padded("window", "sliding", size, 64, part.window)
+        if not part.ratio:
+            return
+        halves = 2 if part.overlap else 1
+        tokens, window = (4, 8) if part.overlap else (8, part.ratio)
+        for name, width, row in (
+            ("index key", part.index_head_dim, part.index_head_dim + 4),
+            ("compressed attention", part.head_dim, entry),
+        ):
+            if width:
+                yield self.padded(name, "latent", ((name.split()[0], row),), self.block, ratio=part.ratio)
+                waiting = (("waiting_kv", halves * width * 4), ("waiting_gate", halves * width * 4))
+                yield self.padded("waiting tokens", "sliding", waiting, tokens, window)
+
+    def padded(self, kind: str, cache: str, tensors: Tensors, block: int, window: int = 0, ratio: int = 1) -> Spec:
+        size = sum(size for _, size in tensors) * block // ratio
+        return Spec(
+            kind=kind,
+            cache=cache,
+            tensors=tensors,
+            block=block,
+            page=-(-size // ENTRY_ALIGNMENT) * ENTRY_ALIGNMENT,
+            held=window - 1 + self.options.in_flight if window else 0,
+            window=window,
+            ratio=ratio,
         )
 
     def latent_tensors(self, part: LatentAttention) -> Tensors:

@@ -8,7 +8,16 @@ model's own code.
 from __future__ import annotations
 
 from ..base import NotDescribed, Refused, nearest, show
-from ..layers import FullAttention, LatentAttention, Mamba, NoState, Parallel, SlidingAttention, parts
+from ..layers import (
+    CompressedAttention,
+    FullAttention,
+    LatentAttention,
+    Mamba,
+    NoState,
+    Parallel,
+    SlidingAttention,
+    parts,
+)
 from . import View
 
 TYPE_CHECKING = False
@@ -266,6 +275,16 @@ def every_head(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     return tuple(seen(layer) for layer in layers)
 
 
+def windows_of_entries(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """models/deepseek_v4: a layer that only slides keeps the same entries as the others, and compresses none."""
+    return tuple(
+        CompressedAttention(head_dim=layer.head_dim, window=layer.window, ratio=0)
+        if isinstance(layer, SlidingAttention)
+        else layer
+        for layer in layers
+    )
+
+
 def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """mamba.py: channels are intermediate_size, where the config says it."""
     if not config.given("intermediate_size"):
@@ -309,6 +328,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "minicpm3": expanded,
     "zaya": attention_alone,
     "zamba2": every_head,
+    "deepseek_v4": windows_of_entries,
     "mamba": stated_size,
     "falcon_mamba": stated_size,
 }
@@ -316,7 +336,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 RUNS = frozenset(
     """
     chameleon afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chatglm cohere cohere2
-    cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 doge dots1 ernie4_5
+    cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v4 deepseek_v3 deepseek_v32 doge dots1 ernie4_5
     ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba flex_olmo gemma gemma2
     gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm4v_moe_text
     glm4v_text glm_moe_dsa glm_ocr_text gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite granite4_vision_text
