@@ -335,20 +335,20 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 # Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
 RUNS = frozenset(
     """
-    chameleon afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chatglm cohere cohere2
-    cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v4 deepseek_v3 deepseek_v32 doge dots1 ernie4_5
-    ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba flex_olmo gemma gemma2
-    gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm4v_moe_text
-    glm4v_text glm_moe_dsa glm_ocr_text gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite granite4_vision_text
-    granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe
-    hunyuan_vl_text hy_v3 hy_v4 hyperclovax internlm2 internlm3 iquestcoder jais2 jamba jetmoe kimi_k2 kimi_linear
-    kolibri1 kyutai_speech_to_text laguna lfm2 lfm2_moe llama llama4_text longcat_flash mamba mamba2 mellum mimo
-    mimo_v2_flash minicpm minicpm3 minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mistral4 mixtral
-    modernbert-decoder molmo2_text moshi muse_glimmer_text nanbeige nanochat nemotron nemotron-nas nemotron_h olmo
-    olmo2 olmo3 olmo_hybrid olmoe opt orion paddleocr_vl_text persimmon phi phi3 phi4_multimodal phimoe qwen2
-    qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe
-    qwen3_next qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text seed_oss smollm3 solar solar_open
-    stablelm starcoder2 step3_text step3p5 telechat3 vaultgemma whisper youtu zamba2 zaya
+    afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
+    cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
+    doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
+    flex_olmo gemma gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite
+    glm4v_moe_text glm4v_text glm_moe_dsa glm_ocr_text gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite
+    granite4_vision_text granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium
+    hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text hy_v3 hy_v4 hyperclovax internlm2 internlm3 iquestcoder jais2
+    jamba jetmoe kimi_k2 kimi_linear kolibri1 kyutai_speech_to_text laguna lfm2 lfm2_moe llama llama4_text
+    longcat_flash mamba mamba2 mellum mimo mimo_v2_flash minicpm minicpm3 minimax_m2 minimax_m3_vl_text ministral
+    ministral3 mistral mistral4 mixtral modernbert-decoder molmo2_text moshi muse_glimmer_text nanochat nemotron
+    nemotron-nas nemotron_h olmo olmo2 olmo3 olmo_hybrid olmoe opt orion paddleocr_vl_text persimmon phi phi3
+    phi4_multimodal phimoe qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text
+    qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text seed_oss
+    smollm3 solar solar_open stablelm starcoder2 step3_text step3p5 telechat3 vaultgemma whisper youtu zamba2 zaya
     """.split()
 )
 # Why others are not: model types, reason.
@@ -362,11 +362,11 @@ LACKS = {
     "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
     "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
-    "rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
+    "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
 # Types whose config has no longest sequence: 2,048 where no max_model_len is asked for.
-NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba", "falcon"})
+NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba"})
 # Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
 NO_PIPELINE = frozenset(
     "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
