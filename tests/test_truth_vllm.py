@@ -154,6 +154,9 @@ def test_pipeline_stages_take_the_fewest_blocks() -> None:
     page = 16 * 576 * 2
     assert allocator(curve).block_bytes == (31 * page, 30 * page)
     assert pooled(curve, 20 * GIB).num_blocks == 20 * GIB // (31 * page)
+    # What is left over of three goes to the stages before the last, from the back.
+    curve = load("deepseek-ai/DeepSeek-V3").curve("vllm", pipeline_parallel_size=3)
+    assert allocator(curve).block_bytes == (20 * page, 21 * page, 20 * page)
 
 
 def test_drafts_are_layers_too_where_asked_for() -> None:
