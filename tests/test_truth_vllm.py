@@ -212,6 +212,8 @@ def test_other_refusals() -> None:
         load(QWEN3_NEXT).curve("vllm", disable_hybrid_kv_cache_manager=True)
     with pytest.raises(Refused, match=r"^Pipeline parallelism is not supported for this model"):
         load("mistralai/Mamba-Codestral-7B-v0.1").curve("vllm", pipeline_parallel_size=2)
+    with pytest.raises(Refused, match=r"^8 key-value heads on 16 ranks"):
+        load("openai/gpt-oss-20b").curve("vllm", tensor_parallel_size=16)
     with pytest.raises(Refused, match=r"does not support float16"):
         load("google/gemma-2-9b").curve("vllm", "fp16")
 

@@ -125,6 +125,7 @@ def keep(
     hybrid: bool | None = None,
     quantised: str | None = None,
     sinks: bool = False,
+    replicates: bool = True,
     no_float16: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> Kept:
@@ -135,7 +136,7 @@ def keep(
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
     its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
-    quantisation says. no_float16: a model type that is not stable in float16.
+    quantisation says. sinks, replicates: as Shape has them. no_float16: a model type that is not stable in float16.
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
     pp = whole("pipeline_parallel_size", pipeline_parallel_size, 1)
@@ -211,8 +212,12 @@ def keep(
         checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
         capability=device.capability,
     )
-    shape = Shape(heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=batched, sinks=sinks)
+    shape = Shape(
+        heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=batched, sinks=sinks, replicates=replicates
+    )
     specs, ranks = specs_of(layers, options, shape, drafts)
+    if dcp > 1 and not attends:
+        raise Refused("decode context parallelism needs key-value heads; the model has none")
     packed = any(isinstance(part, CompressedAttention) for part in pieces)
     if packed and disable_hybrid_kv_cache_manager:
         raise Refused("MLAAttentionSpec has no bounded_replay: windows over entries can't be held in full")

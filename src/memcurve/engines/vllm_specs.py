@@ -101,6 +101,7 @@ class Shape(Record):
     heads: query heads. head_dim, kv_heads: what the model's config says of its attention, which is what blocks are aligned
     by. encoder_tokens: the most that an encoder may give in one batch
     (max_num_encoder_input_tokens, config/scheduler.py). sinks: learned logits beside the keys.
+    replicates: whether more ranks than key-value heads hold one each.
     """
 
     heads: int = 0
@@ -108,6 +109,7 @@ class Shape(Record):
     kv_heads: int = 0
     encoder_tokens: int = 0
     sinks: bool = False
+    replicates: bool = True
 
 
 def is_state(part: Layer) -> bool:
@@ -158,6 +160,8 @@ def stage_ends(count: int, stages: int) -> list[int]:
 def boundary(layers: Sequence[Layer]) -> frozenset[int]:
     """Layers that turboquant leaves in the model's dtype: the first and last two, but none beside states (get_boundary_skip_layers)."""
     kinds = [any(is_state(part) for part in parts(layer)) for layer in layers]
+    if not any(is_attention(part) for layer in layers for part in parts(layer)):
+        return frozenset()
     if any(kinds):
         if not any(
             is_attention(part) for layer, state in zip(layers, kinds, strict=True) if not state for part in parts(layer)
@@ -293,6 +297,10 @@ class Sizer:
     def ranked(self, heads: int) -> int:
         """Key-value heads of one rank: divided, or one each where there are more ranks than heads (config/model.py, get_num_kv_heads)."""
         tp = self.options.tp
+        if tp > heads and not self.shape.replicates:
+            raise Refused(
+                f"{heads} key-value heads on {tp} ranks: the model class divides them, and does not replicate them"
+            )
         if heads % tp if heads >= tp else tp % heads:
             raise Refused(
                 f"{heads} key-value heads and tensor_parallel_size {tp}: the model class asserts that one divides the other"

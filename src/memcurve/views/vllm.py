@@ -64,6 +64,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "hybrid": name in HYBRID or None,
         "quantised": quantised(config),
         "sinks": name in SINKS,
+        # gpt_oss.py divides its heads.
+        "replicates": name != "gpt_oss",
         "no_float16": name if name in NO_FLOAT16 else None,
     }
     return View(layers=SEES.get(name, as_they_are)(layers, config), dtype=run_dtype(name, dtype), facts=facts)
