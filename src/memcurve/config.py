@@ -73,6 +73,8 @@ class Config:
         self, data: Mapping[str, Any], model_type: str, defaults: Mapping[str, Any] | None, path: str = ""
     ) -> None:
         self.data, self.model_type, self.path = data, model_type, path
+        # The whole config that this one is a section of.
+        self.root: Mapping[str, Any] = data
         known = defaults or {}
         self.has_class = defaults is not None
         self.defaults: Mapping[str, Any] = known.get("defaults", {})

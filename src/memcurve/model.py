@@ -156,6 +156,7 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
     if _depth(data) > MAX_DEPTH:
         raise BadConfig(f"{name}: nested too deeply; expected at most {MAX_DEPTH} levels")
     config, levels = decoder(data)
+    config.root = data
     layers = families.describe(config)
     model = Model(
         name=name,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HOW = {
     "logical": "the paper's count: no padding, states in fp32",
     "transformers": "windows hold W - 1 tokens, convolutions K columns",
+    "vllm": "blocks shared by groups of layers of one width, pages padded to one size",
 }
 NAMES = tuple(HOW)
 

@@ -1,0 +1,321 @@
+"""What vLLM 0.33.0 reserves for a request on one rank, and the pool that it makes of memory.
+
+Files cited are of vLLM 0.33.0, beneath vllm/. Every layer becomes a spec (get_kv_cache_spec of
+model_executor/layers/attention/*.py and layers/mamba/*.py), the platform chooses the tokens of a block
+(platforms/interface.py, update_block_size_for_backend), and `vllm_blocks` groups the specs.
+
+bytes(T) = bytes per block · Σ over groups of the blocks that a request of T tokens takes, on the fullest pipeline stage.
+Which attention backend runs is as on a GPU with vLLM's own kernels, without FlashInfer and FlashMLA's dense kernels.
+"""
+
+from __future__ import annotations
+
+from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whole
+from ..curve import Kept
+from ..layers import CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
+from ..units import dtype_bytes
+from .vllm_blocks import VllmAllocator, make_groups, terms_of
+from .vllm_specs import (
+    DRAFTED,
+    KV_DTYPES,
+    MAMBA_DTYPES,
+    METHODS,
+    PLAIN,
+    Options,
+    Shape,
+    is_attention,
+    is_state,
+    specs_of,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..layers import Layer
+
+OPTIONS = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "decode_context_parallel_size",
+    "kv_cache_dtype",
+    "max_model_len",
+    "block_size",
+    "enable_prefix_caching",
+    "mamba_cache_dtype",
+    "mamba_ssm_cache_dtype",
+    "mamba_cache_mode",
+    "mamba_block_size",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "async_scheduling",
+    "num_speculative_tokens",
+    "speculative_method",
+    "draft_layers",
+    "disable_hybrid_kv_cache_manager",
+    "gdn_prefill_backend",
+    "gpu",
+)
+
+
+class Gpu(Record):
+    """A device as vLLM's defaults see it: compute capability, and the batch that get_batch_defaults (engine/arg_utils.py) gives it."""
+
+    capability: tuple[int, int]
+    max_num_batched_tokens: int
+    max_num_seqs: int
+
+
+# get_batch_defaults: 160 GiB or more; 70 GiB or more and no A100; the rest. Memory by the vendor's data sheets.
+LARGE, MIDDLE, SMALL = (16384, 1024), (8192, 1024), (2048, 256)
+GPUS = {
+    "H100": ((9, 0), MIDDLE),
+    "H200": ((9, 0), MIDDLE),
+    "H20": ((9, 0), MIDDLE),
+    "GH200": ((9, 0), MIDDLE),
+    "B200": ((10, 0), LARGE),
+    "GB200": ((10, 0), LARGE),
+    "B300": ((10, 3), LARGE),
+    "A100": ((8, 0), SMALL),
+    "A10": ((8, 6), SMALL),
+    "A10G": ((8, 6), SMALL),
+    "A40": ((8, 6), SMALL),
+    "L4": ((8, 9), SMALL),
+    "L40S": ((8, 9), SMALL),
+    "RTX 4090": ((8, 9), SMALL),
+    "RTX 5090": ((12, 0), SMALL),
+    "RTX PRO 6000": ((12, 0), MIDDLE),
+}
+
+
+def keep(
+    layers: Sequence[Layer],
+    dtype: str,
+    *,
+    tensor_parallel_size: int = 1,
+    pipeline_parallel_size: int = 1,
+    decode_context_parallel_size: int = 1,
+    kv_cache_dtype: str = "auto",
+    max_model_len: int | None = None,
+    block_size: int | None = None,
+    enable_prefix_caching: bool | None = None,
+    mamba_cache_dtype: str = "auto",
+    mamba_ssm_cache_dtype: str = "auto",
+    mamba_cache_mode: str | None = None,
+    mamba_block_size: int | None = None,
+    max_num_batched_tokens: int | None = None,
+    max_num_seqs: int | None = None,
+    async_scheduling: bool | None = None,
+    num_speculative_tokens: int = 0,
+    speculative_method: str | None = None,
+    draft_layers: int = 0,
+    disable_hybrid_kv_cache_manager: bool = False,
+    gdn_prefill_backend: str | None = None,
+    gpu: str = "H100",
+    longest: int | None = None,
+    longest_key: str | None = None,
+    assumed: int | None = None,
+    state_dtype: str | None = None,
+    heads: int = 0,
+    head_dim: int = 0,
+    kv_heads: int = 0,
+    exports: bool = True,
+    pipeline: bool = True,
+    chunked: bool = True,
+    hybrid: bool | None = None,
+    quantised: str | None = None,
+    sinks: bool = False,
+    replicates: bool = True,
+    no_float16: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Kept:
+    """Options by vLLM's names; from `longest` on what its model classes say of the model.
+
+    longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where neither the option
+    nor the config says one. state_dtype: of recurrent states, where the
+    model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
+    its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
+    its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
+    quantisation says. sinks, replicates: as Shape has them. no_float16: a model type that is not stable in float16.
+    """
+    tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
+    pp = whole("pipeline_parallel_size", pipeline_parallel_size, 1)
+    dcp = whole("decode_context_parallel_size", decode_context_parallel_size, 1)
+    device = gpu_of(gpu)
+    one_of("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
+    if kv_cache_dtype == "auto" and quantised is not None:
+        kv_cache_dtype = quantised
+    one_of("mamba_cache_dtype", mamba_cache_dtype, MAMBA_DTYPES)
+    one_of("mamba_ssm_cache_dtype", mamba_ssm_cache_dtype, MAMBA_DTYPES)
+    if mamba_cache_mode is not None:
+        one_of("mamba_cache_mode", mamba_cache_mode, ("none", "align"))
+    if gdn_prefill_backend is not None:
+        one_of("gdn_prefill_backend", gdn_prefill_backend, ("auto", "flashinfer", "triton", "cutedsl"))
+    flag("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager)
+    ahead = True if async_scheduling is None else flag("async_scheduling", async_scheduling)
+    spec = whole("num_speculative_tokens", num_speculative_tokens)
+    if speculative_method is not None:
+        one_of("speculative_method", speculative_method, METHODS)
+    drafts = whole("draft_layers", draft_layers)
+    if drafts and speculative_method != "mtp":
+        raise BadConfig(f"draft_layers: {drafts}; expected speculative_method='mtp' beside it")
+    pieces = [part for layer in layers for part in parts(layer)]
+    states = any(is_state(part) for part in pieces)
+    attends = any(is_attention(part) for part in pieces)
+    crosses = any(isinstance(part, CrossAttention) for part in pieces)
+    model_len = model_length(max_model_len, longest, longest_key) or assumed
+    if enable_prefix_caching is None:
+        # is_prefix_caching_supported (config/model.py): not without attention, not with an encoder.
+        prefix = (attends if hybrid is None else hybrid or attends) and not crosses
+    else:
+        prefix = flag("enable_prefix_caching", enable_prefix_caching)
+    if mamba_block_size is not None:
+        whole("mamba_block_size", mamba_block_size, 1)
+        if not prefix and mamba_block_size != model_len:
+            raise Refused("--mamba-block-size can only be set with --enable-prefix-caching")
+    seqs = device.max_num_seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs, 1)
+    if max_num_batched_tokens is None:
+        batched = device.max_num_batched_tokens
+        if model_len is not None:
+            batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
+    else:
+        batched = whole("max_num_batched_tokens", max_num_batched_tokens, 1)
+    # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
+    in_flight = batched * (pp + 1 if ahead else pp)
+    check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
+    e = dtype_bytes(dtype)
+    if no_float16 is not None and dtype == "float16":
+        raise Refused(
+            f"The model type {no_float16!r} does not support float16. Reason: Numerical instability. Please use bfloat16 or float32 instead."
+        )
+    if kv_cache_dtype in ("float16", "bfloat16") and kv_cache_dtype != dtype:
+        raise Refused(
+            f'kv_cache_dtype="{kv_cache_dtype}" is incompatible with dtype="{dtype}". '
+            f"Please set `--kv-cache-dtype` to `auto` or `{dtype}`."
+        )
+    conv = e if mamba_cache_dtype == "auto" else dtype_bytes(mamba_cache_dtype)
+    state = mamba_ssm_cache_dtype if mamba_ssm_cache_dtype != "auto" else state_dtype or "auto"
+    options = Options(
+        tp=tp,
+        pp=pp,
+        dcp=dcp,
+        kv_dtype=kv_cache_dtype,
+        element=e if kv_cache_dtype == "auto" else PLAIN.get(kv_cache_dtype, 1),
+        block=None if block_size is None else whole("block_size", block_size, 1),
+        align=states and prefix,
+        in_flight=in_flight,
+        spec=spec,
+        # Several MTP modules read further ahead than one (num_prefill_lookahead_tokens, config/vllm.py).
+        retained=max(0, min(drafts, spec) - 1) if speculative_method == "mtp" and drafts > 1 else 0,
+        conv_element=conv,
+        state_dtype=state,
+        checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
+        capability=device.capability,
+    )
+    shape = Shape(
+        heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=batched, sinks=sinks, replicates=replicates
+    )
+    specs, ranks = specs_of(layers, options, shape, drafts)
+    if dcp > 1 and not attends:
+        raise Refused("decode context parallelism needs key-value heads; the model has none")
+    packed = any(isinstance(part, CompressedAttention) for part in pieces)
+    if packed and disable_hybrid_kv_cache_manager:
+        raise Refused("MLAAttentionSpec has no bounded_replay: windows over entries can't be held in full")
+    if packed and (spec or dcp > 1 or options.block not in (None, 256)):
+        raise NotDescribed(
+            "vllm: compressed attention with speculation, context parallelism or other blocks than 256 tokens"
+        )
+    groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager, packed) if specs else ()
+    block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
+    return Kept(
+        terms=terms_of(groups, block_bytes),
+        notes=(*notes_of(options, speculative_method, drafts, pieces), *notes),
+        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len),
+    )
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def one_of(name: str, value: object, known: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        hint = nearest(str(value), list(known), 1)
+        raise BadConfig(
+            f"{name}: {show(value)}; expected one of {', '.join(known)}" + (f" (nearest: {hint})" if hint else "")
+        )
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadConfig(f"{name}: {show(value)}; expected True or False")
+    return value
+
+
+def gpu_of(name: object) -> Gpu:
+    """A GPU by its short name, or by the name that vLLM logs ("NVIDIA H100 80GB HBM3")."""
+    if isinstance(name, str):
+        words = f" {name.lower().replace('-', ' ')} "
+        for known, (capability, (batched, seqs)) in GPUS.items():
+            if f" {known.lower()} " in words:
+                return Gpu(capability=capability, max_num_batched_tokens=batched, max_num_seqs=seqs)
+    one_of("gpu", name, tuple(GPUS))
+    raise AssertionError(name)
+
+
+def model_length(asked: int | None, longest: int | None, key: str | None) -> int | None:
+    """max_model_len (config/model.py, _get_and_verify_max_len); None where neither the option nor the config says one."""
+    if asked is None:
+        return longest
+    length = whole("max_model_len", asked, 1)
+    if longest is not None and length > longest:
+        raise Refused(
+            f"User-specified max_model_len ({length}) is greater than the derived max_model_len ({key}={longest} in model's "
+            "config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1."
+        )
+    return length
+
+
+def check_parallel(tp: int, pp: int, dcp: int, heads: int, kv_heads: int, pipeline: bool, latent: bool) -> None:
+    """verify_with_parallel_config (config/model.py), with its words."""
+    if heads % tp:
+        raise Refused(f"Total number of attention heads ({heads}) must be divisible by tensor parallel size ({tp}).")
+    if pp > 1 and not pipeline:
+        raise Refused(
+            "Pipeline parallelism is not supported for this model. Supported models implement the `SupportsPP` interface."
+        )
+    if dcp > 1 and tp % dcp:
+        raise Refused(f"tp_size={tp} must be divisible by dcp_size={dcp}.")
+    if dcp > 1 and not latent and kv_heads:
+        if tp <= kv_heads:
+            raise Refused(
+                f"Decode context parallelism for GQA/MQA requires `--tensor-parallel-size` ({tp}) to be greater than the "
+                f"model's total number of KV heads ({kv_heads}). Increase `--tensor-parallel-size` or set "
+                "`--decode-context-parallel-size 1`."
+            )
+        if dcp > tp // kv_heads:
+            raise Refused(
+                f"`--decode-context-parallel-size` ({dcp}) exceeds the maximum supported value ({tp // kv_heads}) for "
+                f"`--tensor-parallel-size` ({tp}) and {kv_heads} model KV heads."
+            )
+        if heads // kv_heads % dcp:
+            raise Refused(
+                f"The model's number of query heads per KV head ({heads // kv_heads}) must be divisible by "
+                f"`--decode-context-parallel-size` ({dcp}) for GQA/MQA."
+            )
+
+
+def notes_of(options: Options, method: str | None, drafts: int, kinds: Sequence[Layer]) -> tuple[str, ...]:
+    """What the numbers stand on that an installation may have otherwise."""
+    notes = []
+    if method in DRAFTED and not drafts:
+        notes.append(
+            f"the target model alone: layers of the {method} draft are not counted; draft_layers says how many it has"
+        )
+    latent = any(isinstance(part, LatentAttention) for part in kinds)
+    sparse = any(isinstance(part, SparseIndexer) for part in kinds)
+    major, free = options.capability[0], options.block is None
+    if latent and not sparse and major == 9 and free and options.kv_dtype in ("fp8", "fp8_e4m3"):
+        notes.append("blocks as without FlashMLA's dense kernels; where they load, vLLM takes block_size 64")
+    if major == 10 and free and any(is_attention(part) for part in kinds):
+        notes.append("blocks as without FlashInfer; where it is installed, vLLM may take others, which block_size says")
+    return tuple(notes)

@@ -1,0 +1,381 @@
+"""What vLLM 0.33.0's model classes make of a model: vllm/model_executor/models/registry.py and the classes it names.
+
+A model type runs in vLLM if its class stands in the registry, or if Transformers has a class of it that vLLM can drive
+(model_executor/models/transformers/). Which layers slide or keep anything is read off the class where it differs from the
+model's own code.
+"""
+
+from __future__ import annotations
+
+from ..base import NotDescribed, Refused, nearest, show
+from ..layers import (
+    CompressedAttention,
+    FullAttention,
+    LatentAttention,
+    Mamba,
+    NoState,
+    Parallel,
+    SlidingAttention,
+    parts,
+)
+from . import View
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from ..config import Config
+    from ..layers import Layer
+
+# Keys that may hold the longest sequence, the smallest of them counts (transformers_utils/model_arch_config_convertor.py,
+# derive_max_model_len_and_key).
+LENGTHS = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
+    "max_sequence_length", "max_seq_length", "seq_len",
+)  # fmt: skip
+# Keys of key-value heads, the first that is there counts (CONFIG_FIELD_ALIASES).
+KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
+# RoPE scalings that leave the longest sequence as the config says it (config/model.py, _get_and_verify_max_len).
+SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default", "mrope")
+# _FLOAT16_NOT_SUPPORTED_MODELS (config/model.py).
+NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
+
+
+def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) -> View:
+    if config is None:
+        return View(layers=layers, dtype=dtype)
+    name = config.model_type
+    if name not in RUNS:
+        raise not_described(name)
+    longest, key = longest_of(config)
+    facts: dict[str, Any] = {
+        "longest": longest,
+        "longest_key": key,
+        "assumed": 2048 if name in NO_LENGTH else None,
+        "heads": number(config, "num_attention_heads") or 0,
+        "head_dim": head_dim(config),
+        "kv_heads": kv_heads(config),
+        "state_dtype": state_dtype(config),
+        "pipeline": name not in NO_PIPELINE,
+        "chunked": name not in ENCODER_DECODER,
+        # olmo_gdn_linear_attn.py has no checkpoints.
+        "exports": name != "olmo_hybrid",
+        "hybrid": name in HYBRID or None,
+        "quantised": quantised(config),
+        "sinks": name in SINKS,
+        # gpt_oss.py divides its heads.
+        "replicates": name != "gpt_oss",
+        "no_float16": name if name in NO_FLOAT16 else None,
+    }
+    return View(layers=SEES.get(name, as_they_are)(layers, config), dtype=run_dtype(name, dtype), facts=facts)
+
+
+def not_described(name: str) -> NotDescribed:
+    why = next(
+        (why for types, why in LACKS.items() if name in types.split()),
+        "no class of vLLM 0.33.0 that is described runs it",
+    )
+    hint = nearest(name, sorted(RUNS))
+    return NotDescribed(f"model type {show(name)} in vLLM: {why}" + (f"; nearest: {hint}" if hint else ""))
+
+
+def run_dtype(name: str, dtype: str | None) -> str:
+    """dtype="auto" (_resolve_auto_dtype): float32, or none, runs in bfloat16, and so does float16 where that is not stable."""
+    if dtype is None or dtype == "float32" or (dtype == "float16" and name in NO_FLOAT16):
+        return "bfloat16"
+    return dtype
+
+
+def number(config: Config, key: str) -> int | None:
+    value = config.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def head_dim(config: Config) -> int:
+    """get_head_size of the config: head_dim, or hidden_size over the heads; of Gemma 4 the larger one, and Zamba2's
+    attention is twice as wide."""
+    if config.model_type == "zamba2":
+        return number(config, "attention_head_dim") or 2 * config.hidden // config.heads
+    for key in ("global_head_dim", "head_dim", "hidden_size_per_head"):
+        if number(config, key):
+            return number(config, key) or 0
+    hidden, heads = number(config, "hidden_size"), number(config, "num_attention_heads")
+    return hidden // heads if hidden and heads else 0
+
+
+def kv_heads(config: Config) -> int:
+    for key in KV_HEADS:
+        if number(config, key) is not None:
+            return number(config, key) or 0
+    return number(config, "num_attention_heads") or 0
+
+
+def longest_of(config: Config) -> tuple[int | None, str | None]:
+    """The longest max_model_len, and the key that says it; None where the config has none (_get_and_verify_max_len)."""
+    given = [key for key in LENGTHS if config.given(key)] or LENGTHS
+    values = ((config.get(key), key) for key in given)
+    found = [
+        (int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    if not found:
+        return None, None
+    longest, name = min(found, key=lambda pair: pair[0])
+    model_max = config.get("model_max_length")
+    if isinstance(model_max, int) and model_max:
+        longest, name = model_max, "model_max_length"
+    ropes = list(rope_parameters(config))
+    if ropes and "gemma3" not in config.model_type:
+        factor: float = 1.0
+        for rope in ropes:
+            if rope_type(rope) not in SCALED_ALREADY:
+                factor = rope.get("factor", factor) or 1.0
+        longest = int(longest * factor)
+    if any(rope_type(rope) == "longrope" for rope in ropes):
+        original = number(config, "original_max_position_embeddings")
+        longest = original or longest
+    return longest, name
+
+
+def rope_parameters(config: Config) -> Sequence[Mapping[str, Any]]:
+    """The rotary parameters, one for all layers or one per type of layer."""
+    value = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(value, dict):
+        return []
+    inner = [entry for entry in value.values() if isinstance(entry, dict)]
+    return inner or [value]
+
+
+def rope_type(rope: Mapping[str, Any]) -> str:
+    kind = str(rope.get("rope_type") or rope.get("type") or "default")
+    return "longrope" if kind == "su" else kind
+
+
+def state_dtype(config: Config) -> str | None:
+    """The dtype of recurrent states that a model's config or class says (model_executor/models/config.py)."""
+    name = config.model_type
+    if name == "nemotron_h":
+        return str(config.get("mamba_ssm_cache_dtype") or "float32")
+    if name in ("qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text"):
+        value = config.get("mamba_ssm_dtype")
+        return None if value is None else str(value)
+    return None
+
+
+def quantised(config: Config) -> str | None:
+    """The kv_cache_dtype that a checkpoint's quantisation says (utils/torch_utils.py, get_kv_cache_quant_algo_string; Attention.__init__)."""
+    value = config.root.get("quantization_config")
+    if not isinstance(value, dict):
+        return None
+    method = str(value.get("quant_method", ""))
+    nested = value.get("quantization")
+    inner: Mapping[str, Any] = nested if isinstance(nested, dict) else value
+    if method.startswith("modelopt"):
+        scheme = next(
+            (
+                level[key]
+                for key in ("kv_cache_scheme", "kv_cache_quant_algo")
+                for level in (inner, value)
+                if level.get(key)
+            ),
+            None,
+        )
+        if isinstance(scheme, dict):
+            eight = scheme.get("dynamic") is False and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
+            return (
+                "fp8_e4m3"
+                if eight
+                else "nvfp4"
+                if (scheme.get("num_bits"), scheme.get("type")) == (4, "float")
+                else None
+            )
+        return {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"}.get(str(scheme).lower())
+    return "fp8" if method == "compressed-tensors" and value.get("kv_cache_scheme") else None
+
+
+# -- classes that see other layers than the model's own code ------------------------------------------------------------
+
+
+def as_they_are(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    return layers
+
+
+def even_layers_slide(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """gpt_oss.py: every second layer slides, from the first on, whatever layer_types says."""
+    window = config.count("sliding_window")
+    return tuple(slid(layer, window) if index % 2 == 0 else full(layer) for index, layer in enumerate(layers))
+
+
+def one_token_more(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """commandr.py and cohere2_moe.py: the window reaches sliding_window tokens back, and holds the token itself beside them."""
+    return tuple(
+        layer.replace(window=layer.window + 1) if isinstance(layer, SlidingAttention) else layer for layer in layers
+    )
+
+
+def one_token_less(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """mimo_v2.py: the config's window as it stands, the token itself among it."""
+    return tuple(
+        layer.replace(window=layer.window - 1) if isinstance(layer, SlidingAttention) else layer for layer in layers
+    )
+
+
+def all_or_none_slide(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """Classes that never look at layer_types: all layers slide if all do, else none (engine/arg_utils.py, create_engine_config)."""
+    if all(isinstance(layer, SlidingAttention) for layer in layers):
+        return layers
+    return tuple(full(layer) if isinstance(layer, SlidingAttention) else layer for layer in layers)
+
+
+def split_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """qwen2.py and qwen2_moe.py: heads are hidden_size over their number, whatever head_dim says; qwen2.py lets all layers slide or none."""
+    kinds = {type(layer) for layer in layers}
+    if len(kinds) > 1 and config.model_type == "qwen2":
+        raise Refused(
+            "Sliding window for some but all layers is not supported. This model uses sliding window but `max_window_layers` "
+            f"= {config.get('max_window_layers')} is less than `num_hidden_layers` = {len(layers)}."
+        )
+    size = config.hidden // config.heads
+    return tuple(sized(layer, size) for layer in all_or_none_slide(layers, config))
+
+
+def divided_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """granitemoe.py: heads are hidden_size over their number, whatever head_dim says."""
+    return tuple(sized(layer, config.hidden // config.heads) for layer in layers)
+
+
+def config_heads(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """model_executor/models/transformers/base.py: attention has the heads and the head_dim that the config says."""
+    size = head_dim(config)
+    return tuple(sized(layer, size) for layer in layers)
+
+
+def expanded(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """minicpm3.py: the latent is expanded to keys of every head before it is kept, and values are padded to their size."""
+    size = config.count("qk_nope_head_dim") + config.count("qk_rope_head_dim")
+    kept = FullAttention(kv_heads=config.heads, head_dim=size, v_head_dim=size)
+    return tuple(kept if isinstance(layer, LatentAttention) else layer for layer in layers)
+
+
+def attention_alone(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """The Transformers backend gives a cache to attention alone (model_executor/models/transformers/base.py)."""
+
+    def kept(layer: Layer) -> Layer:
+        return next((part for part in parts(layer) if isinstance(part, FullAttention)), NoState())
+
+    return tuple(kept(layer) for layer in layers)
+
+
+def every_head(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """zamba2.py: keys and values of every head, whatever num_key_value_heads says."""
+
+    def seen(layer: Layer) -> Layer:
+        if isinstance(layer, Parallel):
+            return layer.replace(parts=tuple(seen(part) for part in layer.parts))
+        return layer.replace(kv_heads=config.heads) if isinstance(layer, FullAttention) else layer
+
+    return tuple(seen(layer) for layer in layers)
+
+
+def windows_of_entries(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """models/deepseek_v4: a layer that only slides keeps the same entries as the others, and compresses none."""
+    return tuple(
+        CompressedAttention(head_dim=layer.head_dim, window=layer.window, ratio=0)
+        if isinstance(layer, SlidingAttention)
+        else layer
+        for layer in layers
+    )
+
+
+def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """mamba.py: channels are intermediate_size, where the config says it."""
+    if not config.given("intermediate_size"):
+        return layers
+    inner = config.count("intermediate_size")
+    return tuple(layer.replace(intermediate=inner) if isinstance(layer, Mamba) else layer for layer in layers)
+
+
+def slid(layer: Layer, window: int) -> Layer:
+    assert isinstance(layer, (FullAttention, SlidingAttention))
+    return SlidingAttention(
+        kv_heads=layer.kv_heads, head_dim=layer.head_dim, v_head_dim=layer.v_head_dim, window=window
+    )
+
+
+def full(layer: Layer) -> Layer:
+    assert isinstance(layer, (FullAttention, SlidingAttention))
+    return FullAttention(kv_heads=layer.kv_heads, head_dim=layer.head_dim, v_head_dim=layer.v_head_dim)
+
+
+def sized(layer: Layer, size: int) -> Layer:
+    """An attention layer with heads of another size."""
+    if isinstance(layer, (FullAttention, SlidingAttention)) and size:
+        return layer.replace(head_dim=size, v_head_dim=size)
+    return layer
+
+
+SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
+    "gpt_oss": even_layers_slide,
+    "cohere2": one_token_more,
+    "cohere2_moe": one_token_more,
+    "mimo_v2_flash": one_token_less,
+    "qwen2": split_heads,
+    "qwen2_moe": split_heads,
+    "qwen3_moe": all_or_none_slide,
+    "biogpt": config_heads,
+    "gpt_neox": config_heads,
+    "granitemoe": divided_heads,
+    "granitemoe_swa": divided_heads,
+    "granitemoeshared": divided_heads,
+    "minicpm3": expanded,
+    "zaya": attention_alone,
+    "zamba2": every_head,
+    "deepseek_v4": windows_of_entries,
+    "mamba": stated_size,
+    "falcon_mamba": stated_size,
+}
+# Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
+RUNS = frozenset(
+    """
+    afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
+    cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
+    doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
+    flex_olmo gemma gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite
+    glm4v_moe_text glm4v_text glm_moe_dsa glm_ocr_text gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite
+    granite4_vision_text granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium
+    hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text hy_v3 hy_v4 hyperclovax internlm2 internlm3 iquestcoder jais2
+    jamba jetmoe kimi_k2 kimi_linear kolibri1 kyutai_speech_to_text laguna lfm2 lfm2_moe llama llama4_text
+    longcat_flash mamba mamba2 mellum mimo mimo_v2_flash minicpm minicpm3 minimax_m2 minimax_m3_vl_text ministral
+    ministral3 mistral mistral4 mixtral modernbert-decoder molmo2_text moshi muse_glimmer_text nanochat nemotron
+    nemotron-nas nemotron_h olmo olmo2 olmo3 olmo_hybrid olmoe opt orion paddleocr_vl_text persimmon phi phi3
+    phi4_multimodal phimoe qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text
+    qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text seed_oss
+    smollm3 solar solar_open stablelm starcoder2 step3_text step3p5 telechat3 vaultgemma whisper youtu zamba2 zaya
+    """.split()
+)
+# Why others are not: model types, reason.
+LACKS = {
+    "aquila baichuan internlm Motif motif phi3small phi4flash plamo2 qwen xverse mllama_text_model mpt bamba minimax "
+    "minimax_text_01 minimax_m1": "an earlier vLLM had a class for it, 0.33.0 has none",
+    "bert bert-generation camembert data2vec-text electra ernie roberta roberta-prelayernorm roc_bert xlm-roberta "
+    "xlm-roberta-xl xmod": "it runs there as an encoder, which keeps nothing",
+    "bart bigbird_pegasus blenderbot blenderbot-small longt5 m2m_100 marian mbart mt5 nllb-moe pegasus pegasus_x plbart "
+    "seamless_m4t seamless_m4t_v2 speech_to_text switch_transformers t5 udop umt5 t5_gemma_module t5gemma2_decoder moonshine "
+    "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
+    "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
+    "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
+    "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
+    "hunyuan": "neither it nor Transformers has a class for it",
+}
+# Types whose config has no longest sequence: 2,048 where no max_model_len is asked for.
+NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba"})
+# Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
+NO_PIPELINE = frozenset(
+    "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
+)
+HYBRID = frozenset(
+    "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
+    "qwen3_5_moe_text zamba2".split()
+)
+SINKS = frozenset({"gpt_oss"})
+ENCODER_DECODER = frozenset({"whisper"})
