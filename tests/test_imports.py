@@ -25,7 +25,7 @@ MAY = {
     "export": {"curve"},
     "seed": {"curve", "engines", "export", "layers"},
     "figures": {"curve", "export"},
-    "logs": {"model"},
+    "logs": {"curve", "model"},
     "cli": {
         "cli",
         "logs",

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 
-from .base import BadConfig, Record, Refused
+from .base import BadConfig, MemcurveError, Record, Refused
 from .units import show_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from .curve import MemoryCurve
     from .model import Model
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "GB": 2**30, "MB": 2**20}  # SGLang's GB is 1024³
@@ -26,6 +27,20 @@ ENGINES = {
     "sglang": re.compile(r"KV Cache is allocated|Mamba Cache is allocated"),
     "llamacpp": re.compile(r"llama_kv_cache\w*: .*size =|llama_memory_recurrent: size =|KV self size"),
 }
+
+
+# Options that a server may have been started with, tried where a figure differs.
+OTHERWISE: dict[str, tuple[dict[str, Any], ...]] = {
+    "vllm": (
+        *({"tensor_parallel_size": ranks} for ranks in (2, 4, 8)), {"kv_cache_dtype": "fp8"}, {"block_size": 64},
+        {"enable_prefix_caching": False}, {"mamba_ssm_cache_dtype": "float32"}, {"disable_hybrid_kv_cache_manager": True},
+        {"draft_layers": 1, "num_speculative_tokens": 1},
+    ),
+    "sglang": (*({"tp_size": ranks} for ranks in (2, 4, 8)), {"kv_cache_dtype": "fp8_e4m3"}, {"page_size": 64}),
+    "llamacpp": (
+        {"swa_full": True}, {"kv_unified": True}, {"kv_unified": False}, {"flash_attn": False}, {"n_ubatch": 2048},
+    ),
+}  # fmt: skip
 
 
 class Finding(Record):
@@ -60,10 +75,28 @@ def check(
     # Colours and carriage returns of a terminal are no part of a line.
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "\n").split("\n")
     compare = {"vllm": _vllm, "sglang": _sglang, "llamacpp": _llamacpp}[name]
-    found = list(compare(lines, model, dict(options or {})))
+    asked = dict(options or {})
+    found = list(compare(lines, model, dict(asked)))
     if not found:
         raise BadConfig(f"log: no figure of {name} that can be compared")
-    return found
+    return [
+        one if one.agrees else explained(one, name, lambda more: compare(lines, model, {**asked, **more}))
+        for one in found
+    ]
+
+
+def explained(one: Finding, engine: str, again: Callable[[dict[str, Any]], Iterator[Finding]]) -> Finding:
+    """A figure that differs, with the options under which it would agree."""
+    helped = []
+    for more in OTHERWISE[engine]:
+        try:
+            others = list(again(more))
+        except MemcurveError:  # an option that this model or engine refuses explains nothing
+            continue
+        if any(other.agrees and (other.line, other.figure) == (one.line, one.figure) for other in others):
+            helped.append(", ".join(f"{key}={value}" for key, value in more.items()))
+    tail = f"would agree with {' or '.join(helped)}" if helped else "no single option that was tried makes it agree"
+    return one.replace(why=f"{one.why}; {tail}")
 
 
 class Rounded(Record):
@@ -104,6 +137,7 @@ AVAILABLE = re.compile(r"Available KV cache memory: (-?[\d.]+) (GiB|MiB)")
 TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
 CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
 NEEDED = re.compile(r"max seq len \(([\d,]+)\).{0,40}?([\d.]+) (GiB|MiB) KV cache is needed")
+ATTENTION = ("full", "latent", "sliding", "chunked")
 BLOCK = re.compile(r"attention block size to (\d+) tokens")
 
 
@@ -124,8 +158,10 @@ def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterat
                 agrees=needed.holds(held), why="what one request of max_model_len reserves",
             )  # fmt: skip
         if found := BLOCK.search(line):
-            curve = model.curve("vllm", **options)
-            blocks = sorted({int(size) for size in re.findall(r"blocks? of ([\d,]+) tokens", curve.explain(1))})
+            allocator: Any = model.curve("vllm", **options).allocator
+            blocks = sorted(
+                {spec.block for group in allocator.groups for spec, _ in group.members if spec.cache in ATTENTION}
+            )
             yield Finding(
                 line=number, figure="attention block size", logged=found[1], computed=", ".join(map(str, blocks)),
                 agrees=int(found[1]) in blocks, why="a page of attention holds at least one state",
@@ -139,7 +175,7 @@ def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterat
                     f'log: line {number} has no "Available KV cache memory: … GiB" before it to follow from'
                 )
             curve = model.curve("vllm", **{**options, "max_model_len": length})
-            low, high = (_pool(curve, size) for size in (memory.low, memory.high))
+            low, high = pools_of(curve, memory)
             why = f"follows from {memory.text} and max_model_len {length:,}"
             if tokens is not None:
                 yield Finding(
@@ -155,8 +191,13 @@ def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterat
             )  # fmt: skip
 
 
-def _pool(curve: Any, memory: int) -> Any:
-    return curve.pool(memory)
+def pools_of(curve: MemoryCurve, memory: Rounded) -> tuple[Any, Any]:
+    """The pools at both ends of a rounded memory; of a memory that is just too small at its lower end, the upper twice."""
+    high = curve.pool(memory.high)
+    try:
+        return curve.pool(memory.low), high
+    except Refused:
+        return high, high
 
 
 # -- SGLang -----------------------------------------------------------------------------------------------------------
@@ -245,6 +286,3 @@ def _llamacpp(lines: Sequence[str], model: Model, options: dict[str, Any]) -> It
             line=first[letter], figure=f"{letter} ({NAMES[letter]})", logged=logged.text, computed=show_bytes(size),
             agrees=logged.holds(size), why=f"n_ctx {context:,}, n_seq_max {sequences}",
         )  # fmt: skip
-
-
-__all__ = ["Finding", "Refused", "check", "engine_of"]

@@ -1,0 +1,99 @@
+"""Start-up logs compared: lines that engines really printed (truth/published.jsonl names the sources), and changed ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memcurve import BadConfig, load
+from memcurve.logs import Finding, check, engine_of, rounded
+
+QWEN3_14B = {"model_type": "qwen3", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960, "dtype": "bfloat16"}  # fmt: skip
+# E94, E95 and E96 of truth/published.jsonl
+E94 = "INFO Available KV cache memory: 6.51 GiB\nINFO GPU KV cache size: 42,656 tokens\nINFO Maximum concurrency for 32,768 tokens per request: 1.30x\n"
+E95 = "Available KV cache memory: 11.57 GiB\nGPU KV cache size: 75,824 tokens, Maximum concurrency for 40,960 tokens per request: 1.85x"
+E96 = "Available KV cache memory: 46.80 GiB\nGPU KV cache size: 715,072 tokens\nMaximum concurrency for 262,144 tokens per request: 2.73x"
+
+
+def verdicts(text: str, model: Any, **options: Any) -> list[bool]:
+    return [one.agrees for one in check(text, load(model), options)]
+
+
+def test_vllm() -> None:
+    assert verdicts(E94, QWEN3_14B) == [True, True]
+    assert verdicts(E95, QWEN3_14B) == [True, True]
+    # The latent is replicated: any number of tensor-parallel ranks holds as many tokens
+    assert verdicts(E96, "moonshotai/Kimi-K2-Thinking", tensor_parallel_size=8) == [True, True]
+
+
+def test_a_figure_that_differs_says_what_would_make_it_agree() -> None:
+    # Half the heads on each of two ranks: twice the tokens in the same memory, 2 × 42,656
+    found = check(E94.replace("42,656", "85,312").replace("1.30x", "2.60x"), load(QWEN3_14B))
+    assert [one.agrees for one in found] == [False, False]
+    assert [one.line for one in found] == [2, 3]
+    assert "would agree with tensor_parallel_size=2 or kv_cache_dtype=fp8" in found[0].why
+    found = check(E94.replace("42,656", "42,600"), load(QWEN3_14B))
+    assert found[0] == Finding(line=2, figure="GPU KV cache size", logged="42,600 tokens", computed="42,624 to 42,688 tokens", agrees=False, why="follows from 6.51 GiB and max_model_len 32,768; no single option that was tried makes it agree")  # fmt: skip
+
+
+def test_vllm_says_what_it_needs_and_its_block() -> None:
+    # 40 layers · 2 · 8 · 128 · 2 B · 40,960 tokens = 6.25 GiB; of Qwen3-Next the block is 576 tokens
+    text = "max seq len (40960), (6.25 GiB KV cache is needed, which is larger than the available KV cache memory (5.0 GiB)."
+    assert verdicts(text, QWEN3_14B) == [True]
+    assert verdicts(text.replace("6.25", "6.24"), QWEN3_14B) == [False]
+    block = "Setting attention block size to 576 tokens to ensure that attention page size is >= mamba page size."
+    assert verdicts(block + "\n" + E94, "Qwen/Qwen3-Next-80B-A3B-Thinking")[0]
+    assert not verdicts(block.replace("576", "544") + "\n" + E94, "Qwen/Qwen3-Next-80B-A3B-Thinking")[0]
+
+
+def test_a_size_is_compared_within_its_rounding() -> None:
+    size = rounded("6.51", "GiB")
+    assert size.holds(int(6.505 * 2**30) + 10)
+    assert size.holds(int(6.515 * 2**30) - 10)
+    assert not size.holds(int(6.516 * 2**30))
+    assert not size.holds(int(6.504 * 2**30))
+    assert size.holds(0, int(6.51 * 2**30))
+    assert not size.holds(int(6.52 * 2**30), int(6.6 * 2**30))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "log: no line about the cache"),
+        ("GPU KV cache size: 42,656 tokens", "log: no figure of vllm that can be compared"),
+        ("Maximum concurrency for 8 tokens per request: 1.30x\nGPU KV cache size: 4 tokens", 'log: line 1 has no "Available KV cache memory'),
+    ],
+)  # fmt: skip
+def test_logs_that_say_nothing(text: str, message: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        check(text, load(QWEN3_14B))
+    assert str(caught.value).startswith(message)
+    with pytest.raises(BadConfig, match=r"^engine: 'vlm'; expected one of vllm, sglang, llamacpp$"):
+        check(E94, load(QWEN3_14B), engine="vlm")
+
+
+def test_the_engine_is_told_by_its_lines() -> None:
+    assert engine_of(E94) == "vllm"
+    assert engine_of("KV Cache is allocated. #tokens: 1, K size: 0.12 GB, V size: 0.12 GB") == "sglang"
+    assert engine_of("llama_kv_cache: size = 2304.00 MiB") == "llamacpp"
+
+
+def test_the_command(tmp_path: Path) -> None:
+    config, log = tmp_path / "config.json", tmp_path / "vllm.log"
+    config.write_text(json.dumps(QWEN3_14B))
+    log.write_text("\x1b[32m" + E94)
+    words = [sys.executable, "-m", "memcurve", "check-log", str(log), "--model", str(config)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "2 of 2 figures agree"
+    done = subprocess.run([*words, "-O", "kv_cache_dtype=fp8", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["differ"] == 2
+    log.unlink()
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"memcurve: {log}: No such file or directory; expected a log file\n")
