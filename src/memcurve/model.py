@@ -185,7 +185,7 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
     for _ in range(4):
         defaults = class_defaults(model_type)
         if families.structure_of(model_type):
-            return Config(data, model_type, defaults, path), levels
+            return Config(data, model_type, defaults, path, levels[-1]), levels
         if model_type in families.REFUSED:
             raise families.not_described(model_type)
         nested = (defaults or {}).get("text")

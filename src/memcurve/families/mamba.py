@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 def mamba(config: Config) -> tuple[Layer, ...]:
-    """Mamba only: intermediate = expand · hidden_size, whatever intermediate_size says."""
-    inner = config.checked("expand * hidden_size", int(config.number("expand") * config.hidden))
+    """Mamba only: intermediate_size where the config gives it (Falcon-Mamba-7B: 8,192 beside expand 16), else expand · hidden_size."""
+    inner = config.optional("intermediate_size") if config.given("intermediate_size") else None
+    if inner is None:
+        inner = config.checked("expand * hidden_size", int(config.number("expand") * config.hidden))
     layer = Mamba(intermediate=inner, state_size=config.count("state_size"), conv_kernel=config.count("conv_kernel"))
     return (layer,) * config.layers
 
