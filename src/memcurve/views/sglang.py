@@ -169,8 +169,13 @@ SPARSE = frozenset(
     GlmMoeDsaForCausalLM Glm5NextForConditionalGeneration LongcatFlashForCausalLM Dots3NoteForCausalLM HYV4ForCausalLM
     """.split()
 )
-# Classes that have none of these keys, whose context is then 2,048
-WITHOUT_LENGTH = frozenset({"mamba", "falcon_mamba", "mamba2"})
+# What SGLang's own config classes assume for it, where that is not what Transformers' do
+LENGTHS = {
+    "afmoe": 131072, "bailing_hybrid": 32768, "beam": 1048576, "deepseek_v32": 4096, "exaone": 2048,
+    "glm5_next_text": 1013760, "granitemoehybrid": 131072, "kimi_k2": 4096, "kimi_linear": 4096, "nanbeige": 4096,
+    "nemotron_h": 4096, "zaya": 32768,
+}  # fmt: skip
+NESTED = frozenset({"gemma3_text", "gemma3n_text", "gemma4_text"})
 # Which keys say the longest context, the first one that is there (CONTEXT_LENGTH_KEYS)
 CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
 # Types whose class states index_topk itself; for the others an indexer runs where the config has the key
@@ -237,17 +242,21 @@ def architecture(config: Config) -> str:
 def context_length(config: Config) -> int | None:
     """get_context_length: the first key that is there, longer by the factor of a rope scaling that states no original length.
 
-    None where the config has none of them: SGLang would take its class's, which is not described.
+    Without any, what the class assumes; None for a type without a class.
     """
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
     factor = 1
-    if isinstance(scaling, dict) and isinstance(scaling.get("factor"), (int, float)):
+    # Classes that rotate by the kind of layer nest their scaling, and it is not seen.
+    if isinstance(scaling, dict) and isinstance(scaling.get("factor"), (int, float)) and config.model_type not in NESTED:
         if "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3":
             factor = scaling["factor"]
     for key in (*CONTEXT_KEYS, "n_positions"):
-        if config.get(key) is not None:
+        if config.given(key):
             return int(factor * config.count(key))
-    return 2048 if config.model_type in WITHOUT_LENGTH else None
+    if config.model_type in LENGTHS:
+        return int(factor * LENGTHS[config.model_type])
+    known = next((key for key in (*CONTEXT_KEYS, "n_positions") if config.get(key) is not None), None)
+    return int(factor * config.count(known)) if known else 2048 if config.has_class else None
 
 
 def _dtype(dtype: str | None, config: Config) -> str:
