@@ -170,7 +170,11 @@ def keep(
     else:
         requests = max(1, 48 // workers) if drafts is not None else None  # speculative_hook.py
     strategy = _strategy(
-        mamba_radix_cache_strategy, page, disable_radix_cache, disable_overlap_schedule, facts.get("extra_buffer", False)
+        mamba_radix_cache_strategy,
+        page,
+        disable_radix_cache,
+        disable_overlap_schedule,
+        facts.get("extra_buffer", False),
     )
     flat = [part for layer in layers for part in parts(layer)]
     if disable_hybrid_swa_memory:
@@ -212,7 +216,9 @@ def keep(
         swa_cap=_swa_cap(requests, window, page, drafts, chunked_prefill_size, disable_overlap_schedule)
         if by_requests
         else None,
-        state_ratio=_ratio("mamba_full_memory_ratio", mamba_full_memory_ratio, facts.get("mamba_full_memory_ratio", 0.9)),
+        state_ratio=_ratio(
+            "mamba_full_memory_ratio", mamba_full_memory_ratio, facts.get("mamba_full_memory_ratio", 0.9)
+        ),
         state_slots=_slots(max_mamba_cache_size, workers, requests if disable_radix_cache else None),
         slots_per_request=1 if disable_radix_cache else 2 + own,
         held_slots=own,
@@ -225,7 +231,12 @@ def keep(
         request_padding=2 if rank.index_group > 1 else 1,
     )
     notes = list(facts.get("notes", ()))
-    if states is not None and mamba_radix_cache_strategy is None and facts.get("extra_buffer") and not disable_radix_cache:
+    if (
+        states is not None
+        and mamba_radix_cache_strategy is None
+        and facts.get("extra_buffer")
+        and not disable_radix_cache
+    ):
         notes.append(
             "three state slots are reckoned for a running request; a server on a GPU resolves mamba_radix_cache_strategy "
             '"auto" to extra_buffer for this model, which makes them five: give it to count so'
@@ -254,9 +265,7 @@ def tokens_of(flat: Sequence[Layer], rank: Rank) -> Iterator[Held]:
                 pass
             case NoState() | Parallel():
                 pass
-            case (
-                CrossAttention() | HiddenStates() | CompressedAttention() | RWKV() | RWKV4() | RGLRU() | MatrixLSTM()
-            ):
+            case CrossAttention() | HiddenStates() | CompressedAttention() | RWKV() | RWKV4() | RGLRU() | MatrixLSTM():
                 raise NotDescribed(f"{part.kind} has no pool in engine sglang; nearest: {FullAttention.kind}")
             case _:
                 assert_never(part)
@@ -485,9 +494,7 @@ def _states(flat: Iterable[Layer], rank: Rank, drafts: int | None, topk: int | N
             apart = isinstance(part, KimiDeltaAttention) or (topk or 1) > 1
             wide = drafts * columns if apart else drafts + columns - 1
             draft += drafts * matrix * rank.s + (channels * wide * CONV_BYTES if columns else 0)
-    return StatePool(
-        layers=layers, conv_bytes=conv, recurrent_bytes=recurrent, beside_bytes=beside, draft_bytes=draft
-    )
+    return StatePool(layers=layers, conv_bytes=conv, recurrent_bytes=recurrent, beside_bytes=beside, draft_bytes=draft)
 
 
 def _request_bytes(layer: Layer, rank: Rank, facts: Mapping[str, Any], drafts: int | None) -> int:

@@ -222,7 +222,9 @@ class SGLangAllocator(Allocator):
         """Tokens of the full and of the sliding pool (calculate_pool_sizes)."""
         full, slid = self.cell_bytes(), self.cell_bytes(sliding=True)
         if not self.hybrid:
-            return self._solved(available // full if full else self.max_tokens or self._longest("the tokens without attention"))
+            return self._solved(
+                available // full if full else self.max_tokens or self._longest("the tokens without attention")
+            )
         if self.swa_cap is not None:
             cap = -(-self.swa_cap // self.page) * self.page
             tokens = (available - cap * slid) // full // self.page * self.page
@@ -297,7 +299,9 @@ class SGLangAllocator(Allocator):
             )
         if context is not None:
             pages = -(-context // self.page)
-            text = f"a request of {_plural(context, 'token')}: {_plural(pages, 'page')} of {_plural(self.page, 'token')}"
+            text = (
+                f"a request of {_plural(context, 'token')}: {_plural(pages, 'page')} of {_plural(self.page, 'token')}"
+            )
             text += f", {_plural(pages * self.page - context, 'token')} of padding"
             if self.states is not None:
                 text += f", {_plural(self.held_slots, 'state slot')}"

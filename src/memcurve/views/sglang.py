@@ -181,7 +181,11 @@ CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_l
 # Types whose class states index_topk itself; for the others an indexer runs where the config has the key
 TOPK_BY_CLASS = frozenset({"glm_moe_dsa", "hy_v4"})
 # Their indexers run in pages of 64 tokens; compressed ones of Qwen4-Exp in pages of 64, MiniMax-M3's of 128
-PAGES = {"Qwen4ExpForConditionalGeneration": 64, "MiniMaxM3SparseForCausalLM": 128, "MiniMaxM3SparseForConditionalGeneration": 128}
+PAGES = {
+    "Qwen4ExpForConditionalGeneration": 64,
+    "MiniMaxM3SparseForCausalLM": 128,
+    "MiniMaxM3SparseForConditionalGeneration": 128,
+}
 STATES = (GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, LightningAttention, ShortConv)
 
 
@@ -190,6 +194,10 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     if config is None:
         return View(layers=layers, dtype=dtype)
     arch = architecture(config)
+    if config.data is config.root and isinstance(config.root.get("text_config"), dict):
+        raise NotDescribed(
+            f"engine sglang: {config.model_type} with a text_config, which SGLang reads instead; expected none"
+        )
     facts: dict[str, Any] = {
         "context_length": context_length(config),
         "attention_heads": config.get("num_attention_heads") if _first(layers, *HEADS, LatentAttention) else None,
@@ -228,7 +236,9 @@ def architecture(config: Config) -> str:
     if not (isinstance(names, list) and names):
         outer = config.root.get("model_type")
         names = (class_defaults(outer) or {}).get("arch") if isinstance(outer, str) else None
-        names = [name for name in names or () if name in ARCHITECTURES] or names or [f"the class of {config.model_type}"]
+        names = (
+            [name for name in names or () if name in ARCHITECTURES] or names or [f"the class of {config.model_type}"]
+        )
     name = names[0]
     if name in ARCHITECTURES:
         return str(name)
@@ -247,7 +257,11 @@ def context_length(config: Config) -> int | None:
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
     factor = 1
     # Classes that rotate by the kind of layer nest their scaling, and it is not seen.
-    if isinstance(scaling, dict) and isinstance(scaling.get("factor"), (int, float)) and config.model_type not in NESTED:
+    if (
+        isinstance(scaling, dict)
+        and isinstance(scaling.get("factor"), (int, float))
+        and config.model_type not in NESTED
+    ):
         if "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3":
             factor = scaling["factor"]
     for key in (*CONTEXT_KEYS, "n_positions"):
@@ -315,7 +329,9 @@ def _alike(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     latent = _first(layers, LatentAttention)
     heads = _first(layers, FullAttention) or _first(layers, *HEADS)
     if latent is None and heads is None:
-        raise NotDescribed(f"engine sglang: no attention in {config.model_type}, and no states that SGLang has slots for")
+        raise NotDescribed(
+            f"engine sglang: no attention in {config.model_type}, and no states that SGLang has slots for"
+        )
     one: Layer = latent.replace(window=None) if latent is not None else _as_full(heads)
     index = [[part for part in parts(layer) if isinstance(part, SparseIndexer)] for layer in layers]
     return tuple(_join([one, *found]) for found in index)
@@ -333,14 +349,21 @@ def _sliding(arch: str, layers: tuple[Layer, ...], config: Config, facts: dict[s
     if arch not in OWN_SLIDING_SIZES:
         facts["stored_as_full"] = full
     facts["full"] = full
-    window = narrow.chunk if isinstance(narrow, ChunkedAttention) else narrow.window
-    facts["window"] = window if arch in WHOLE_WINDOW else window - 1
+    facts["window"] = _window(config) if arch in WHOLE_WINDOW else narrow.window - 1
     if words is not None:
         slides = [word in ("sliding_attention", "chunked_attention") for word in words[: len(layers)]]
     else:
         slides = [_first((layer,), SlidingAttention, ChunkedAttention) is not None for layer in layers]
     facts["draft_sliding"] = sum(slides)
     return tuple(narrow if one else full for one in slides)
+
+
+def _window(config: Config) -> int | None:
+    """ModelConfig._get_sliding_window_size, else the chunk (resolve_sliding_window_size)."""
+    for key in ("sliding_window_size", "sliding_window", "window_size", "attention_chunk_size"):
+        if config.get(key) is not None:
+            return config.count(key)
+    return None
 
 
 def _stateful(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -486,7 +509,10 @@ def _minimax_m3(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]
             return layer
         keys_only = index < len(spared) and spared[index] != 0
         return _join(
-            [p.replace(head_dim=p.head_dim * (1 if keys_only else 2)) if isinstance(p, SparseIndexer) else p for p in parts(layer)]
+            [
+                p.replace(head_dim=p.head_dim * (1 if keys_only else 2)) if isinstance(p, SparseIndexer) else p
+                for p in parts(layer)
+            ]
         )
 
     return tuple(see(index, layer) for index, layer in enumerate(_alike(layers, config)))
