@@ -87,21 +87,20 @@ def pool_bytes(line: dict[str, Any]) -> dict[str, int]:
 
 
 def _layers(cls: str, args: dict[str, Any]) -> tuple[Layer, ...]:
+    count = int(args.get("layer_num", 0))
     if cls in ("MLATokenToKVPool", "DSATokenToKVPool"):
         latent = LatentAttention(kv_lora_rank=args["kv_lora_rank"], rope_head_dim=args["qk_rope_head_dim"])
         if cls == "MLATokenToKVPool":
-            return (latent,) * args["layer_num"]
+            return (latent,) * count
         both = Parallel(parts=(latent, SparseIndexer(head_dim=args["index_head_dim"])))
-        skipped = args.get("skip_topk_layers") or [False] * args["layer_num"]
+        skipped = args.get("skip_topk_layers") or [False] * count
         return tuple(latent if skip else both for skip in skipped)
-    heads = {
-        "kv_heads": args["head_num"],
-        "head_dim": args["head_dim"],
-        "v_head_dim": args.get("v_head_dim", args["head_dim"]),
-    }
+    heads = (args["head_num"], args["head_dim"], args.get("v_head_dim", args["head_dim"]))
+    full = FullAttention(kv_heads=heads[0], head_dim=heads[1], v_head_dim=heads[2])
     if cls == "SWAKVPool":
-        return (SlidingAttention(**heads, window=128),) * args["n_swa"] + (FullAttention(**heads),) * args["n_full"]
-    return (FullAttention(**heads),) * args["layer_num"]
+        narrow = SlidingAttention(kv_heads=heads[0], head_dim=heads[1], v_head_dim=heads[2], window=128)
+        return (narrow,) * int(args["n_swa"]) + (full,) * int(args["n_full"])
+    return (full,) * count
 
 
 def _states(args: dict[str, Any]) -> dict[str, int]:
@@ -124,7 +123,7 @@ def _states(args: dict[str, Any]) -> dict[str, int]:
     if args.get("drafts"):
         options |= {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": args["drafts"]}
 
-    def state(**more: Any) -> int:
+    def held(**more: Any) -> int:
         own = allocator((layer,) * args["n_layers"], **options, **more)
         return own.pool_of(state_slots=args["size"], requests=args.get("requests", 0))["state"]
 
@@ -134,8 +133,8 @@ def _states(args: dict[str, Any]) -> dict[str, int]:
         "slot": pool.slot_bytes,
         "conv": pool.conv_bytes * (args["size"] + 1),
         "recurrent": pool.recurrent_bytes * (args["size"] + 1),
-        "view": state(speculative_eagle_topk=2) if args.get("drafts") else state(),
-        "storage": state(),
+        "view": held(speculative_eagle_topk=2) if args.get("drafts") else held(),
+        "storage": held(),
     }
 
 

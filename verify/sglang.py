@@ -31,7 +31,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from memcurve import load
 from memcurve.base import MemcurveError
@@ -79,7 +79,7 @@ class Stub(metaclass=Anything):
 
 
 class StubModule(types.ModuleType):
-    __path__: list[str] = []
+    __path__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name == "__version__":
@@ -156,8 +156,8 @@ def window(model: Any) -> int | None:
     for file in Path(sglang.srt.models.__path__[0]).glob("*.py"):
         entry, _, _ = file.read_text().rpartition("EntryClass")
         if f"class {arch}(" in entry and (methods := entry.split("def get_attention_sliding_window_size")[1:]):
-            less = any(" - 1" in text[:400] for text in methods)
-            plain.get_attention_sliding_window_size = lambda: model.sliding_window_size - int(less)
+            found = model.sliding_window_size - any(" - 1" in text[:400] for text in methods)
+            plain.get_attention_sliding_window_size = found.__index__
     return resolve_sliding_window_size(plain, model)
 
 

@@ -286,12 +286,11 @@ class SGLangAllocator(Allocator):
     # -- explanation ----------------------------------------------------------------------------------------------
 
     def explain(self, context: int | None) -> list[str]:
-        lines = []
-        for pool in self.pools:
-            lines.append(
-                f"pool {pool.name} ({pool.cls}): {pool.cell_bytes:,} B a token over {_plural(pool.layers, 'layer')}, "
-                f"pages of {_plural(self.page, 'token')}, a page of padding in front {pool.bytes(0, self.page):,} B"
-            )
+        lines = [
+            f"pool {pool.name} ({pool.cls}): {pool.cell_bytes:,} B a token over {_plural(pool.layers, 'layer')}, "
+            f"pages of {_plural(self.page, 'token')}, a page of padding in front {pool.bytes(0, self.page):,} B"
+            for pool in self.pools
+        ]
         if self.states is not None:
             lines.append(
                 f"pool state (MambaPool): {self.states.slot_bytes:,} B a slot over {_plural(self.states.layers, 'layer')}, "

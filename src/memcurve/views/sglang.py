@@ -257,20 +257,17 @@ def context_length(config: Config) -> int | None:
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
     factor = 1
     # Classes that rotate by the kind of layer nest their scaling, and it is not seen.
-    if (
-        isinstance(scaling, dict)
-        and isinstance(scaling.get("factor"), (int, float))
-        and config.model_type not in NESTED
-    ):
-        if "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3":
-            factor = scaling["factor"]
+    if isinstance(scaling, dict) and config.model_type not in NESTED and scaling.get("rope_type") != "llama3":
+        known = scaling.get("factor")
+        if isinstance(known, (int, float)) and "original_max_position_embeddings" not in scaling:
+            factor = known
     for key in (*CONTEXT_KEYS, "n_positions"):
         if config.given(key):
             return int(factor * config.count(key))
     if config.model_type in LENGTHS:
         return int(factor * LENGTHS[config.model_type])
-    known = next((key for key in (*CONTEXT_KEYS, "n_positions") if config.get(key) is not None), None)
-    return int(factor * config.count(known)) if known else 2048 if config.has_class else None
+    own = next((key for key in (*CONTEXT_KEYS, "n_positions") if config.get(key) is not None), None)
+    return int(factor * config.count(own)) if own else 2048 if config.has_class else None
 
 
 def _dtype(dtype: str | None, config: Config) -> str:
