@@ -8,7 +8,9 @@ from memcurve import Refused, load
 from memcurve.catalog import find
 from memcurve.engines import keep
 from memcurve.engines.sglang_pools import SGLangAllocator
+from memcurve.engines.sglang_v4 import CompressedAllocator
 from memcurve.layers import (
+    CompressedAttention,
     FullAttention,
     GatedDeltaNet,
     KimiDeltaAttention,
@@ -69,6 +71,8 @@ def pool_bytes(line: dict[str, Any]) -> dict[str, int]:
     args, cls = line["args"], line["cls"]
     if cls == "MambaPool":
         return _states(args)
+    if cls == "DeepSeekV4TokenToKVPool":
+        return _compressed(args)
     options: dict[str, Any] = {"page_size": args["page_size"], "kv_cache_dtype": KV[args["dtype"]]}
     dtype = args["dtype"] if KV[args["dtype"]] == "auto" else "bfloat16"
     layers = _layers(cls, args)
@@ -84,6 +88,19 @@ def pool_bytes(line: dict[str, Any]) -> dict[str, int]:
     if cls == "MHATokenToKVPool":
         found["storage"] = sum(own.pool_of(**sizes, storage=True).values())
     return found
+
+
+def _compressed(args: dict[str, Any]) -> dict[str, int]:
+    window = SlidingAttention(kv_heads=1, head_dim=512, v_head_dim=512, window=128)
+    kinds: dict[int, Layer] = {
+        0: window,
+        4: CompressedAttention(head_dim=512, window=128, ratio=4, overlap=True, index_head_dim=128),
+        128: CompressedAttention(head_dim=512, window=128, ratio=128),
+    }
+    layers = tuple(kinds[ratio] for ratio in args["compression_ratios"])
+    own = keep("sglang", layers, "bfloat16", {"page_size": args["page_size"]}, {}).allocator
+    assert isinstance(own, CompressedAllocator)
+    return own.pool_of(args["size"], args["size_swa"], args["requests"])
 
 
 def _layers(cls: str, args: dict[str, Any]) -> tuple[Layer, ...]:
@@ -150,15 +167,19 @@ def sizes(line: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
     }
     curve = load(config).curve("sglang", **options)
     own = curve.allocator
-    assert isinstance(own, SGLangAllocator)
+    assert isinstance(own, (SGLangAllocator, CompressedAllocator))
     pool = own.pool(case["gib"] * GIB)
     found: dict[str, Any] = {
         "tokens": pool.tokens,
         "full": pool.full_tokens,
         "swa": pool.swa_tokens,
         "requests": pool.max_running_requests,
-        "context": own.context_length,
         "dtype": curve.dtype,
+    }
+    if isinstance(own, CompressedAllocator):
+        return {**found, "cell": own.full_cell}
+    found |= {
+        "context": own.context_length,
         "slots": pool.state_slots,
         "slots_per_request": pool.slots_per_request,
         "slot": own.states and own.states.slot_bytes,

@@ -36,6 +36,7 @@ from typing import Any, ClassVar
 from memcurve import load
 from memcurve.base import MemcurveError
 from memcurve.catalog import find, names
+from memcurve.engines.sglang_v4 import CompressedAllocator
 
 TRUTH = Path(__file__).parents[1] / "tests" / "truth" / "sglang.jsonl"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -200,9 +201,10 @@ def size(config: dict[str, Any], tp: int, kv: str, gib: int, page: int, **option
 
     found: dict[str, Any] = {}
     # serving_hook.py hands the option on in the environment
+    given = {"_swa_full_tokens_ratio_explicitly_set": "swa_full_tokens_ratio" in options, **options}
     with (
         envs.SGLANG_MAMBA_SSM_DTYPE.override(options.get("mamba_ssm_dtype")),
-        Server(tp_size=tp, page_size=page, **options) as server,
+        Server(tp_size=tp, page_size=page, **given) as server,
     ):
         own_options = {
             name: options[name] for name in ("context_length", "disable_hybrid_swa_memory") if name in options
@@ -218,7 +220,9 @@ def size(config: dict[str, Any], tp: int, kv: str, gib: int, page: int, **option
             found["rest"] = int(rest * GIB)
             found["slots_per_request"] = kvc._calculate_mamba_ratio()
         own = create_memory_pool_configurator(kvc)
-        if not hasattr(own, "_swa_cap"):
+        if hasattr(own, "bytes_per_full_token"):
+            found["cell"] = own.bytes_per_full_token
+        elif not hasattr(own, "_swa_cap"):
             found["cell"] = own._cell_size
         pool = kvc.config_from_budget(int(rest * GIB))
         found["tokens"] = pool.max_total_num_tokens
@@ -241,6 +245,8 @@ def allocate(cls: str, args: dict[str, Any]) -> dict[str, int]:
     with Server(tp_size=1, page_size=given.get("page_size", 1)):
         if cls == "MambaPool":
             return _mamba(MambaPool, given)
+        if cls == "DeepSeekV4TokenToKVPool":
+            return _compressed(kind, given)
         if cls == "SWAKVPool":
             swa, full = given.pop("n_swa"), given.pop("n_full")
             pool = swa_memory_pool.SWAKVPool(
@@ -260,6 +266,34 @@ def allocate(cls: str, args: dict[str, Any]) -> dict[str, int]:
             }
             found["storage"] = sum(buffers.values())
         return found
+
+
+def _compressed(kind: Any, args: dict[str, Any]) -> dict[str, int]:
+    import torch
+    from sglang.srt.mem_cache.deepseek_v4_memory_pool import DeepSeekV4TokenToKVPool
+
+    full, swa, page, ratios = args["size"], args["size_swa"], args["page_size"], args["compression_ratios"]
+    slots, count = args["requests"] + 1, len(ratios)
+    pool = DeepSeekV4TokenToKVPool(
+        max_num_reqs=args["requests"], num_req_slots=slots, swa_size=swa, c4_size=full // 4, c128_size=full // 128,
+        c4_state_pool_size=swa // page * 8, c128_state_pool_size=slots * 128, page_size=page, swa_page_size=page, dtype=kind,
+        c4_state_dtype=torch.float32, c128_state_dtype=torch.float32, qk_nope_head_dim=448, qk_rope_head_dim=64,
+        indexer_head_dim=128, layer_num=count, device="cpu", enable_memory_saver=False, compression_ratios=ratios,
+        start_layer=0, end_layer=count, full_size=full,
+    )  # fmt: skip
+
+    def states(ratio: int) -> int:
+        pools = [*pool.compress_state_pools, *pool.indexer_compress_state_pools]
+        return sum(one.kv_score_buffer.kv_score.nbytes for one in pools if one is not None and one.ratio == ratio)
+
+    return {
+        "swa kv": sum(one.nbytes for one in pool.swa_kv_pool.kv_buffer),
+        "compressed kv 4": sum(one.nbytes for one in pool.kv_pools[4].kv_buffer),
+        "index 4": sum(one.nbytes for one in pool.index_pools[4].index_k_with_scale_buffer),
+        "compressed kv 128": sum(one.nbytes for one in pool.kv_pools[128].kv_buffer),
+        "state 4": states(4),
+        "state 128": states(128),
+    }
 
 
 def _mamba(cls: Any, args: dict[str, Any]) -> dict[str, int]:
@@ -355,14 +389,17 @@ def catalogue() -> Iterator[dict[str, Any]]:
     """Every model of the catalogue that the view describes, in the cases of ASKED."""
     for name in names():
         try:
-            load(name).curve("sglang")
+            own = load(name).curve("sglang").allocator
         except MemcurveError:
             continue
+        # What a server sets for DeepSeek-V4 before it sizes its pools (deepseek_v4_hook.py)
+        compressed = isinstance(own, CompressedAllocator)
+        more = {"options": {"max_running_requests": 256, "swa_full_tokens_ratio": 0.1}} if compressed else {}
         cases = [
-            {"tp": tp, "kv": kv, "gib": gib, "page": page}
+            {"tp": tp, "kv": kv, "gib": gib, "page": page, **more}
             for tp, kv, sizes in ASKED
             for gib in sizes
-            for page in (1, 64)
+            for page in ((256,) if compressed else (1, 64))
         ]
         yield {"model": name, "cases": cases}
 
@@ -377,8 +414,8 @@ def compare_catalogue() -> Counter[str]:
         for case in line["cases"]:
             try:
                 one = record({**line, "cases": [case]})
-            except Exception as error:  # noqa: BLE001 - whatever SGLang raises is its refusal
-                word, why = "refused by SGLang", f"{type(error).__name__}: {error}"[:160]
+            except (AttributeError, KeyError, TypeError) as error:
+                word, why = "not loaded by SGLang", f"{type(error).__name__}: {error}"[:160]
             else:
                 if "refused" in one["cases"][0]:
                     count["refused by both" if not answers(one) else "wrong"] += 1

@@ -40,6 +40,7 @@ from ..layers import (
 )  # fmt: skip
 from ..units import dtype_bytes
 from . import sglang_options as option
+from . import sglang_v4
 from .sglang_options import EVICTION_INTERVAL, TRACKING
 from .sglang_pools import SGLangAllocator, StatePool, TokenPool
 
@@ -172,6 +173,16 @@ def keep(
         facts.get("extra_buffer", False),
     )
     flat = [part for layer in layers for part in parts(layer)]
+    if any(isinstance(part, CompressedAttention) for part in flat):
+        sizing = sglang_v4.Sizing(
+            page=page,
+            swa_ratio=option.ratio("swa_full_tokens_ratio", swa_full_tokens_ratio, 0.1, 1.0),
+            requests=requests,
+            max_tokens=None if max_total_tokens is None else whole("max_total_tokens", max_total_tokens, 1),
+            kv_cache_dtype=kv_cache_dtype,
+            drafts=drafts,
+        )
+        return sglang_v4.keep(flat, sizing)
     if disable_hybrid_swa_memory:
         flat = [facts.get("full", _full(part)) if _slides(part) else part for part in flat]
     has_state = any(isinstance(part, STATES) for part in flat)

@@ -182,6 +182,7 @@ CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_l
 TOPK_BY_CLASS = frozenset({"glm_moe_dsa", "hy_v4"})
 # Their indexers run in pages of 64 tokens; compressed ones of Qwen4-Exp in pages of 64, MiniMax-M3's of 128
 PAGES = {
+    "DeepseekV4ForCausalLM": 256,
     "Qwen4ExpForConditionalGeneration": 64,
     "MiniMaxM3SparseForCausalLM": 128,
     "MiniMaxM3SparseForConditionalGeneration": 128,
@@ -205,14 +206,14 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "draft_layers": _draft_layers(config),
         "extra_buffer": arch in EXTRA_BUFFER,
     }
-    if _first(layers, CompressedAttention) is not None:
-        raise NotDescribed(f"engine sglang: the pools of {arch} are not described; nearest: DeepseekV32ForCausalLM")
     if arch in PAGES:
         facts["page_size"] = PAGES[arch]
     if arch in READS_STATE_DTYPE:
         facts["state_dtype"] = config.get("mamba_ssm_dtype") or "float32"
     own = OWN.get(arch)
-    if own is not None:
+    if _first(layers, CompressedAttention) is not None:
+        seen = layers
+    elif own is not None:
         seen = own(layers, config, facts)
     elif arch in STATEFUL and _first(layers, *STATES) is not None:
         seen = _stateful(layers)
@@ -255,7 +256,7 @@ def context_length(config: Config) -> int | None:
     Without any, what the class assumes; None for a type without a class.
     """
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
-    factor = 1
+    factor: float = 1
     # Classes that rotate by the kind of layer nest their scaling, and it is not seen.
     if isinstance(scaling, dict) and config.model_type not in NESTED and scaling.get("rope_type") != "llama3":
         known = scaling.get("factor")
