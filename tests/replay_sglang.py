@@ -60,8 +60,10 @@ def refuses(line: dict[str, Any], case: dict[str, Any]) -> bool:
     return False
 
 
-def allocator(layers: tuple[Layer, ...], dtype: str = "bfloat16", **options: Any) -> SGLangAllocator:
-    found = keep("sglang", layers, dtype, options, {}).allocator
+def allocator(
+    layers: tuple[Layer, ...], dtype: str = "bfloat16", model: dict[str, Any] | None = None, **options: Any
+) -> SGLangAllocator:
+    found = keep("sglang", layers, dtype, options, {"model": model or {}}).allocator
     assert isinstance(found, SGLangAllocator)
     return found
 
@@ -79,8 +81,10 @@ def pool_bytes(line: dict[str, Any]) -> dict[str, int]:
     if cls == "DSATokenToKVPool" and args["kv_cache_dim"] == args["kv_lora_rank"] + args["qk_rope_head_dim"]:
         # The raw layout of an fp8 latent, as TRT-LLM's backend reads it
         options["dsa_decode_backend"] = "trtllm"
-    own = allocator(layers, dtype, **options)
-    sizes = {"tokens": args["size"], "swa_tokens": args.get("size_swa")}
+    if cls == "MHATokenToKVPoolMXFP8":
+        options["kv_cache_dtype"] = "mxfp8"
+    own = allocator(layers, dtype, {"index_ratio": args.get("qsa_compress_ratio", 0)}, **options)
+    sizes = {"tokens": args["size"], "swa_tokens": args.get("size_swa"), "requests": args.get("requests", 0)}
     pools = own.pool_of(**sizes)
     found = {"kv_size": sum(pools.values())}
     if cls == "DSATokenToKVPool":
@@ -117,6 +121,22 @@ def _layers(cls: str, args: dict[str, Any]) -> tuple[Layer, ...]:
     if cls == "SWAKVPool":
         narrow = SlidingAttention(kv_heads=heads[0], head_dim=heads[1], v_head_dim=heads[2], window=128)
         return (narrow,) * int(args["n_swa"]) + (full,) * int(args["n_full"])
+    if cls in ("HybridLinearKVPool", "QSATokenToKVPool"):
+        # Beside layers with a state, which make it such a pool
+        state = GatedDeltaNet(key_heads=1, value_heads=1, key_dim=1, value_dim=1, conv_kernel=4)
+        kept: list[Layer] = [full] * len(args["full_attention_layer_ids"])
+        if cls == "QSATokenToKVPool":
+            index = SparseIndexer(head_dim=args["qsa_index_head_dim"])
+            # The positions of a group's keys are kept once
+            index_of = [index.replace(position_dims=3), *[index] * (len(kept) - 1)]
+            kept = [Parallel(parts=(full, keys)) for keys in index_of]
+        return (state, *kept)
+    if cls == "MiniMaxSparseKVPool":
+        alone = SparseIndexer(head_dim=args["idx_head_dim"])
+        both = alone.replace(head_dim=2 * args["idx_head_dim"])
+        spared = args["disable_value_sparse_layer_ids"]
+        sparse = [Parallel(parts=(full, alone if i in spared else both)) for i in args["sparse_layer_ids"]]
+        return (*[full] * len(args["dense_layer_ids"]), *sparse)
     return (full,) * count
 
 

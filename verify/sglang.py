@@ -236,7 +236,7 @@ def size(config: dict[str, Any], tp: int, kv: str, gib: int, page: int, **option
 def allocate(cls: str, args: dict[str, Any]) -> dict[str, int]:
     """Bytes of a pool that SGLang allocates with these arguments."""
     import torch
-    from sglang.srt.mem_cache import memory_pool, swa_memory_pool
+    from sglang.srt.mem_cache import memory_pool, qsa_kv_pool, swa_memory_pool
     from sglang.srt.mem_cache.memory_pool import MambaPool, get_tensor_size_bytes
 
     given = dict(args)
@@ -254,7 +254,15 @@ def allocate(cls: str, args: dict[str, Any]) -> dict[str, int]:
                 full_attention_layer_ids=list(range(swa, swa + full)), **given,
             )  # fmt: skip
         else:
-            pool = getattr(memory_pool, cls)(dtype=kind, **common, **given)
+            if cls in ("HybridLinearKVPool", "QSATokenToKVPool"):
+                given["mamba_pool"] = None
+            if cls == "QSATokenToKVPool":
+                given["num_request_slots"] = given.pop("requests") + 1
+            if cls == "MiniMaxSparseKVPool":
+                given["index_dtype"] = kind
+            pool = getattr(qsa_kv_pool if cls == "QSATokenToKVPool" else memory_pool, cls)(
+                dtype=kind, **common, **given
+            )
         total = pool.get_kv_size_bytes()
         found = {"kv_size": int(sum(total) if isinstance(total, tuple) else total)}
         if cls == "DSATokenToKVPool":

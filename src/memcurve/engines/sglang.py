@@ -149,6 +149,9 @@ def keep(
     mamba_radix_cache_strategy None: the configurator's own reckoning, three slots for a running request.
     """
     facts: Mapping[str, Any] = model or {}
+    if kv_cache_dtype == "auto":
+        # A dtype that only a cache can have is asked for the cache.
+        kv_cache_dtype = {"float8_e4m3fn": "fp8_e4m3", "float8_e5m2": "fp8_e5m2"}.get(dtype, "auto")
     option.flags(
         enable_dp_attention=enable_dp_attention,
         disable_radix_cache=disable_radix_cache,
