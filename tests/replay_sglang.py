@@ -113,9 +113,9 @@ def _layers(cls: str, args: dict[str, Any]) -> tuple[Layer, ...]:
         latent = LatentAttention(kv_lora_rank=args["kv_lora_rank"], rope_head_dim=args["qk_rope_head_dim"])
         if cls == "MLATokenToKVPool":
             return (latent,) * count
-        both = Parallel(parts=(latent, SparseIndexer(head_dim=args["index_head_dim"])))
+        indexed = Parallel(parts=(latent, SparseIndexer(head_dim=args["index_head_dim"])))
         skipped = args.get("skip_topk_layers") or [False] * count
-        return tuple(latent if skip else both for skip in skipped)
+        return tuple(latent if skip else indexed for skip in skipped)
     heads = (args["head_num"], args["head_dim"], args.get("v_head_dim", args["head_dim"]))
     full = FullAttention(kv_heads=heads[0], head_dim=heads[1], v_head_dim=heads[2])
     if cls == "SWAKVPool":
@@ -128,8 +128,8 @@ def _layers(cls: str, args: dict[str, Any]) -> tuple[Layer, ...]:
         if cls == "QSATokenToKVPool":
             index = SparseIndexer(head_dim=args["qsa_index_head_dim"])
             # The positions of a group's keys are kept once
-            index_of = [index.replace(position_dims=3), *[index] * (len(kept) - 1)]
-            kept = [Parallel(parts=(full, keys)) for keys in index_of]
+            kept = [Parallel(parts=(full, index.replace(position_dims=3)))]
+            kept += [Parallel(parts=(full, index))] * (len(args["full_attention_layer_ids"]) - 1)
         return (state, *kept)
     if cls == "MiniMaxSparseKVPool":
         alone = SparseIndexer(head_dim=args["idx_head_dim"])
