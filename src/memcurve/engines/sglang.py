@@ -217,7 +217,7 @@ def keep(
     by_requests = by_requests and any(not pool.sliding for pool in pools)
     allocator = SGLangAllocator(
         page=page,
-        pools=(*pools, *_draft_pools(pools, held, draft_layers, facts.get("draft_sliding"))),
+        pools=(*pools, *_draft_pools(pools, draft_layers, facts.get("draft_sliding"))),
         states=states,
         hybrid=hybrid,
         window=window,
@@ -396,9 +396,7 @@ def _pools(held: Iterable[Held]) -> tuple[TokenPool, ...]:
     return tuple(found.values())
 
 
-def _draft_pools(
-    pools: Sequence[TokenPool], held: Sequence[Held], layers: int, sliding: int | None
-) -> Iterator[TokenPool]:
+def _draft_pools(pools: Sequence[TokenPool], layers: int, sliding: int | None) -> Iterator[TokenPool]:
     """The pools of the model's own draft layers, made like its other ones (eagle_draft_num_layers).
 
     sliding: how many of them slide. Counted by the layers of each kind: int(bytes · draft layers / layers).
