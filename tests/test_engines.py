@@ -46,3 +46,9 @@ def test_tensors_have_the_names_of_what_they_hold() -> None:
     assert names(mamba) == [("conv_state",), ("recurrent_state",)]
     reformer = {"model_type": "reformer", "hidden_size": 64, "attn_layers": ["lsh"]}
     assert names(reformer) == [("hidden_state",), ("buckets",)]
+
+
+def test_a_mamba_has_the_intermediate_size_that_its_config_gives() -> None:
+    # Falcon-Mamba-7B: intermediate_size 8192 beside expand 16 and hidden_size 4096; FalconMambaMixer takes the former.
+    # 64 layers of 8192 · (4 columns in bf16 + 16 states in fp32)
+    assert load("tiiuae/falcon-mamba-7b").curve("transformers", "bf16").bytes(1) == 64 * 8192 * (4 * 2 + 16 * 4)

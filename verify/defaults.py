@@ -55,7 +55,7 @@ STATE = re.compile(
 NOISE = re.compile(
     r"""token_id | dropout | initializer | eps$ | _act$ | router | aux | ^(?!qk_|swa_qk).*rope_(?!lay) | vocab | loss | image | vision | audio(?!_channels) | pretraining
     | experts | mlp | moe | output_ | return_ | chunk_size_feed_forward | bias | norm | scale | scaling | summary | time_step | _token$ | beams
-    | max_position | problem | topk | gate_rank | decay | _plan$ | mask""",
+    | (left|right|t2u|original)_max_position | problem | topk | gate_rank | decay | _plan$ | mask""",
     re.VERBOSE,
 )
 

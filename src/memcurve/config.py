@@ -70,11 +70,16 @@ class Config:
     """One decoder's config. `get` and `count` look a key up in the file, under its aliases, and in the class defaults."""
 
     def __init__(
-        self, data: Mapping[str, Any], model_type: str, defaults: Mapping[str, Any] | None, path: str = ""
+        self,
+        data: Mapping[str, Any],
+        model_type: str,
+        defaults: Mapping[str, Any] | None,
+        path: str = "",
+        root: Mapping[str, Any] | None = None,
     ) -> None:
         self.data, self.model_type, self.path = data, model_type, path
-        # The whole config that this one is a section of.
-        self.root: Mapping[str, Any] = data
+        # The whole config.json, where this is a section of it: engines choose a model class by its outermost keys.
+        self.root = data if root is None else root
         known = defaults or {}
         self.has_class = defaults is not None
         self.defaults: Mapping[str, Any] = known.get("defaults", {})

@@ -156,7 +156,6 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
     if _depth(data) > MAX_DEPTH:
         raise BadConfig(f"{name}: nested too deeply; expected at most {MAX_DEPTH} levels")
     config, levels = decoder(data)
-    config.root = data
     layers = families.describe(config)
     model = Model(
         name=name,
@@ -186,7 +185,7 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
     for _ in range(4):
         defaults = class_defaults(model_type)
         if families.structure_of(model_type):
-            return Config(data, model_type, defaults, path), levels
+            return Config(data, model_type, defaults, path, levels[-1]), levels
         if model_type in families.REFUSED:
             raise families.not_described(model_type)
         nested = (defaults or {}).get("text")

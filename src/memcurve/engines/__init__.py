@@ -28,6 +28,7 @@ HOW = {
     "logical": "the paper's count: no padding, states in fp32",
     "transformers": "windows hold W - 1 tokens, convolutions K columns",
     "vllm": "blocks shared by groups of layers of one width, pages padded to one size",
+    "sglang": "pages of tokens, slots of states in fp32 (one of each unused in front)",
 }
 NAMES = tuple(HOW)
 

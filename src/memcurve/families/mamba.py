@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def mamba(config: Config) -> tuple[Layer, ...]:
-    """Mamba only: intermediate = expand · hidden_size, whatever intermediate_size says."""
-    inner = config.product("expand", "hidden_size")
+    """Mamba only: intermediate_size where the config gives it (Falcon-Mamba-7B: 8,192 beside expand 16), else expand · hidden_size."""
+    given = config.given("intermediate_size")
+    inner = config.count("intermediate_size") if given else config.product("expand", "hidden_size")
     layer = Mamba(intermediate=inner, state_size=config.count("state_size"), conv_kernel=config.count("conv_kernel"))
     return (layer,) * config.layers
 

@@ -1,0 +1,532 @@
+"""What SGLang 0.5.23 makes of a model: which layers slide, sizes that it gives to all layers alike, and facts of its classes.
+
+Sources, under sglang/srt: configs/model_config.py (ModelConfig), configs/hybrid_arch.py and the config classes of
+hybrids, models/ (the architectures that its registry has). SGLang chooses by the name of the architecture, so the same
+layers under another name are sized otherwise: Gemma-3 slides in no pool, Gemma-4 does.
+"""
+
+from __future__ import annotations
+
+from ..base import NotDescribed, Refused, nearest, show
+from ..config import class_defaults
+from ..layers import (
+    ChunkedAttention,
+    CompressedAttention,
+    FullAttention,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    NoState,
+    Parallel,
+    ShortConv,
+    SlidingAttention,
+    SparseIndexer,
+    parts,
+)  # fmt: skip
+from . import View
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from ..config import Config
+    from ..layers import Layer
+
+    Heads = FullAttention | SlidingAttention | ChunkedAttention
+
+# Architectures of the registry (EntryClass in models/*.py) that generate, without drafts. Its wrapper of Transformers'
+# own implementations, to which it turns for others, is not described.
+ARCHITECTURES = frozenset(
+    """
+    AfmoeForCausalLM ApertusForCausalLM ArceeForCausalLM BaichuanForCausalLM
+    BailingMM2NativeForConditionalGeneration BailingMMNativeForConditionalGeneration BailingMoEForCausalLM
+    BailingMoeForCausalLM BailingMoeV2ForCausalLM BailingMoeV2_5ForCausalLM BailingMoeV3ForCausalLM
+    BailingMoeV3VLForConditionalGeneration BeamForCausalLM BertModel ChatGLMModel Cohere2ForCausalLM
+    Cohere2MoeForCausalLM Cohere2VisionForConditionalGeneration CohereForCausalLM Contriever
+    Cosmos3EdgeForConditionalGeneration Cosmos3ForConditionalGeneration DFlashLagunaForCausalLM DbrxForCausalLM
+    DeciLMForCausalLM DeepseekForCausalLM DeepseekOCRForCausalLM DeepseekV2ForCausalLM DeepseekV32ForCausalLM
+    DeepseekV3ForCausalLM DeepseekV4ForCausalLM DeepseekVL2ForCausalLM DiffusionGemmaForBlockDiffusion
+    Dots3NoteForCausalLM DotsOCRForCausalLM DotsVLMForCausalLM Ernie4_5_ForCausalLM Ernie4_5_MoeForCausalLM
+    Ernie4_5_VLMoeForConditionalGeneration Exaone4ForCausalLM ExaoneForCausalLM ExaoneMoEForCausalLM
+    ExaoneMoeForCausalLM FalconH1ForCausalLM FalconMambaForCausalLM GPT2LMHeadModel GPTBigCodeForCausalLM
+    GPTJForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3nForCausalLM
+    Gemma3nForConditionalGeneration Gemma4ForCausalLM Gemma4ForConditionalGeneration
+    Gemma4UnifiedForConditionalGeneration GemmaForCausalLM GigaChat35ForCausalLM Glm4ForCausalLM Glm4MoeForCausalLM
+    Glm4MoeLiteForCausalLM Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration
+    Glm5NextForConditionalGeneration GlmAsrForConditionalGeneration GlmImageForConditionalGeneration
+    GlmMoeDsaForCausalLM GlmOcrForConditionalGeneration GptOssForCausalLM GraniteForCausalLM GraniteMoeForCausalLM
+    GraniteMoeHybridForCausalLM GraniteMoeSWAForCausalLM GraniteMoeSharedForCausalLM GraniteSWAForCausalLM
+    Grok1ForCausalLM Grok1ModelForCausalLM HYV3ForCausalLM HYV4ForCausalLM HrmTextForCausalLM
+    HunYuanDenseV1ForCausalLM HunYuanMoEV1ForCausalLM IQuestCoderForCausalLM IQuestLoopCoderForCausalLM
+    IQuestQ1ForCausalLM InklingForConditionalGeneration InternLM2ForCausalLM InternLM3ForCausalLM
+    InternS1ForConditionalGeneration InternS1ProForConditionalGeneration InternS2MobiusForConditionalGeneration
+    InternS2PreviewForConditionalGeneration InternVLChatModel JetNemotronForCausalLM JetVLMForConditionalGeneration
+    K2HorizonForCausalLM KimiK25ForConditionalGeneration KimiK3ForConditionalGeneration KimiK3LinearForCausalLM
+    KimiLinearForCausalLM KimiVLForConditionalGeneration LLaDA2MoeModelLM LagunaForCausalLM Lfm2BidirectionalModel
+    Lfm2ForCausalLM Lfm2MoeForCausalLM Lfm2VlForConditionalGeneration LightOnOCRForConditionalGeneration
+    Llama4ForCausalLM Llama4ForConditionalGeneration LlamaForCausalLM LlavaForConditionalGeneration
+    LlavaLlamaForCausalLM LlavaMistralForCausalLM LlavaQwenForCausalLM LlavaVidForCausalLM
+    LocateAnythingForConditionalGeneration LongcatFlashForCausalLM Mamba2ForCausalLM MambaForCausalLM
+    MellumForCausalLM MiDashengLMModel MiMoForCausalLM MiMoV2ASRForCausalLM MiMoV2FlashForCausalLM MiMoV2ForCausalLM
+    MiniCPM3ForCausalLM MiniCPMForCausalLM MiniCPMO MiniCPMSALAForCausalLM MiniCPMV
+    MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration MiniMaxM2ForCausalLM
+    MiniMaxM3SparseForCausalLM MiniMaxM3SparseForConditionalGeneration Ministral3ForCausalLM
+    Mistral3ForConditionalGeneration MistralForCausalLM MistralLarge3ForCausalLM MistralModel MixtralForCausalLM
+    MllamaForConditionalGeneration MossVLForConditionalGeneration MultiModalityCausalLM MuseGlimmerForCausalLM
+    MuseGlimmerForConditionalGeneration MuseSparkForConditionalGeneration NVILAForConditionalGeneration
+    NVILALiteForConditionalGeneration NanbeigeForCausalLM NemotronHForCausalLM NemotronHPuzzleForCausalLM
+    NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Nano_VL_V2 NemotronH_Omni_Reasoning_V3 OPTForCausalLM
+    Olmo2ForCausalLM OlmoForCausalLM OlmoeForCausalLM OrionForCausalLM POINTSV15ChatModel
+    PaddleOCRVLForConditionalGeneration PersimmonForCausalLM Phi3ForCausalLM Phi3SmallForCausalLM Phi4MMForCausalLM
+    PhiForCausalLM PhiMoEForCausalLM PixtralForConditionalGeneration QWenLMHeadModel QuantMixtralForCausalLM
+    Qwen2AudioForConditionalGeneration Qwen2ForCausalLM Qwen2MoeForCausalLM Qwen2VLForConditionalGeneration
+    Qwen2_5_VLForConditionalGeneration Qwen3ASRForConditionalGeneration Qwen3ForCausalLM Qwen3Model
+    Qwen3MoeForCausalLM Qwen3NextForCausalLM Qwen3OmniMoeForConditionalGeneration Qwen3VLForConditionalGeneration
+    Qwen3VLMoeForConditionalGeneration Qwen3_5ForCausalLM Qwen3_5ForConditionalGeneration Qwen3_5MoeForCausalLM
+    Qwen3_5MoeForConditionalGeneration Qwen4ExpForConditionalGeneration SDARForCausalLM SDARMoeForCausalLM
+    Sarashina2VisionForCausalLM SarvamMLAForCausalLM SarvamMoEForCausalLM SolarForCausalLM Spark2_5ForCausalLM
+    StableLmForCausalLM Starcoder2ForCausalLM Step3VLForConditionalGeneration Step3p5ForCausalLM
+    Step3p7ForConditionalGeneration StepVLForConditionalGeneration TeleFLMForCausalLM UnlimitedOCRForCausalLM
+    VoxtralForConditionalGeneration WhisperForConditionalGeneration XLMRobertaModel XllmForCausalLM
+    XverseForCausalLM XverseMoeForCausalLM YiVLForCausalLM ZayaForCausalLM
+    """.split()
+)
+# is_hybrid_swa_model, and the config classes that say it themselves
+SLIDING = frozenset(
+    """
+    BeamForCausalLM Llama4ForConditionalGeneration GptOssForCausalLM GraniteSWAForCausalLM GraniteMoeSWAForCausalLM
+    IQuestQ1ForCausalLM MiMoV2ForCausalLM MiMoV2FlashForCausalLM Step3p5ForCausalLM Step3p7ForConditionalGeneration
+    Gemma4ForCausalLM Gemma4ForConditionalGeneration Gemma4UnifiedForConditionalGeneration
+    DiffusionGemmaForBlockDiffusion LagunaForCausalLM MellumForCausalLM MuseGlimmerForCausalLM
+    MuseGlimmerForConditionalGeneration MuseSparkForConditionalGeneration InklingForConditionalGeneration
+    UnlimitedOCRForCausalLM Dots3NoteForCausalLM Spark2_5ForCausalLM
+    """.split()
+)
+# ModelConfig.is_hybrid_swa_compress: sliding layers are allocated with sizes of their own, in others with those of full ones
+OWN_SLIDING_SIZES = frozenset(
+    """
+    MiMoV2ForCausalLM MiMoV2FlashForCausalLM Gemma4ForCausalLM Gemma4ForConditionalGeneration
+    InklingForConditionalGeneration Gemma4UnifiedForConditionalGeneration DiffusionGemmaForBlockDiffusion
+    Dots3NoteForCausalLM
+    """.split()
+)
+# Sliding layers whose model class has no get_attention_sliding_window_size: the window of the config, not one less
+WHOLE_WINDOW = frozenset(
+    """
+    Llama4ForConditionalGeneration UnlimitedOCRForCausalLM GraniteSWAForCausalLM GraniteMoeSWAForCausalLM
+    IQuestQ1ForCausalLM LagunaForCausalLM MiMoV2ForCausalLM MiMoV2FlashForCausalLM Step3p5ForCausalLM
+    Step3p7ForConditionalGeneration Dots3NoteForCausalLM Spark2_5ForCausalLM
+    """.split()
+)
+# Of these, the ones that slide only if the config has a sliding layer; the others are refused without one
+SLIDING_IF_ANY = frozenset(
+    "BeamForCausalLM LagunaForCausalLM MuseSparkForConditionalGeneration IQuestQ1ForCausalLM Spark2_5ForCausalLM".split()
+)
+# mambaish_config: architectures whose states have slots (the config classes of configs/hybrid_arch.py)
+STATEFUL = frozenset(
+    """
+    FalconH1ForCausalLM NemotronHForCausalLM NemotronHPuzzleForCausalLM NemotronH_Nano_VL_V2
+    NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Omni_Reasoning_V3 Lfm2ForCausalLM Lfm2MoeForCausalLM
+    Lfm2VlForConditionalGeneration ZayaForCausalLM Mamba2ForCausalLM MambaForCausalLM FalconMambaForCausalLM
+    InklingForConditionalGeneration GraniteMoeHybridForCausalLM Qwen3NextForCausalLM Qwen3_5ForConditionalGeneration
+    Qwen3_5MoeForConditionalGeneration Qwen3_5ForCausalLM Qwen3_5MoeForCausalLM InternS2PreviewForConditionalGeneration
+    InternS2MobiusForConditionalGeneration MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration
+    JetNemotronForCausalLM JetVLMForConditionalGeneration KimiLinearForCausalLM KimiK3LinearForCausalLM
+    KimiK3ForConditionalGeneration BailingMoeV2_5ForCausalLM BailingMoeV3ForCausalLM
+    BailingMoeV3VLForConditionalGeneration Glm5NextForConditionalGeneration GigaChat35ForCausalLM
+    Qwen4ExpForConditionalGeneration MiniCPMSALAForCausalLM
+    """.split()
+)
+# _MAMBA_EXTRA_BUFFER_ARCHS (arg_groups/overrides.py)
+EXTRA_BUFFER = frozenset(
+    """
+    KimiLinearForCausalLM Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration Qwen3_5MoeForCausalLM
+    Qwen3_5ForCausalLM Qwen3NextForCausalLM Qwen4ExpForConditionalGeneration InternS2PreviewForConditionalGeneration
+    MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration BailingMoeV2_5ForCausalLM
+    BailingMoeV3ForCausalLM BailingMoeV3VLForConditionalGeneration FalconH1ForCausalLM GraniteMoeHybridForCausalLM
+    Glm5NextForConditionalGeneration NemotronHForCausalLM NemotronHPuzzleForCausalLM NemotronH_Omni_Reasoning_V3
+    KimiK3ForConditionalGeneration InklingForConditionalGeneration
+    """.split()
+)
+# Config classes that read mamba_ssm_dtype (mamba2_state_dtype(self)); the others keep fp32
+READS_STATE_DTYPE = frozenset(
+    """
+    FalconH1ForCausalLM NemotronHForCausalLM NemotronHPuzzleForCausalLM NemotronH_Nano_VL_V2
+    NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Omni_Reasoning_V3 Qwen3NextForCausalLM Qwen3_5ForConditionalGeneration
+    Qwen3_5MoeForConditionalGeneration Qwen3_5ForCausalLM Qwen3_5MoeForCausalLM InternS2PreviewForConditionalGeneration
+    InternS2MobiusForConditionalGeneration MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration
+    JetNemotronForCausalLM JetVLMForConditionalGeneration GigaChat35ForCausalLM Qwen4ExpForConditionalGeneration
+    """.split()
+)
+# is_deepseek_dsa: architectures whose indexers SGLang runs
+SPARSE = frozenset(
+    """
+    DeepseekV3ForCausalLM DeepseekV32ForCausalLM MistralLarge3ForCausalLM PixtralForConditionalGeneration
+    GlmMoeDsaForCausalLM Glm5NextForConditionalGeneration LongcatFlashForCausalLM Dots3NoteForCausalLM HYV4ForCausalLM
+    """.split()
+)
+# What SGLang's own config classes assume for it, where that is not what Transformers' do
+LENGTHS = {
+    "afmoe": 131072, "bailing_hybrid": 32768, "beam": 1048576, "deepseek_v32": 4096, "exaone": 2048,
+    "glm5_next_text": 1013760, "granitemoehybrid": 131072, "kimi_k2": 4096, "kimi_linear": 4096, "nanbeige": 4096,
+    "nemotron_h": 4096, "zaya": 32768,
+}  # fmt: skip
+NESTED = frozenset({"gemma3_text", "gemma3n_text", "gemma4_text"})
+# Which keys say the longest context, the first one that is there (CONTEXT_LENGTH_KEYS)
+CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
+# Types whose class states index_topk itself; for the others an indexer runs where the config has the key
+TOPK_BY_CLASS = frozenset({"glm_moe_dsa", "hy_v4"})
+# Their indexers run in pages of 64 tokens; compressed ones of Qwen4-Exp in pages of 64, MiniMax-M3's of 128
+PAGES = {
+    "DeepseekV4ForCausalLM": 256,
+    "Qwen4ExpForConditionalGeneration": 64,
+    "MiniMaxM3SparseForCausalLM": 128,
+    "MiniMaxM3SparseForConditionalGeneration": 128,
+}
+STATES = (GatedDeltaNet, KimiDeltaAttention, Mamba, Mamba2, LightningAttention, ShortConv)
+
+
+def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) -> View:
+    """The layers as SGLang sizes them, the dtype that it runs in, and facts for its sizing under `model`."""
+    if config is None:
+        return View(layers=layers, dtype=dtype)
+    arch = architecture(config)
+    if config.data is config.root and isinstance(config.root.get("text_config"), dict):
+        raise NotDescribed(
+            f"engine sglang: {config.model_type} with a text_config, which SGLang reads instead; expected none"
+        )
+    facts: dict[str, Any] = {
+        "context_length": context_length(config),
+        "attention_heads": config.get("num_attention_heads") if _first(layers, *HEADS, LatentAttention) else None,
+        "fp8_cache": _fp8_cache(config),
+        "draft_layers": _draft_layers(config),
+        "extra_buffer": arch in EXTRA_BUFFER,
+    }
+    if arch in PAGES:
+        facts["page_size"] = PAGES[arch]
+    if arch in READS_STATE_DTYPE:
+        facts["state_dtype"] = config.get("mamba_ssm_dtype") or "float32"
+    own = OWN.get(arch)
+    if _first(layers, CompressedAttention) is not None:
+        seen = layers
+    elif own is not None:
+        seen = own(layers, config, facts)
+    elif arch in STATEFUL and _first(layers, *STATES) is not None:
+        seen = _stateful(layers)
+    elif arch in SLIDING:
+        seen = _sliding(arch, layers, config, facts)
+    else:
+        seen = _alike(layers, config)
+    if arch in SPARSE and (config.given("index_topk") or config.model_type in TOPK_BY_CLASS):
+        seen = _indexed(seen, config, facts)
+    elif arch in SPARSE:
+        seen = tuple(_without(layer, SparseIndexer) for layer in seen)
+    return View(layers=seen, dtype=_dtype(dtype, config), facts={"model": facts})
+
+
+def architecture(config: Config) -> str:
+    """The architecture by which SGLang chooses a class: the config's own, else the one of its type's class.
+
+    NotDescribed where the registry lacks it.
+    """
+    names = config.root.get("architectures")
+    if not (isinstance(names, list) and names):
+        outer = config.root.get("model_type")
+        names = (class_defaults(outer) or {}).get("arch") if isinstance(outer, str) else None
+        names = (
+            [name for name in names or () if name in ARCHITECTURES] or names or [f"the class of {config.model_type}"]
+        )
+    name = names[0]
+    if name in ARCHITECTURES:
+        return str(name)
+    hint = nearest(str(name), sorted(ARCHITECTURES))
+    raise NotDescribed(
+        f"architecture {show(name)} is not in SGLang's registry; its fallback to Transformers is not described"
+        + (f"; nearest: {hint}" if hint else "")
+    )
+
+
+def context_length(config: Config) -> int | None:
+    """get_context_length: the first key that is there, longer by the factor of a rope scaling that states no original length.
+
+    Without any, what the class assumes; None for a type without a class.
+    """
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    factor: float = 1
+    # Classes that rotate by the kind of layer nest their scaling, and it is not seen.
+    if isinstance(scaling, dict) and config.model_type not in NESTED and scaling.get("rope_type") != "llama3":
+        known = scaling.get("factor")
+        if isinstance(known, (int, float)) and "original_max_position_embeddings" not in scaling:
+            factor = known
+    for key in (*CONTEXT_KEYS, "n_positions"):
+        if config.given(key):
+            return int(factor * config.count(key))
+    if config.model_type in LENGTHS:
+        return int(factor * LENGTHS[config.model_type])
+    own = next((key for key in (*CONTEXT_KEYS, "n_positions") if config.get(key) is not None), None)
+    return int(factor * config.count(own)) if own else 2048 if config.has_class else None
+
+
+def _dtype(dtype: str | None, config: Config) -> str:
+    """_get_and_verify_dtype: float32, also where nothing is said, is run in float16, Gemma's in bfloat16."""
+    quantised = config.root.get("quantization_config")
+    if isinstance(quantised, dict) and quantised.get("quant_method") == "mxfp4":
+        return "bfloat16"
+    if dtype in (None, "float32"):
+        return "bfloat16" if config.model_type.startswith("gemma") else "float16"
+    return dtype
+
+
+def _fp8_cache(config: Config) -> bool:
+    """Whether kv_cache_dtype "auto" means fp8: ModelOpt's configs state the algorithm (modelopt_quant.py)."""
+    quantised = config.root.get("quantization_config")
+    if not isinstance(quantised, dict) or not str(quantised.get("quant_method", "")).startswith("modelopt"):
+        return False
+    scheme = quantised.get("kv_cache_scheme")
+    if isinstance(scheme, dict):
+        return scheme.get("type") == "float" and scheme.get("num_bits") == 8
+    return str(quantised.get("kv_cache_quant_algo", "")).upper() == "FP8"
+
+
+def _draft_layers(config: Config) -> int:
+    """num_nextn_predict_layers: layers of the checkpoint that draft."""
+    value = config.get("num_nextn_predict_layers")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+# -- layers -------------------------------------------------------------------------------------------------------
+
+HEADS = (FullAttention, SlidingAttention, ChunkedAttention)
+
+
+def _first(layers: tuple[Layer, ...], *kinds: type) -> Any:
+    return next((part for layer in layers for part in parts(layer) if isinstance(part, kinds)), None)
+
+
+def _join(found: list[Layer]) -> Layer:
+    return found[0] if len(found) == 1 else Parallel(parts=tuple(found)) if found else NoState()
+
+
+def _without(layer: Layer, kind: type) -> Layer:
+    return _join([part for part in parts(layer) if not isinstance(part, kind)])
+
+
+def _as_full(part: Heads) -> FullAttention:
+    return FullAttention(kv_heads=part.kv_heads, head_dim=part.head_dim, v_head_dim=part.v_head_dim)
+
+
+def _alike(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """Every layer of the model keeps keys and values of one size, or a latent, whatever its own code keeps.
+
+    Windows are not pooled apart, and layers that read another one's keys have rows all the same.
+    """
+    latent = _first(layers, LatentAttention)
+    heads = _first(layers, FullAttention) or _first(layers, *HEADS)
+    if latent is None and heads is None:
+        raise NotDescribed(
+            f"engine sglang: no attention in {config.model_type}, and no states that SGLang has slots for"
+        )
+    one: Layer = latent.replace(window=None) if latent is not None else _as_full(heads)
+    index = [[part for part in parts(layer) if isinstance(part, SparseIndexer)] for layer in layers]
+    return tuple(_join([one, *found]) for found in index)
+
+
+def _sliding(arch: str, layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Full and sliding layers, each kind of one size; layer_types says it too of layers that keep nothing of their own."""
+    words = config.words("layer_types")
+    narrow = _first(layers, SlidingAttention, ChunkedAttention)
+    if narrow is None:
+        if arch in SLIDING_IF_ANY:
+            return _alike(layers, config)
+        raise Refused("Hybrid SWA model must have at least one SWA layer")
+    full = _as_full(_first(layers, FullAttention) or narrow)
+    if arch not in OWN_SLIDING_SIZES:
+        facts["stored_as_full"] = full
+    facts["full"] = full
+    facts["window"] = _window(config) if arch in WHOLE_WINDOW else narrow.window - 1
+    if words is not None:
+        slides = [word in ("sliding_attention", "chunked_attention") for word in words[: len(layers)]]
+    else:
+        slides = [_first((layer,), SlidingAttention, ChunkedAttention) is not None for layer in layers]
+    facts["draft_sliding"] = sum(slides)
+    return tuple(narrow if one else full for one in slides)
+
+
+def _window(config: Config) -> int | None:
+    """ModelConfig._get_sliding_window_size, else the chunk (resolve_sliding_window_size)."""
+    for key in ("sliding_window_size", "sliding_window", "window_size", "attention_chunk_size"):
+        if config.get(key) is not None:
+            return config.count(key)
+    return None
+
+
+def _stateful(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Attention of one size and states, layer by layer; nothing in layers that have neither."""
+    latent, heads = _first(layers, LatentAttention), _first(layers, *HEADS)
+
+    def see(part: Layer) -> Layer:
+        return latent if isinstance(part, LatentAttention) else _as_full(heads) if isinstance(part, HEADS) else part
+
+    return tuple(_join([see(part) for part in parts(layer) if not isinstance(part, NoState)]) for layer in layers)
+
+
+def _indexed(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Latents with index keys, except in layers that take over the choice of the one before (dsa_layer_skips_topk).
+
+    Types whose class says which layers choose are read so already.
+    """
+    size = config.count("index_head_dim", 128)
+    if size != 128:
+        raise Refused(f"assert index_head_dim == 128 (DSATokenToKVPool), got {size}")
+    facts["index_group"] = config.count("index_kpool", 1)
+    facts["index_tail"] = config.flag("index_kpool_compress")
+    facts["page_size"] = 64 * facts["index_group"]
+    facts["sparse"] = True
+
+    def see(index: int, layer: Layer) -> Layer:
+        found = _without(layer, SparseIndexer)
+        if config.model_type in TOPK_BY_CLASS:
+            own = found != layer
+        else:
+            own = _first((found,), LatentAttention) is not None and not _skips(index, config)
+        return _join([*parts(found), SparseIndexer(head_dim=size)]) if own else found
+
+    return tuple(see(index, layer) for index, layer in enumerate(layers))
+
+
+def _skips(index: int, config: Config) -> bool:
+    kinds = config.words("indexer_types")
+    if kinds is not None:
+        return index < len(kinds) and kinds[index] == "shared"
+    every = config.count("cli_factor", 1)
+    if every > 1:
+        return index % every != 0
+    pattern = config.get("index_topk_pattern")
+    if pattern is not None:
+        return index < len(pattern) and pattern[index] == "S"
+    offset = config.count("index_skip_topk_offset", 2)
+    return max(index - offset + 1, 0) % config.count("index_topk_freq", 1) != 0
+
+
+# -- structures of their own ----------------------------------------------------------------------------------------
+
+
+def _whisper(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Rows for encoder layers and twice for decoder layers: layer ids run over all of them."""
+    one = _alike(layers, config)[0]
+    return (one,) * (config.count("encoder_layers") + 2 * config.count("decoder_layers"))
+
+
+def _lfm2(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    if _first(layers, ShortConv) is None:
+        raise Refused("mamba2_cache_params is None: SGLang 0.5.23 does not start without a convolution layer")
+    return _stateful(layers)
+
+
+def _zaya(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Attention in the layers that zaya_layers calls "a", else in every second one; hidden states are whole on each rank."""
+    heads = _first(layers, *HEADS)
+    words = config.items("zaya_layers")
+    count = len(words) if words else config.layers
+    mixer = ShortConv(
+        channels=(config.heads + config.kv_heads) * config.head_dim,
+        conv_kernel=(columns := config.count("cca_time0", 2) + config.count("cca_time1", 2) - 2) + 1,
+        columns=columns,
+    )
+    before = ShortConv(channels=config.hidden, conv_kernel=2, columns=1)
+    facts["conv_heads"] = ((before, 1),)
+    own = Parallel(parts=(_as_full(heads), mixer, before))
+    kept = [word == "a" for word in words] if words else [index % 2 == 0 for index in range(count)]
+    return tuple(own if one else NoState() for one in kept)
+
+
+def _bailing(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Kimi Delta Attention where short_conv_kernel_size is there, else lightning attention; no rotary key under use_mla_nope."""
+    seen = _stateful(layers)
+    if not config.given("short_conv_kernel_size"):
+        size = config.count("head_dim", config.hidden // config.heads)
+        linear = LightningAttention(heads=config.heads, head_dim=size, v_head_dim=size)
+        seen = tuple(linear if isinstance(layer, KimiDeltaAttention) else layer for layer in seen)
+    if config.flag("use_mla_nope"):
+        seen = tuple(layer.replace(rope_head_dim=0) if isinstance(layer, LatentAttention) else layer for layer in seen)
+    return seen
+
+
+def _inkling(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Sliding and full attention, and in every layer convolutions over keys and values of both kinds and two streams."""
+    local = set(config.counts("local_layer_ids") or ())
+    if not local:
+        raise Refused("Hybrid SWA model must have at least one SWA layer")
+    full = _as_full(_first(layers, FullAttention))
+    narrow = _first(layers, SlidingAttention)
+    kernel = config.count("sconv_kernel_size", 4)
+    heads = {size: size.kv_heads for size in (full, narrow)}
+    convolutions = {
+        ShortConv(channels=size.kv_heads * size.head_dim, conv_kernel=kernel): count for size, count in heads.items()
+    }
+    stream = ShortConv(channels=config.hidden, conv_kernel=kernel)
+    if stream in convolutions or len(convolutions) < 2:
+        raise NotDescribed("engine sglang: an Inkling whose keys are as wide as another kind's or as its stream")
+    facts["conv_heads"] = (*convolutions.items(), (stream, 1))
+    facts["full"], facts["window"] = full, narrow.window - 1
+    facts["swa_full_tokens_ratio"] = facts["mamba_full_memory_ratio"] = 0.1
+    beside = tuple(conv for conv in (*convolutions, stream) for _ in range(2))
+    return tuple(Parallel(parts=(narrow if i in local else full, *beside)) for i in range(len(layers)))
+
+
+def _qwen4(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Index keys are pooled by the compression ratio; the n-gram's token ids are kept once, and neither is split."""
+    seen, ids = [], _first(layers, ShortConv)
+    if config.get("indexer_n_heads") is not None:
+        facts["index_ratio"] = config.count("indexer_compress_ratio")
+    else:
+        facts["page_size"] = 1
+        layers = tuple(_without(layer, SparseIndexer) for layer in layers)
+    if ids is not None:
+        found = [part for layer in layers for part in parts(layer) if isinstance(part, ShortConv)]
+        facts["beside"] = tuple(dict.fromkeys(found))
+    once = False
+    for layer in _stateful(layers):
+        kept = [p for p in parts(layer) if not (once and isinstance(p, ShortConv) and p.dtype == "int64")]
+        once = once or any(isinstance(p, ShortConv) and p.dtype == "int64" for p in kept)
+        seen.append(_join(kept))
+    return tuple(seen)
+
+
+def _minimax_m3(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """Index keys in sparse layers, and index values where sparse_disable_index_value does not spare them."""
+    section = config.section("sparse_attention_config")
+    spared = (section.counts("sparse_disable_index_value") if section else None) or []
+
+    def see(index: int, layer: Layer) -> Layer:
+        if not any(isinstance(part, SparseIndexer) for part in parts(layer)):
+            return layer
+        keys_only = index < len(spared) and spared[index] != 0
+        return _join(
+            [
+                p.replace(head_dim=p.head_dim * (1 if keys_only else 2)) if isinstance(p, SparseIndexer) else p
+                for p in parts(layer)
+            ]
+        )
+
+    return tuple(see(index, layer) for index, layer in enumerate(_alike(layers, config)))
+
+
+OWN: Mapping[str, Callable[[tuple[Layer, ...], Config, dict[str, Any]], tuple[Layer, ...]]] = {
+    "WhisperForConditionalGeneration": _whisper,
+    "Lfm2ForCausalLM": _lfm2,
+    "Lfm2MoeForCausalLM": _lfm2,
+    "Lfm2VlForConditionalGeneration": _lfm2,
+    "ZayaForCausalLM": _zaya,
+    "BailingMoeV2_5ForCausalLM": _bailing,
+    "BailingMoeV3ForCausalLM": _bailing,
+    "BailingMoeV3VLForConditionalGeneration": _bailing,
+    "InklingForConditionalGeneration": _inkling,
+    "Qwen4ExpForConditionalGeneration": _qwen4,
+    "MiniMaxM3SparseForCausalLM": _minimax_m3,
+    "MiniMaxM3SparseForConditionalGeneration": _minimax_m3,
+}

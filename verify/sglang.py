@@ -1,0 +1,466 @@
+"""Asks SGLang 0.5.23 itself, on a CPU: its pools, and its configurators on real configs, compared with memcurve.
+
+    python verify/sglang.py WHEEL            # an unpacked wheel; every line of tests/truth/sglang.jsonl and the catalogue
+    python verify/sglang.py WHEEL --record   # writes what SGLang says into tests/truth/sglang.jsonl, and compares
+
+Needs torch and transformers, and of SGLang's own requirements msgspec, orjson, requests, pybase64, dill, gguf,
+compressed_tensors, fastapi, aiohttp, pyzmq and partial_json_parser; WHEEL is the folder that holds `sglang`.
+
+Run in earnest: ModelConfig on the config.json, ServerArgs' fields as given, KVCacheConfigurator and the configurators
+of model_executor/pool_configurator.py, and the pools of mem_cache. Stubbed: compiled and GPU modules (STUBS; each name
+in them is a class that accepts anything), torch.compile, the model itself (its layers are counted from ModelConfig),
+and the measurement of free memory, which is given. Config types that live on the hub only are read as plain
+PretrainedConfigs with their own keys. Platform questions are answered as on a machine without a GPU, so defaults that
+ask for one (the index dtype of MiniMax-M3, strategies and page sizes that ServerArgs resolves) are not compared.
+
+A line of the file is a pool (`cls`, `args`, `bytes`) or a model (`model`, its `config` or the catalogue's name, `cases`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.abc
+import importlib.machinery
+import json
+import logging
+import sys
+import tempfile
+import types
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from memcurve import load
+from memcurve.base import MemcurveError
+from memcurve.catalog import find, names
+from memcurve.engines.sglang_v4 import CompressedAllocator
+
+TRUTH = Path(__file__).parents[1] / "tests" / "truth" / "sglang.jsonl"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+STUBS = {"triton", "sgl_kernel", "IPython", "loguru", "torchvision", "tvm_ffi"}
+GIB = 1 << 30
+# What is asked about a model of the catalogue: ranks, kv_cache_dtype, GiB
+ASKED = [(tp, kv, (16, 400)) for tp in (1, 2, 8) for kv in ("auto", "fp8_e4m3")]
+
+
+# -- SGLang without a GPU ------------------------------------------------------------------------------------------
+
+
+class Anything(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __or__(cls, other: Any) -> Any:
+        return cls
+
+    __ror__ = __or__
+
+
+class Stub(metaclass=Anything):
+    """Stands for every class, function and decorator of a stubbed module."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __call__(self, *arguments: Any, **_: Any) -> Any:
+        return arguments[0] if len(arguments) == 1 and callable(arguments[0]) else self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Stub()
+
+    def __class_getitem__(cls, _: Any) -> Any:
+        return cls
+
+
+class StubModule(types.ModuleType):
+    __path__: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__version__":
+            return "99.0.0"
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Stub
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in STUBS else None
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        return StubModule(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+def prepare(wheel: Path) -> None:
+    warnings.filterwarnings("ignore")
+    import torch
+    import transformers  # noqa: F401 - before the stubs
+
+    torch.compile = lambda f=None, **_: f if f is not None else (lambda g: g)  # type: ignore[assignment]
+    sys.meta_path.append(Finder())
+    sys.path.insert(0, str(wheel))
+    logging.disable(logging.WARNING)
+    import sglang
+
+    if Path(sglang.__file__).parents[1] != wheel.resolve():
+        raise SystemExit(f"sglang comes from {sglang.__file__}; expected {wheel}")
+
+
+class Server:
+    """A published configuration of SGLang with these ServerArgs."""
+
+    def __init__(self, **fields: Any) -> None:
+        import sglang.srt.runtime_context as runtime
+
+        self.override = runtime.get_context().override_server_args(**fields)
+
+    def __enter__(self) -> Any:
+        return self.override.install()
+
+    def __exit__(self, *_: Any) -> None:
+        self.override.restore()
+
+
+def model_config(config: dict[str, Any], **options: Any) -> Any:
+    from sglang.srt.configs.model_config import ModelConfig
+    from sglang.srt.utils.hf_transformers.config import _CONFIG_REGISTRY
+    from transformers import AutoConfig, PretrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    name = config.get("model_type")
+    if name and name not in CONFIG_MAPPING and name not in _CONFIG_REGISTRY:
+        plain = type(
+            f"Plain_{name.replace('-', '_')}", (PretrainedConfig,), {"model_type": name, "__module__": "plain"}
+        )
+        AutoConfig.register(name, plain, exist_ok=True)
+    folder = tempfile.mkdtemp()
+    Path(folder, "config.json").write_text(json.dumps(config))
+    return ModelConfig(folder, trust_remote_code=False, **options)
+
+
+def window(model: Any) -> int | None:
+    """resolve_sliding_window_size. It asks the model's class, which needs kernels to import: its source is read instead."""
+    import sglang.srt.models
+    from sglang.srt.model_executor.model_runner_components.load_model_utils import resolve_sliding_window_size
+
+    arch, plain = model.hf_config.architectures[0], types.SimpleNamespace()
+    for file in Path(sglang.srt.models.__path__[0]).glob("*.py"):
+        entry, _, _ = file.read_text().rpartition("EntryClass")
+        if f"class {arch}(" in entry and (methods := entry.split("def get_attention_sliding_window_size")[1:]):
+            found = model.sliding_window_size - any(" - 1" in text[:400] for text in methods)
+            plain.get_attention_sliding_window_size = found.__index__
+    return resolve_sliding_window_size(plain, model)
+
+
+def configurator(model: Any, server: Any, page: int, dtype: Any) -> Any:
+    import sglang.srt.runtime_context as runtime
+    from sglang.srt.configs.model_config import AttentionArch
+    from sglang.srt.mem_cache.kv_cache_configurator import KVCacheConfigurator
+    from sglang.srt.model_executor.model_runner_components.layer_setup import resolve_layer_indices
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    spec = types.SimpleNamespace(
+        draft_model_config=None,
+        dflash_draft_num_layers=None,
+        eagle_draft_num_layers=model.num_nextn_predict_layers,
+        eagle_draft_swa_num_layers=len(model.swa_attention_layer_ids) if model.swa_attention_layer_ids else None,
+    )
+    return KVCacheConfigurator(
+        device="cpu", gpu_id=0, attn_dp_size=runtime.get_parallel().attn_dp_size, pp_size=1, pp_group=None, model=None,
+        model_config=model, server_args=server, kv_cache_dtype=dtype, kv_cache_dtype_str="auto", model_dtype=model.dtype,
+        page_size=page, sliding_window_size=window(model) if model.is_hybrid_swa else None,
+        spec_algorithm=SpeculativeAlgorithm.from_string(runtime.get_spec().speculative_algorithm), is_draft_worker=False,
+        post_capture_kv_active=False, spec_aux_config=spec, is_hybrid_swa=model.is_hybrid_swa,
+        is_hybrid_swa_compress=model.is_hybrid_swa_compress, use_mla_backend=model.attention_arch == AttentionArch.MLA,
+        layer_info=resolve_layer_indices(model=types.SimpleNamespace(), model_config=model, is_draft_worker=False),
+        forward_stream=None, req_to_token_pool=None, token_to_kv_pool_allocator=None, memory_pool_config=None,
+    )  # fmt: skip
+
+
+def dtype_of(name: str, model: Any = None) -> Any:
+    import torch
+
+    return model.dtype if name == "auto" else {"fp8_e4m3": torch.float8_e4m3fn, "bfloat16": torch.bfloat16}[name]
+
+
+def size(config: dict[str, Any], tp: int, kv: str, gib: int, page: int, **options: Any) -> dict[str, Any]:
+    """What SGLang makes of so much memory: cell size, state slots, tokens, requests."""
+    import sglang.srt.runtime_context as runtime
+    from sglang.srt.environ import envs
+    from sglang.srt.model_executor.pool_configurator import create_memory_pool_configurator
+
+    found: dict[str, Any] = {}
+    # serving_hook.py hands the option on in the environment
+    given = {"_swa_full_tokens_ratio_explicitly_set": "swa_full_tokens_ratio" in options, **options}
+    with (
+        envs.SGLANG_MAMBA_SSM_DTYPE.override(options.get("mamba_ssm_dtype")),
+        Server(tp_size=tp, page_size=page, **given) as server,
+    ):
+        own_options = {
+            name: options[name] for name in ("context_length", "disable_hybrid_swa_memory") if name in options
+        }
+        model = model_config(config, **own_options)
+        kvc = configurator(model, server, page, dtype_of(kv, model))
+        rest = float(gib)
+        if kvc.mambaish_config is not None:
+            params = kvc.mambaish_config.mamba2_cache_params
+            found["slot"] = int(params.mamba_cache_per_req)
+            rest = kvc._handle_max_mamba_cache(rest)
+            found["slots"] = runtime.get_schedule().max_mamba_cache_size
+            found["rest"] = int(rest * GIB)
+            found["slots_per_request"] = kvc._calculate_mamba_ratio()
+        own = create_memory_pool_configurator(kvc)
+        if hasattr(own, "bytes_per_full_token"):
+            found["cell"] = own.bytes_per_full_token
+        elif not hasattr(own, "_swa_cap"):
+            found["cell"] = own._cell_size
+        pool = kvc.config_from_budget(int(rest * GIB))
+        found["tokens"] = pool.max_total_num_tokens
+        if pool.swa_max_total_num_tokens is not None:
+            found["full"], found["swa"] = pool.full_max_total_num_tokens, pool.swa_max_total_num_tokens
+        found["requests"] = kvc.resolve_max_num_reqs(pool.max_total_num_tokens)
+        found["context"], found["dtype"] = model.context_len, str(model.dtype).removeprefix("torch.")
+    return found
+
+
+def allocate(cls: str, args: dict[str, Any]) -> dict[str, int]:
+    """Bytes of a pool that SGLang allocates with these arguments."""
+    import torch
+    from sglang.srt.mem_cache import memory_pool, qsa_kv_pool, swa_memory_pool
+    from sglang.srt.mem_cache.memory_pool import MambaPool, get_tensor_size_bytes
+
+    given = dict(args)
+    kind = getattr(torch, given.pop("dtype", "float32"))
+    common = {"device": "cpu", "enable_memory_saver": False}
+    with Server(tp_size=1, page_size=given.get("page_size", 1)):
+        if cls == "MambaPool":
+            return _mamba(MambaPool, given)
+        if cls == "DeepSeekV4TokenToKVPool":
+            return _compressed(kind, given)
+        if cls == "SWAKVPool":
+            swa, full = given.pop("n_swa"), given.pop("n_full")
+            pool = swa_memory_pool.SWAKVPool(
+                dtype=kind, device="cpu", swa_attention_layer_ids=list(range(swa)),
+                full_attention_layer_ids=list(range(swa, swa + full)), **given,
+            )  # fmt: skip
+        else:
+            if cls in ("HybridLinearKVPool", "QSATokenToKVPool"):
+                given["mamba_pool"] = None
+            if cls == "QSATokenToKVPool":
+                given["num_request_slots"] = given.pop("requests") + 1
+            if cls == "MiniMaxSparseKVPool":
+                given["index_dtype"] = kind
+            pool = getattr(qsa_kv_pool if cls == "QSATokenToKVPool" else memory_pool, cls)(
+                dtype=kind, **common, **given
+            )
+        total = pool.get_kv_size_bytes()
+        found = {"kv_size": int(sum(total) if isinstance(total, tuple) else total)}
+        if cls == "DSATokenToKVPool":
+            found["latent"] = sum(get_tensor_size_bytes(one) for one in pool.kv_buffer)
+            found["index"] = found["kv_size"] - found["latent"]
+        if cls == "MHATokenToKVPool":
+            buffers = {
+                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*pool.k_buffer, *pool.v_buffer)
+            }
+            found["storage"] = sum(buffers.values())
+        return found
+
+
+def _compressed(kind: Any, args: dict[str, Any]) -> dict[str, int]:
+    import torch
+    from sglang.srt.mem_cache.deepseek_v4_memory_pool import DeepSeekV4TokenToKVPool
+
+    full, swa, page, ratios = args["size"], args["size_swa"], args["page_size"], args["compression_ratios"]
+    slots, count = args["requests"] + 1, len(ratios)
+    pool = DeepSeekV4TokenToKVPool(
+        max_num_reqs=args["requests"], num_req_slots=slots, swa_size=swa, c4_size=full // 4, c128_size=full // 128,
+        c4_state_pool_size=swa // page * 8, c128_state_pool_size=slots * 128, page_size=page, swa_page_size=page, dtype=kind,
+        c4_state_dtype=torch.float32, c128_state_dtype=torch.float32, qk_nope_head_dim=448, qk_rope_head_dim=64,
+        indexer_head_dim=128, layer_num=count, device="cpu", enable_memory_saver=False, compression_ratios=ratios,
+        start_layer=0, end_layer=count, full_size=full,
+    )  # fmt: skip
+
+    def states(ratio: int) -> int:
+        pools = [*pool.compress_state_pools, *pool.indexer_compress_state_pools]
+        return sum(one.kv_score_buffer.kv_score.nbytes for one in pools if one is not None and one.ratio == ratio)
+
+    return {
+        "swa kv": sum(one.nbytes for one in pool.swa_kv_pool.kv_buffer),
+        "compressed kv 4": sum(one.nbytes for one in pool.kv_pools[4].kv_buffer),
+        "index 4": sum(one.nbytes for one in pool.index_pools[4].index_k_with_scale_buffer),
+        "compressed kv 128": sum(one.nbytes for one in pool.kv_pools[128].kv_buffer),
+        "state 4": states(4),
+        "state 128": states(128),
+    }
+
+
+def _mamba(cls: Any, args: dict[str, Any]) -> dict[str, int]:
+    import torch
+    from sglang.srt.configs.mamba_utils import (
+        KimiLinearCacheParams,
+        KimiLinearStateShape,
+        Mamba2CacheParams,
+        Mamba2StateDType,
+        Mamba2StateShape,
+    )
+    from sglang.srt.mem_cache.memory_pool import get_tensor_size_bytes
+
+    ids = list(range(args["n_layers"]))
+    kind = Mamba2StateDType(conv=torch.bfloat16, temporal=getattr(torch, args["state_dtype"]))
+    if "kimi_delta" in args:
+        heads, dim, kernel = args["kimi_delta"]
+        shape: Any = KimiLinearStateShape.create(
+            tp_world_size=args["tp"], num_heads=heads, head_dim=dim, conv_kernel_size=kernel
+        )
+        params: Any = KimiLinearCacheParams(shape=shape, layers=ids, dtype=kind)
+    else:
+        if "gated_delta" in args:
+            groups, heads, state, dim, kernel = args["gated_delta"]
+            intermediate = heads * dim
+        else:
+            intermediate, groups, heads, dim, state, kernel = args["mamba2"]
+        shape = Mamba2StateShape.create(
+            tp_world_size=args["tp"], intermediate_size=intermediate, n_groups=groups, num_heads=heads, head_dim=dim,
+            state_size=state, conv_kernel=kernel,
+        )  # fmt: skip
+        params = Mamba2CacheParams(shape=shape, layers=ids, dtype=kind)
+    pool = cls(
+        size=args["size"], spec_state_size=args.get("requests", 0), cache_params=params, mamba_layer_ids=ids, device="cpu",
+        speculative_num_draft_tokens=args.get("drafts"),
+    )  # fmt: skip
+    cache = pool.mamba_cache
+    found = {
+        "slot": int(params.mamba_cache_per_req),
+        "conv": get_tensor_size_bytes(cache.conv),
+        "recurrent": get_tensor_size_bytes(cache.temporal),
+        "view": cache.mem_usage_bytes(),
+    }
+    found["storage"] = found["view"]
+    if args.get("drafts"):
+        found["storage"] += get_tensor_size_bytes(pool._intermediate_conv_window_phys) - get_tensor_size_bytes(
+            cache.intermediate_conv_window
+        )
+    return {name: int(value) for name, value in found.items()}
+
+
+# -- comparison ---------------------------------------------------------------------------------------------------
+
+
+def config_of(line: dict[str, Any]) -> dict[str, Any]:
+    """The config of a line: its own, or the catalogue's, with the architecture that memcurve takes where it has none."""
+    config = dict(line.get("config") or find(line["model"]) or {})
+    if not config.get("architectures"):
+        from memcurve.views.sglang import architecture
+
+        described = load(config).config
+        assert described is not None
+        config["architectures"] = [architecture(described)]
+    return config
+
+
+def record(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with what SGLang says now."""
+    if "cls" in line:
+        return {**line, "bytes": allocate(line["cls"], line["args"])}
+    config, cases = config_of(line), []
+    for case in line["cases"]:
+        asked = {name: case[name] for name in ("tp", "kv", "gib", "page", "options") if name in case}
+        own = asked.get("options", {})
+        try:
+            found = size(copy.deepcopy(config), case["tp"], case["kv"], case["gib"], case["page"], **own)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            found = {"refused": str(error).split(". ")[0][:160]}
+        cases.append({**asked, **found})
+    return {**line, "cases": cases}
+
+
+def lines() -> Iterator[dict[str, Any]]:
+    for text in TRUTH.read_text().splitlines():
+        yield json.loads(text)
+
+
+def dump(line: dict[str, Any]) -> str:
+    return json.dumps(line, separators=(",", ":"), default=int)
+
+
+def catalogue() -> Iterator[dict[str, Any]]:
+    """Every model of the catalogue that the view describes, in the cases of ASKED."""
+    for name in names():
+        try:
+            own = load(name).curve("sglang").allocator
+        except MemcurveError:
+            continue
+        # What a server sets for DeepSeek-V4 before it sizes its pools (deepseek_v4_hook.py)
+        compressed = isinstance(own, CompressedAllocator)
+        more = {"options": {"max_running_requests": 256, "swa_full_tokens_ratio": 0.1}} if compressed else {}
+        cases = [
+            {"tp": tp, "kv": kv, "gib": gib, "page": page, **more}
+            for tp, kv, sizes in ASKED
+            for gib in sizes
+            for page in ((256,) if compressed else (1, 64))
+        ]
+        yield {"model": name, "cases": cases}
+
+
+def compare_catalogue() -> Counter[str]:
+    """Every case of the catalogue: numbers of both compared; what either refuses is printed once per model."""
+    from replay_sglang import answers
+
+    count: Counter[str] = Counter()
+    said: set[tuple[str, str]] = set()
+    for line in catalogue():
+        for case in line["cases"]:
+            try:
+                one = record({**line, "cases": [case]})
+            except (AttributeError, KeyError, TypeError) as error:
+                word, why = "not loaded by SGLang", f"{type(error).__name__}: {error}"[:160]
+            else:
+                if "refused" in one["cases"][0]:
+                    count["refused by both" if not answers(one) else "wrong"] += 1
+                    continue
+                try:
+                    found = answers(one)
+                    word, why = ("wrong", found[0]) if found else ("equal", "")
+                except MemcurveError as error:
+                    # A model class asserts that its heads divide, which the configurators do not ask.
+                    word, why = "refused by memcurve" if "divisible" in str(error) else "wrong", str(error)
+            count[word] += 1
+            if why and (line["model"], word) not in said:
+                said.add((line["model"], word))
+                print(f"{line['model']}: {word}: {why}")
+    return count
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compare memcurve with SGLang's own pools and configurators.")
+    parser.add_argument("wheel", type=Path, help="folder of the unpacked wheel")
+    parser.add_argument("--record", action="store_true", help="write what SGLang says into tests/truth/sglang.jsonl")
+    arguments = parser.parse_args()
+    prepare(arguments.wheel)
+    from replay_sglang import answers
+
+    old = list(lines())
+    new = [record(line) for line in old]
+    changed = [line for line, was in zip(new, old, strict=True) if line != was]
+    print(f"{TRUTH.name}: {len(new)} lines, {len(changed)} that SGLang answers otherwise")
+    if arguments.record:
+        TRUTH.write_text("".join(f"{dump(line)}\n" for line in new))
+    wrong = [found for line in new for found in answers(line)]
+    print(*wrong, f"memcurve: {len(wrong)} wrong answers", sep="\n")
+    count = compare_catalogue()
+    print("catalogue:", ", ".join(f"{number} {word}" for word, number in count.most_common()))
+    return 1 if wrong or changed or count["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
