@@ -90,7 +90,7 @@ def test_json_schema() -> None:
         ),
         (["estimate", "3gdnx:1mha"], 2, "'gdnx'; expected a kind"),
         (["estimate"], 2, "required: model (see: memcurve estimate --help)"),
-        (["estimat"], 2, "command 'estimat'; expected one of plot, estimate, models"),
+        (["estimat"], 2, "command 'estimat'; expected one of plot, estimate, check-log, models"),
         (["plot", "-o", "/no/such/place.svg"], 2, "/no/such/place.svg: No such file or directory"),
         (["plot", "3gdn:1mha", "-o", "a.xyz"], 2, "'a.xyz'"),
     ],
@@ -196,7 +196,7 @@ def test_help_of_every_command_has_an_example() -> None:
     for name in cli.COMMANDS:
         text = call(name, "--help").stdout
         assert f"  memcurve {name}" in text
-        assert "1024" in text or name in ("models", "verify")
+        assert "1024" in text or name in ("check-log", "models", "verify")
 
 
 def test_every_command_in_the_readmes_table_runs() -> None:

@@ -99,7 +99,7 @@ def test_no_figure_is_passed_over(count: Any) -> None:
     without_engine = {key for key, entry in FIGURES.items() if entry["engine"] is None}
     assert without_engine == mine
     count(
-        f"published figures: {len(mine)} reproduced; {len(FIGURES) - len(mine)} are logs of engines that are not described yet"
+        f"published figures: {len(mine)} reproduced here; {len(FIGURES) - len(mine)} are of engines, in their own tests"
     )
 
 

@@ -187,6 +187,8 @@ HUB: dict[str, dict[str, dict[str, Any]]] = {
     },
     "lfm2": {"hub-ff-dim": {"block_ff_dim": 48, "full_attn_idxs": [0, 2]}},
     "mllama_text_model": {"cross": {"cross_attention_layers": [1]}},
+    "falcon_mamba": {"intermediate": {"intermediate_size": 96}},
+    "mamba": {"intermediate": {"intermediate_size": 96}},
     "mimo_v2_flash": {
         "hub-window-size": {"sliding_window_size": 10},
         "hub-swa-sizes": {"swa_head_dim": 24, "swa_v_head_dim": 12},
