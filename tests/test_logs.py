@@ -51,6 +51,21 @@ def test_vllm_says_what_it_needs_and_its_block() -> None:
     assert not verdicts(block.replace("576", "544") + "\n" + E94, "Qwen/Qwen3-Next-80B-A3B-Thinking")[0]
 
 
+def test_sglang() -> None:
+    # E68, E69 and E76 of truth/published.jsonl; each rank writes the same line
+    line = "TP{}] KV Cache is allocated. dtype: torch.bfloat16, #tokens: 367404, K size: 8.23 GB, V size: 8.23 GB"
+    text = "\n".join(line.format(rank) for rank in range(4))
+    assert verdicts(text, "Qwen/Qwen3-235B-A22B-FP8", tp_size=4) == [True]
+    found = check(text, load("Qwen/Qwen3-235B-A22B-FP8"))
+    assert [one.agrees for one in found] == [False]
+    assert "would agree with tp_size=4" in found[0].why
+    states = "Mamba Cache is allocated. max_mamba_cache_size: 336, conv_state size: 0.56GB, ssm_state size: 23.70GB "
+    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking") == [True]
+    assert verdicts(states.replace("336", "330"), "Qwen/Qwen3-Next-80B-A3B-Thinking") == [False]
+    window = "KV Cache is allocated. #tokens: 300288, K size: 8.38 GB, V size: 5.59 GB"
+    assert verdicts(window, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4) == [True]
+
+
 def test_a_size_is_compared_within_its_rounding() -> None:
     size = rounded("6.51", "GiB")
     assert size.holds(int(6.505 * 2**30) + 10)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from ..curve import MemoryCurve
+    from ..curve import MemoryCurve, Pool
     from ..model import Model
 
 
@@ -82,13 +82,21 @@ def run(arguments: argparse.Namespace) -> None:
         for note in curve.notes:
             print(f"note: {note}")
     if pool is not None:
-        for key, value in pool.as_dict().items():
-            print(
-                f"  {key.replace('_', ' ')}: {value:,}"
-                if isinstance(value, int)
-                else f"  {key.replace('_', ' ')}: {value}"
-            )
+        print("\n".join(pool_lines(pool)))
     return None
+
+
+def pool_lines(pool: Pool) -> list[str]:
+    """What an engine makes of memory, a line per count."""
+    lines = [f"pool on each rank: {pool.pool_bytes:,} B ({show_bytes(pool.pool_bytes)})"]
+    for key, value in pool.as_dict().items():
+        word = key.replace("_", " ")
+        if isinstance(value, tuple):
+            lines += [f"  {word} {name}: {size:,} B" for name, size in value]
+        elif key != "pool_bytes" and value is not None:
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.2f}" if isinstance(value, float) else value
+            lines.append(f"  {word}: {shown}")
+    return lines
 
 
 def encoder_of(arguments: argparse.Namespace, model: Model, curve: MemoryCurve) -> int:
