@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         def keep(self, layers: Sequence[Layer], dtype: str, **options: Any) -> Kept: ...
 
 
-NAMES = ("logical", "transformers")
+NAMES = ("logical", "transformers", "llamacpp")
 
 
 def module(engine: str) -> Engine:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 # Engines with a module here; the others see the layers as they are.
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = ("llamacpp",)
 
 
 class View(Record):
