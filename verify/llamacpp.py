@@ -118,13 +118,18 @@ def worker() -> None:
         return
     print(json.dumps({"status": "loaded"}), flush=True)
     for case in asked["cases"]:
-        child = os.fork()
-        if child == 0:
-            answer(llama_cpp, model, case, log)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if status:
-            print(json.dumps({"status": "aborted", "why": [f"signal {os.WTERMSIG(status)}"]}), flush=True)
+        with tempfile.TemporaryFile() as errors:
+            child = os.fork()
+            if child == 0:
+                os.dup2(errors.fileno(), 2)
+                answer(llama_cpp, model, case, log)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            if status:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").splitlines()
+                why = [line for line in said if "GGML_" in line][:1] or said[-1:]
+                print(json.dumps({"status": "aborted", "signal": status, "why": why}), flush=True)
 
 
 def answer(llama_cpp: Any, model: Any, case: dict[str, Any], log: list[str]) -> None:

@@ -212,13 +212,15 @@ class Pool(Record):
 class Limits(Record):
     """Sizes that an engine does not take as they stand.
 
-    zero_context: the context that one of 0 stands for, or why it is refused; most_batch: no sequences count as one,
-    and more than so many are refused: too_many says how.
+    zero_context: the context that one of 0 stands for, or why it is refused. No sequences count as one; more than
+    most_batch, than step_tokens or than tokens of context are refused, the first and the others for the reasons given.
     """
 
     zero_context: int | str
     most_batch: int
+    step_tokens: int
     too_many: str
+    too_short: str
 
     def admit(self, context: int, batch: int) -> tuple[int, int]:
         """The context and the batch that the engine goes by. Refused where it would."""
@@ -228,6 +230,8 @@ class Limits(Record):
             if isinstance(self.zero_context, str):
                 raise Refused(self.zero_context)
             context = self.zero_context
+        if context and (batch or 1) > min(context, self.step_tokens):
+            raise Refused(self.too_short)
         return context, batch or 1
 
 
@@ -313,8 +317,10 @@ class MemoryCurve(Record):
             if context.min() < 0:
                 raise BadConfig(f"context: {context.min()}; expected 0 or more tokens")
             if self.limits is not None:
-                zero, batch = self.limits.admit(0 if context.min() == 0 else 1, batch)
-                context = np.where(context == 0, zero, context)
+                for least in {int(context.min()), int(np.min(context, where=context > 0, initial=INT64_MAX))}:
+                    zero, real = self.limits.admit(least, batch)
+                    context = np.where(context == 0, zero, context)
+                batch = real
             bound = self._upper(int(context.max()), batch, encoder)
             if bound > INT64_MAX:
                 raise TooLarge(
@@ -362,10 +368,9 @@ class MemoryCurve(Record):
     def period_at(self, batch: int) -> int:
         return lcm(1, *(_period(term.slots, batch) for term in self.terms))
 
-    @property
-    def first_context(self) -> int:
-        """The smallest context that stands for itself: 1 where the engine takes 0 for another."""
-        return int(self.limits is not None and self.limits.zero_context != 0)
+    def first_context(self, batch: int) -> int:
+        """The smallest context that stands for itself and is not refused."""
+        return 0 if self.limits is None or self.limits.zero_context == 0 else max(batch, 1)
 
     @property
     def monotone(self) -> bool:
@@ -392,8 +397,8 @@ class MemoryCurve(Record):
         BadConfig where not even an empty sequence fits.
         """
         memory_bytes, batch = whole("memory_bytes", memory_bytes), whole("batch", batch)
-        first = self.first_context
-        period, last = self.period_at(batch), max(first, *self.kinks(batch, encoder_context))
+        first = self.first_context(batch)
+        period, last = self.period_at(batch), max((first, *self.kinks(batch, encoder_context)))
 
         def held(context: int) -> int:
             return self.bytes(context, batch, encoder_context)
@@ -411,7 +416,7 @@ class MemoryCurve(Record):
                     f"{self.name}: fits {memory_bytes:,} bytes at some contexts without end; no largest one"
                 )
         if least(first) > memory_bytes:
-            least_held = "an empty sequence" if first == 0 else "a context of 1"
+            least_held = "an empty sequence" if first == 0 else f"a context of {first}"
             raise BadConfig(
                 f"memory_bytes: {memory_bytes:,}; {least_held} of {self.name} already takes {held(first):,}"
             )
@@ -433,7 +438,9 @@ class MemoryCurve(Record):
 
         if self.limits is not None:
             # At most some hundreds, and padding can make fewer sequences take more: all are tried.
-            fitting = [one for one in range(1, self.limits.most_batch + 1) if held(one) <= memory_bytes]
+            context, _ = self.limits.admit(whole("context", context), 1)
+            most = min(self.limits.most_batch, self.limits.step_tokens, context or self.limits.most_batch)
+            fitting = [one for one in range(1, most + 1) if held(one) <= memory_bytes]
             if not fitting:
                 raise BadConfig(f"memory_bytes: {memory_bytes:,}; one sequence of {self.name} takes {held(1):,}")
             return fitting[-1]
@@ -584,7 +591,9 @@ class MemoryCurve(Record):
             limits = Limits(
                 zero_context=zero if isinstance(zero, str) else whole("zero_context", zero),
                 most_batch=whole("most_batch", entry.get("most_batch"), least=1),
+                step_tokens=whole("step_tokens", entry.get("step_tokens")),
                 too_many=_field(entry, "too_many", str),
+                too_short=_field(entry, "too_short", str),
             )
         return cls(
             name=_field(data, "name", str),
@@ -605,8 +614,9 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
         if not isinstance(curve, MemoryCurve):
             raise BadConfig(f"crossings: {show(curve)}; expected two curves, as Model.curve gives them")
     period = lcm(a.period_at(batch), b.period_at(batch))
-    first_context = max(a.first_context, b.first_context)
-    kinks = sorted({first_context, *a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context)})
+    first_context = max(a.first_context(batch), b.first_context(batch))
+    found_kinks = (*a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context))
+    kinks = sorted({first_context, *(kink for kink in found_kinks if kink > first_context)})
 
     def gap(context: int) -> int:
         return a.bytes(context, batch, encoder_context) - b.bytes(context, batch, encoder_context)

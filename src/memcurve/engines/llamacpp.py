@@ -80,12 +80,12 @@ class Settings:
             raise BadConfig(f'flash_attn: {show(flash_attn)}; expected "auto", True or False')
         self.flash = flash_attn
         self.swa_full, self.unified = flag("swa_full", swa_full), flag("kv_unified", kv_unified)
-        batch, micro = whole("n_batch", n_batch), whole("n_ubatch", n_ubatch)
-        if batch == micro == 0:
+        self.batch, micro = whole("n_batch", n_batch), whole("n_ubatch", n_ubatch)
+        if self.batch == micro == 0:
             raise Refused("n_batch and n_ubatch cannot both be zero")
         # llama_context: n_ubatch = min(n_batch, n_ubatch or n_batch). That n_batch is also capped by n_ctx never counts:
         # where it does, the cells of the whole context are fewer than window + n_ubatch.
-        self.micro = min(batch, micro or batch)
+        self.micro = min(self.batch, micro or self.batch)
         self.states = 1 + whole("n_rs_seq", n_rs_seq)
 
     def cells(self, per: int = 1) -> Expr:
@@ -169,7 +169,14 @@ def keep(
     return Kept(
         terms=tuple(term.replace(shared=shared) for term in collect_terms(single(kept))) + collect_terms(single(states)),
         dtype=both,
-        limits=Limits(zero_context=trained_context, most_batch=MAX_SEQ, too_many=f"n_seq_max must be <= {MAX_SEQ}"),
+        limits=Limits(
+            zero_context=trained_context,
+            most_batch=MAX_SEQ,
+            step_tokens=asked.batch,
+            too_many=f"n_seq_max must be <= {MAX_SEQ}",
+            # llama_context::output_reserve aborts: one output per sequence, of min(n_ctx, n_batch).
+            too_short="GGML_ASSERT(n_outputs_max <= cparams.n_outputs_max) failed: n_seq_max above n_ctx or n_batch",
+        ),
     )
 
 

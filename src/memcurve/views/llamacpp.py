@@ -77,8 +77,11 @@ ROLLBACK = (
     "kimi-k3 qwen35 qwen35moe qwen4exp deepseek4 glm5-next nemotron_h nemotron_h_moe lfm2 lfm2moe bailingmoe3".split()
 )
 MLA = "deepseek2 mistral4 deepseek32 glm-dsa bailingmoe3 glm5-next hy_v4 kimi-k3 kimi-linear dots3note".split()
-# Draft layers of a hybrid model get a cache of attention alone.
-DENSE_DRAFT = "qwen3next qwen35 qwen35moe bailingmoe3 nemotron_h_moe".split()
+# Which can run their draft layers (graph_mtp in models/*.cpp): a single one, or any number of them.
+ONE_DRAFT = (
+    "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe nemotron_h_moe qwen35 qwen35moe qwen3next".split()
+)
+DRAFTS = "hy_v3 mimo2 step35".split()
 # GLM_5_2_DEFAULT_INDEXER_TYPES (models/glm-dsa.cpp): two full ones, then every fourth.
 GLM_5_2_INDEXERS = [1, 1, *([1, 0, 0, 0] * 19)]
 CSA_RATIO, HCA_RATIO = 4, 128  # llama-kv-cache-dsv4.cpp
@@ -97,7 +100,7 @@ class Hparams:
         if self.arch in NOT_A_MODEL:
             raise Refused(NOT_A_MODEL[self.arch])
         self.trained_context = keys.count("context_length")
-        self.hidden = keys.count("embedding_length")
+        self.hidden = keys.count("features_length" if self.arch == "wavtokenizer-dec" else "embedding_length")
         self.all_layers = keys.count("block_count", least=1, most=MAX_LAYERS)
         self.drafts = keys.count("nextn_predict_layers", 0, most=self.all_layers)
         self.heads = keys.counts("attention.head_count", self.all_layers, [0] * self.all_layers)
@@ -119,6 +122,21 @@ class Hparams:
         self._sliding()
         self._sharing()
         self._indexers()
+        if reason := self._refused():
+            raise Refused(f"error loading model: {reason}")
+
+    def _refused(self) -> str | None:
+        """What load_arch_tensors (models/*.cpp) turns down by its sizes alone."""
+        arch = self.arch
+        if arch in ("deepseek32", "glm-dsa", "dots3note", "hy_v4") and not self.mla:
+            return f"{arch} architecture requires MLA"
+        if arch == "deepseek4" and not set(self.ratios[: self.all_layers]) <= {0, CSA_RATIO, HCA_RATIO}:
+            return "DeepSeek-V4 loader only supports compression ratios 0, 4, and 128"
+        if arch == "gemma4" and (self.key != self.value or self.sliding_key != self.sliding_value):
+            return "Gemma 4 requires n_embd_head_k == n_embd_head_v"
+        if arch == "mamba" and self.keys.count("ssm.inner_size") != 2 * self.hidden:
+            return "only an expansion factor of 2 is supported for now"
+        return None
 
     @property
     def trunk(self) -> int:
@@ -201,10 +219,8 @@ class Hparams:
         elif arch == "deepseek4":
             self.window = keys.count("attention.sliding_window")
             self.slides = [True] * self.all_layers
-        self.windowed = arch in (*ALWAYS, *LISTED, "deepseek4") or any(self.slides) or (arch in IF_WINDOW and self.window > 0)
-        if arch == "exaone4" and self.trunk == 64 or arch == "llama4" and given != 0:
-            self.windowed = True
-        if self.windowed and not any(self.slides):
+        # lfm2 alone has no such check: its cache is a hybrid one.
+        if (self.window or arch in ALWAYS or arch in LISTED) and arch != "lfm2" and not any(self.slides):
             raise Refused("GGML_ASSERT(hparams.is_swa_any()) failed: a sliding window, and no layer that slides")
 
     def _listed(self) -> list[bool]:
@@ -270,11 +286,11 @@ class Reader:
     def __init__(self, hparams: Hparams, logical: bool = False) -> None:
         self.h, self.logical = hparams, logical
 
-    def attention(self, layer: int, windowed: bool = True) -> Layer:
+    def attention(self, layer: int) -> Layer:
         """One layer of llama_kv_cache: K and V, or K alone where all of it is MLA."""
         h = self.h
         heads, key, value = h.kv_heads[layer], h.key_size(layer), h.value_size(layer)
-        window = h.window if windowed and h.windowed and h.slides[layer] else None
+        window = h.window if h.slides[layer] else None
         if h.mla or (self.logical and h.arch == "deepseek2" and h.rank):
             rank = h.keys.count("attention.kv_lora_rank_swa", h.rank) if h.slides[layer] else h.rank
             if not h.mla:
@@ -395,17 +411,25 @@ class Reader:
             return self.with_indexer(layer, h.full_indexer[layer])
         return self.with_indexer(layer, arch == "qwen4exp" and h.index_size > 0)
 
-    def draft(self, layer: int) -> Layer:
-        """What one layer keeps in an MTP context."""
+    def drafts(self) -> tuple[Layer, ...] | str:
+        """What the layers keep in an MTP context, or why there is none."""
         h, arch = self.h, self.h.arch
-        only = arch in (*PLAIN, *DENSE_DRAFT, "glm-dsa", "deepseek32", "dots3note", "deepseek4", "glm5-next")
-        if not only or (not h.trunk and arch in PLAIN):
-            return self.main(layer)
-        if layer < h.trunk or layer >= h.own:
-            return NoState(why="no draft layer")
+        every = range(h.all_layers)
+        if not h.drafts or h.router:
+            return "context type MTP requested but model doesn't contain MTP layers"
         if arch == "glm5-next":
-            return self.with_indexer(layer, True)
-        return self.attention(layer, windowed=arch != "dots3note")
+            return "failed to initialize the context: GLM5-Next NextN graph not implemented yet"
+        if arch in ONE_DRAFT:
+            if h.drafts > 1:
+                return "GGML_ASSERT(hparams.n_layer_nextn == 1) failed: MTP currently only supports a single MTP block"
+            if arch == "deepseek2" and not h.mla:
+                return "GGML_ASSERT(hparams.is_mla()) failed: MTP requires MLA"
+        elif arch not in DRAFTS:
+            # Without a graph of its own the draft context gets the trunk's, which misses its layers in a plain cache.
+            if arch in PLAIN or arch == "dots3note":
+                return "failed to initialize the context: unordered_map::at"
+            return tuple(self.main(layer) for layer in every)
+        return tuple(NoState(why="no draft layer") if layer < h.trunk else self.attention(layer) for layer in every)
 
 
 def latent(size: int, rank: int, window: int | None) -> Layer:
@@ -428,7 +452,7 @@ def logical_layers(keys: Metadata) -> tuple[Layer, ...]:
         raise NotDescribed(f"{h.arch}: a draft model, which shares the state of the model that it drafts for")
     if h.arch == "phi3" and keys.count("attention.sliding_window", 0):
         # llama.cpp keeps all of it: "Phi SWA is currently disabled".
-        h.window, h.windowed, h.slides = keys.count("attention.sliding_window"), True, [True] * h.all_layers
+        h.window, h.slides = keys.count("attention.sliding_window"), [True] * h.all_layers
     layers = tuple(reader.main(layer) for layer in range(h.trunk))
     if h.arch != "t5":
         return layers
@@ -458,10 +482,9 @@ def view(layers: tuple[Layer, ...], dtype: str | None, source: Config | Metadata
         "own_streams": h.arch == "deepseek4",
         "rollback": h.arch in ROLLBACK,
         "flash_possible": h.arch != "grok",
+        "mtp_layers": reader.drafts(),
     }
     if h.arch in INDEXED and not h.mla:
         # The indexer's cache has one head, and V rows that nothing uses (llama_kv_cache_msa, llama_kv_cache_dsa).
         facts["index_value"] = (h.value, max(h.value_size(layer) for layer in every))
-    if h.drafts and not h.router:
-        facts["mtp_layers"] = tuple(reader.draft(layer) for layer in every)
     return View(layers=tuple(reader.main(layer) for layer in every), dtype="float16", facts=facts)
