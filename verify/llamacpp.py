@@ -178,7 +178,7 @@ def ask(metadata: dict[str, Any], cases: list[dict[str, Any]]) -> list[dict[str,
             env={**os.environ, "LD_PRELOAD": str(shim)},
             check=False,
         )
-    if done.stderr and os.environ.get("SHOW"): print(done.stderr[:1500], file=sys.stderr)
+        print(done.stderr[:1500], file=sys.stderr)
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not answers or answers[0]["status"] != "loaded":
         refused = answers[0] if answers else {"status": "load_aborted", "why": done.stderr.splitlines()[-3:]}

@@ -553,9 +553,7 @@ class MemoryCurve(Record):
             ],
             "notes": list(self.notes),
         } | (
-            {}
-            if self.limits is None
-            else {"limits": {name: getattr(self.limits, name) for name in self.limits.fields}}
+            {} if self.limits is None else {"limits": {name: getattr(self.limits, name) for name in self.limits.fields}}
         )
 
     @classmethod

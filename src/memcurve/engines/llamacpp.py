@@ -40,7 +40,6 @@ from ..layers import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from ..curve import Expr
     from ..layers import Layer
@@ -167,7 +166,8 @@ def keep(
     both = asked.key_type if asked.key_type == asked.value_type else f"K {asked.key_type}, V {asked.value_type}"
     shared = asked.unified and not own_streams
     return Kept(
-        terms=tuple(term.replace(shared=shared) for term in collect_terms(single(kept))) + collect_terms(single(states)),
+        terms=tuple(term.replace(shared=shared) for term in collect_terms(single(kept)))
+        + collect_terms(single(states)),
         dtype=both,
         limits=Limits(
             zero_context=trained_context,
@@ -255,7 +255,9 @@ def keeps_states(layer: Layer, states: int) -> Iterator[Held]:
             yield kind, (("recurrent_state", layer.recurrent_elements * 4 * states),), 1
         case ShortConv():
             # A dilated one is the history of n-gram embeddings, a tensor of its own (ple_conv_state).
-            name, columns = ("conv_state", layer.conv_kernel - 1) if layer.columns is None else ("ple_state", layer.columns)
+            name, columns = (
+                ("conv_state", layer.conv_kernel - 1) if layer.columns is None else ("ple_state", layer.columns)
+            )
             yield kind, ((name, layer.channels * columns * 4 * states),), 1
         case RWKV():
             yield kind, (("conv_state", 2 * layer.hidden * 4 * states),), 1

@@ -58,11 +58,7 @@ HYBRID = (
 ).split()
 INDEXED = "minimax-m3 glm-dsa deepseek32 hy_v4 dots3note deepseek4".split()
 NEEDS_OTHER = "gemma4-assistant eagle3 dflash".split()
-NOT_A_MODEL = {
-    "clip": "CLIP cannot be used as main model, use it with --mmproj instead",
-    "gptj": "unsupported model architecture: 'gptj'",
-}
-KNOWN = (*NO_MEMORY, *PLAIN, *RECURRENT, *HYBRID, *INDEXED, *NEEDS_OTHER, *NOT_A_MODEL)
+KNOWN = (*NO_MEMORY, *PLAIN, *RECURRENT, *HYBRID, *INDEXED, *NEEDS_OTHER, "clip", "gptj")
 
 # Which layers slide (load_swa_pattern, set_swa_pattern): of every n the last is dense, or the first where n is negative.
 # With a window in the metadata only, always, or as the metadata lists them.
@@ -78,9 +74,7 @@ ROLLBACK = (
 )
 MLA = "deepseek2 mistral4 deepseek32 glm-dsa bailingmoe3 glm5-next hy_v4 kimi-k3 kimi-linear dots3note".split()
 # Which can run their draft layers (graph_mtp in models/*.cpp): a single one, or any number of them.
-ONE_DRAFT = (
-    "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe nemotron_h_moe qwen35 qwen35moe qwen3next".split()
-)
+ONE_DRAFT = "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe nemotron_h_moe qwen35 qwen35moe qwen3next".split()
 DRAFTS = "hy_v3 mimo2 step35".split()
 # GLM_5_2_DEFAULT_INDEXER_TYPES (models/glm-dsa.cpp): two full ones, then every fourth.
 GLM_5_2_INDEXERS = [1, 1, *([1, 0, 0, 0] * 19)]
@@ -95,10 +89,13 @@ class Hparams:
         if self.arch not in KNOWN:
             hint = nearest(self.arch, KNOWN)
             raise NotDescribed(
-                f"engine llamacpp: unknown model architecture: {show(self.arch)}" + (f"; nearest: {hint}" if hint else "")
+                f"engine llamacpp: unknown model architecture: {show(self.arch)}"
+                + (f"; nearest: {hint}" if hint else "")
             )
-        if self.arch in NOT_A_MODEL:
-            raise Refused(NOT_A_MODEL[self.arch])
+        if self.arch == "clip":
+            raise NotDescribed("clip: no language model, but an encoder beside one (llama.cpp loads it with --mmproj)")
+        # Why llama.cpp would not open the model; its layers may be known all the same.
+        self.refusal: str | None = "unsupported model architecture: 'gptj'" if self.arch == "gptj" else None
         self.trained_context = keys.count("context_length")
         self.hidden = keys.count("features_length" if self.arch == "wavtokenizer-dec" else "embedding_length")
         self.all_layers = keys.count("block_count", least=1, most=MAX_LAYERS)
@@ -114,7 +111,7 @@ class Hparams:
         self.sliding_value = keys.count("attention.value_length_swa", self.value)
         self.rotary = keys.count("rope.dimension_count", self.key)
         if self.arch in ("llama", "deci", "falcon", "llama-embed") and self.heads[0] and self.rotary != self.key:
-            raise Refused(f"error loading model hyperparameters: invalid n_rot: {self.rotary}, expected {self.key}")
+            self.refuse(f"error loading model hyperparameters: invalid n_rot: {self.rotary}, expected {self.key}")
         self.router = self.arch == "graniteswitch"
         self._looped()
         self._latent()
@@ -122,21 +119,22 @@ class Hparams:
         self._sliding()
         self._sharing()
         self._indexers()
-        if reason := self._refused():
-            raise Refused(f"error loading model: {reason}")
+        self._sizes()
 
-    def _refused(self) -> str | None:
-        """What load_arch_tensors (models/*.cpp) turns down by its sizes alone."""
-        arch = self.arch
+    def refuse(self, reason: str) -> None:
+        self.refusal = self.refusal or reason
+
+    def _sizes(self) -> None:
+        # What load_arch_tensors (models/*.cpp) turns down by its sizes alone.
+        arch, error = self.arch, "error loading model: "
         if arch in ("deepseek32", "glm-dsa", "dots3note", "hy_v4") and not self.mla:
-            return f"{arch} architecture requires MLA"
+            self.refuse(f"{error}{arch} architecture requires MLA")
         if arch == "deepseek4" and not set(self.ratios[: self.all_layers]) <= {0, CSA_RATIO, HCA_RATIO}:
-            return "DeepSeek-V4 loader only supports compression ratios 0, 4, and 128"
+            self.refuse(f"{error}DeepSeek-V4 loader only supports compression ratios 0, 4, and 128")
         if arch == "gemma4" and (self.key != self.value or self.sliding_key != self.sliding_value):
-            return "Gemma 4 requires n_embd_head_k == n_embd_head_v"
+            self.refuse(f"{error}Gemma 4 requires n_embd_head_k == n_embd_head_v")
         if arch == "mamba" and self.keys.count("ssm.inner_size") != 2 * self.hidden:
-            return "only an expansion factor of 2 is supported for now"
-        return None
+            self.refuse(f"{error}only an expansion factor of 2 is supported for now")
 
     @property
     def trunk(self) -> int:
@@ -182,9 +180,7 @@ class Hparams:
                 not heads and (layer < self.trunk or arch == "glm5-next") for layer, heads in enumerate(self.kv_heads)
             ]
             if arch.startswith("nemotron_h"):
-                self.recurrent = [
-                    on and not width for on, width in zip(self.recurrent, self.feed_forward, strict=True)
-                ]
+                self.recurrent = [on and not width for on, width in zip(self.recurrent, self.feed_forward, strict=True)]
         elif arch in BY_INTERVAL:
             every = keys.count("full_attention_interval", BY_INTERVAL[arch], least=1)
             computed = [int(layer < self.trunk and (layer + 1) % every != 0) for layer in range(self.all_layers)]
@@ -194,7 +190,7 @@ class Hparams:
         keys, arch = self.keys, self.arch
         self.window, self.chunked = 0, False
         self.slides = [False] * self.all_layers
-        given = keys.get("attention.sliding_window")
+        given = keys.get("attention.sliding_window") and keys.count("attention.sliding_window")
         if arch in IF_WINDOW:
             self.window = keys.count("attention.sliding_window", 0)
             if self.window:
@@ -221,7 +217,7 @@ class Hparams:
             self.slides = [True] * self.all_layers
         # lfm2 alone has no such check: its cache is a hybrid one.
         if (self.window or arch in ALWAYS or arch in LISTED) and arch != "lfm2" and not any(self.slides):
-            raise Refused("GGML_ASSERT(hparams.is_swa_any()) failed: a sliding window, and no layer that slides")
+            self.refuse("GGML_ASSERT(hparams.is_swa_any()) failed: a sliding window, and no layer that slides")
 
     def _listed(self) -> list[bool]:
         found = self.keys.items("attention.sliding_window_pattern")
@@ -244,13 +240,14 @@ class Hparams:
         if self.arch == "gemma3n":
             self.own = 20
         elif self.arch == "gemma4":
-            self.own -= self.keys.count("attention.shared_kv_layers", 0)
+            self.own -= self.keys.count("attention.shared_kv_layers", 0, most=self.all_layers)
             if self.own < 2:
-                raise Refused("GGML_ASSERT(hparams.n_layer_kv_from_start >= 2) failed")
+                self.refuse("GGML_ASSERT(hparams.n_layer_kv_from_start >= 2) failed")
+                return
         for layer in range(self.own, self.all_layers):
             source = self.own - (2 if self.slides[layer] else 1)
             if self.slides[source] != self.slides[layer]:
-                raise Refused(f"GGML_ASSERT failed: layer {layer} reuses layer {source}, of the other kind")
+                self.refuse(f"GGML_ASSERT failed: layer {layer} reuses layer {source}, of the other kind")
 
     def _indexers(self) -> None:
         keys, arch = self.keys, self.arch
@@ -274,8 +271,7 @@ class Hparams:
             if ratios is None or len(ratios) < self.all_layers:
                 keys.bad("attention.compress_ratios", ratios, f"{self.all_layers} numbers, one per layer")
             self.ratios = ratios
-            probe = f"blk.{self.trunk}.nextn.eh_proj.weight"
-            if self.drafts and probe not in keys.tensors:
+            if self.drafts and not keys.has_tensor(f"blk.{self.trunk}.nextn.eh_proj.weight"):
                 # Files of before draft layers were converted count them and lack them (models/deepseek4.cpp).
                 self.drafts = 0
 
@@ -392,6 +388,8 @@ class Reader:
             return self.with_indexer(layer, sparse and h.full_indexer[layer])
         if arch in INDEXED:
             return self.with_indexer(layer, h.full_indexer[layer]) if trunk else NoState(why="a draft layer")
+        if arch == "gemma4-assistant":
+            return NoState(why="reads the keys and values of the model that it drafts for")
         if layer >= h.own:
             return NoState(why="reads another layer's keys and values")
         if h.drafts and h.trunk and not trunk and not h.router:
@@ -448,8 +446,6 @@ def logical_layers(keys: Metadata) -> tuple[Layer, ...]:
     """The layers as the model's own code has them: one per decoder layer, without draft layers."""
     h = Hparams(keys)
     reader = Reader(h, logical=True)
-    if h.arch in NEEDS_OTHER:
-        raise NotDescribed(f"{h.arch}: a draft model, which shares the state of the model that it drafts for")
     if h.arch == "phi3" and keys.count("attention.sliding_window", 0):
         # llama.cpp keeps all of it: "Phi SWA is currently disabled".
         h.window, h.slides = keys.count("attention.sliding_window"), [True] * h.all_layers
@@ -471,6 +467,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, source: Config | Metadata
 
         source = metadata(source)
     h = Hparams(source)
+    if h.refusal:
+        raise Refused(h.refusal)
     if h.arch in NEEDS_OTHER:
         raise Refused(f"{h.arch} requires ctx_other to be set (a draft model, beside the context it drafts for)")
     reader, every = Reader(h), range(h.all_layers)
