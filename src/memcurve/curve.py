@@ -213,12 +213,13 @@ class Limits(Record):
     """Sizes that an engine does not take as they stand.
 
     zero_context: the context that one of 0 stands for, or why it is refused. No sequences count as one; more than
-    most_batch, than step_tokens or than tokens of context are refused, the first and the others for the reasons given.
+    most_batch are refused as too_many, and more than step_tokens as too_short, or, with step_in_context, than the context.
     """
 
     zero_context: int | str
     most_batch: int
     step_tokens: int
+    step_in_context: bool
     too_many: str
     too_short: str
 
@@ -230,7 +231,7 @@ class Limits(Record):
             if isinstance(self.zero_context, str):
                 raise Refused(self.zero_context)
             context = self.zero_context
-        if context and (batch or 1) > min(context, self.step_tokens):
+        if (batch or 1) > (min(context, self.step_tokens) if self.step_in_context and context else self.step_tokens):
             raise Refused(self.too_short)
         return context, batch or 1
 
@@ -590,6 +591,7 @@ class MemoryCurve(Record):
                 zero_context=zero if isinstance(zero, str) else whole("zero_context", zero),
                 most_batch=whole("most_batch", entry.get("most_batch"), least=1),
                 step_tokens=whole("step_tokens", entry.get("step_tokens")),
+                step_in_context=_field(entry, "step_in_context", bool),
                 too_many=_field(entry, "too_many", str),
                 too_short=_field(entry, "too_short", str),
             )

@@ -65,6 +65,7 @@ class Model(Record):
             terms=kept.terms,
             notes=self.notes,
             allocator=kept.allocator,
+            limits=kept.limits,
         )
         notes = (*kept.notes, *self.notes)
         if curve.cap:

@@ -131,6 +131,7 @@ def keep(
     index_value: tuple[int, int] = (0, 0),
     rollback: bool = True,
     flash_possible: bool = True,
+    causal: bool = True,
 ) -> Kept:
     """The options, and what the view knows of the model.
 
@@ -138,7 +139,8 @@ def keep(
     widest_value: elements of the widest value row of any layer, which all rows are padded to without flash attention;
     head_dims: (key, value) sizes that a block of a quantised type has to divide; one_type: K and V must have one;
     own_streams: a stream per sequence even where unified; index_value: elements of the indexers' value rows, and of the
-    widest; rollback: states can be rolled back n_rs_seq tokens; flash_possible: False where flash attention is forced off.
+    widest; rollback: states can be rolled back n_rs_seq tokens; flash_possible: False where flash attention is forced off;
+    causal: a step holds no more tokens than the context.
     """
     asked = Settings(dtype, type_k, type_v, flash_attn, swa_full, kv_unified, n_batch, n_ubatch, n_rs_seq)
     if not flash_possible:
@@ -173,6 +175,7 @@ def keep(
             zero_context=trained_context,
             most_batch=MAX_SEQ,
             step_tokens=asked.batch,
+            step_in_context=causal,
             too_many=f"n_seq_max must be <= {MAX_SEQ}",
             # llama_context::output_reserve aborts: one output per sequence, of min(n_ctx, n_batch).
             too_short="GGML_ASSERT(n_outputs_max <= cparams.n_outputs_max) failed: n_seq_max above n_ctx or n_batch",

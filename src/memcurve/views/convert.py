@@ -7,7 +7,9 @@ conversion/base.py, which most others stand on. Only the keys that decide what c
 from __future__ import annotations
 
 from ..base import NotDescribed, nearest
+from ..families import describe
 from ..gguf import Metadata
+from ..layers import ShortConv, SlidingAttention, SparseIndexer, parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,6 +121,8 @@ def metadata(config: Config) -> Metadata:
     if arch in DRAFTS or config.model_type in ("glm4_moe_lite", "glm_ocr_text"):
         add_drafts(config, keys, config.optional("num_nextn_predict_layers", least=0) or 0)
     arch = RULES.get(arch, lambda config, keys: None)(config, keys) or arch
+    # Where the file leaves it to its class, nothing is known of it: then no context may be 0.
+    keys["context_length"] = keys["context_length"] or 0
     found = {f"{arch}.{key}": value for key, value in keys.items() if value is not None}
     return Metadata({"general.architecture": arch} | found)
 
@@ -133,12 +137,19 @@ def add_drafts(config: Config, keys: Keys, count: int) -> None:
     keys["nextn_predict_layers"] = count or None
 
 
-def slides(config: Config, keys: Keys, word: str = "sliding_attention") -> None:
-    """The window, and which layers have one, by layer_types where the config or its class has them."""
+def slides(config: Config, keys: Keys) -> None:
+    """The window, and which layers have one, by layer_types as given or as the class computes them."""
     keys["attention.sliding_window"] = config.get("sliding_window")
-    types = config.words("layer_types")
+    keys["attention.sliding_window_pattern"] = sliding(config)
+
+
+def sliding(config: Config) -> list[bool]:
+    types = None if config.model_type.startswith("gemma4") else config.words("layer_types")
     if types is not None:
-        keys["attention.sliding_window_pattern"] = [kind == word for kind in types]
+        return [kind == "sliding_attention" for kind in types]
+    # Layers that share another's keys and values have a kind all the same.
+    layers = describe(config.overlaid({"num_kv_shared_layers": 0}))
+    return [isinstance(layer, SlidingAttention) for layer in layers]
 
 
 def window(config: Config, keys: Keys) -> None:
@@ -171,10 +182,12 @@ def glm_dsa(config: Config, keys: Keys) -> None:
 
 def hy_v4(config: Config, keys: Keys) -> None:
     mla(config, keys)
-    types = config.words("indexer_types")
-    if types is None or not config.optional("index_topk", least=0):
-        return
-    glm_dsa(config, keys)
+    full = [any(isinstance(part, SparseIndexer) for part in parts(layer)) for layer in describe(config)]
+    if any(full):
+        indexed(config, keys)
+        keys["attention.indexer.types"] = full
+        # That there are some is all that counts.
+        keys["attention.indexer.top_k"] = 1
 
 
 def dots3(config: Config, keys: Keys) -> None:
@@ -231,8 +244,11 @@ def dbrx(config: Config, keys: Keys) -> None:
 
 def falcon(config: Config, keys: Keys) -> None:
     keys["context_length"] = 2048
-    heads = config.get("num_kv_heads")
-    keys["attention.head_count_kv"] = first(config, "n_head_kv") or 1 if heads is None else heads
+    # Where the config has one head for all, the converter would write num_attention_heads, which the weights do not have:
+    # llama.cpp opens no such file, and those that there are say 1.
+    one = config.flag("multi_query", True) and not config.flag("new_decoder_architecture")
+    heads = config.get("num_kv_heads") or first(config, "n_head_kv")
+    keys["attention.head_count_kv"] = 1 if one else heads or config.heads
 
 
 def exaone4(config: Config, keys: Keys) -> None:
@@ -240,14 +256,14 @@ def exaone4(config: Config, keys: Keys) -> None:
         return
     slides(config, keys)
     pattern, count = config.get("sliding_window_pattern"), config.layers
-    if "attention.sliding_window_pattern" in keys or not pattern:
+    if config.given("layer_types") or not pattern:
         return
     if isinstance(pattern, str):
-        sliding = [pattern[layer % len(pattern)] == "L" for layer in range(count)]
+        found = [pattern[layer % len(pattern)] == "L" for layer in range(count)]
     else:
         every = config.count("sliding_window_pattern")
-        sliding = [(layer + 1) % every != 0 for layer in range(count)]
-    keys["attention.sliding_window_pattern"] = sliding
+        found = [(layer + 1) % every != 0 for layer in range(count)]
+    keys["attention.sliding_window_pattern"] = found
 
 
 def gemma3(config: Config, keys: Keys) -> None:
@@ -255,7 +271,6 @@ def gemma3(config: Config, keys: Keys) -> None:
     if config.get("sliding_window_pattern") != 1:
         window(config, keys)
     for key, name, default in (
-        ("context_length", "max_position_embeddings", 131072),
         ("attention.head_count", "num_attention_heads", 8),
         ("attention.head_count_kv", "num_key_value_heads", 4),
         ("attention.key_length", "head_dim", 256),
@@ -271,22 +286,22 @@ def gemma3n(config: Config, keys: Keys) -> None:
 
 def gemma4(config: Config, keys: Keys) -> None:
     slides(config, keys)
-    sliding = keys.get("attention.sliding_window_pattern") or []
+    slid_layers = keys["attention.sliding_window_pattern"]
     keys["attention.shared_kv_layers"] = config.get("num_kv_shared_layers")
 
     def dense(name: str, key: str) -> Any:
         # Of the first full layer that overrides it, where the config has no key for full layers.
-        overrides = (config.layer(layer) for layer, slid in enumerate(sliding) if not slid)
+        overrides = (config.layer(layer) for layer, slid in enumerate(slid_layers) if not slid)
         own = (layer.get(key) for layer in overrides if config.per_layer and layer.data is not config.data)
         found = config.get(name)
         return next((value for value in own if value is not None), None) if found is None else found
 
     size, heads = dense("global_head_dim", "head_dim"), dense("num_global_key_value_heads", "num_key_value_heads")
-    keys["attention.key_length"] = keys["attention.value_length"] = size
+    keys["attention.key_length"] = keys["attention.value_length"] = 512 if size is None else size
     keys["attention.key_length_swa"] = keys["attention.value_length_swa"] = config.get("head_dim")
     own = config.get("num_key_value_heads")
     if heads is not None and own is not None:
-        keys["attention.head_count_kv"] = [own if slid else heads for slid in sliding]
+        keys["attention.head_count_kv"] = [own if slid else heads for slid in slid_layers]
 
 
 def gpt2(config: Config, keys: Keys) -> None:
@@ -297,8 +312,6 @@ def granite_swa(config: Config, keys: Keys) -> None:
     slides(config, keys)
     if keys["attention.sliding_window"] is None:
         keys["attention.sliding_window"] = 128
-    if not keys.get("attention.sliding_window_pattern"):
-        keys["attention.sliding_window_pattern"] = [layer % 4 != 0 for layer in range(config.layers)]
 
 
 def mamba_names(config: Config, names: str) -> Any:
@@ -335,12 +348,13 @@ def granite_hybrid(config: Config, keys: Keys) -> str | None:
 
 def nemotron_h(config: Config, keys: Keys) -> str | None:
     pattern = config.get("hybrid_override_pattern") or config.get("layers_block_type")
-    moe = bool(first(config, "num_experts_per_tok n_routed_experts"))
     if isinstance(pattern, str):
         kinds = list(pattern)
     else:
         letters = {"mamba": "M", "moe": "E", "mlp": "-", "attention": "*", "hybrid": "M"}
         kinds = [letters.get(str(kind), str(kind)) for kind in pattern or []]
+    # By the layers there are, since Transformers gives every config of the type experts.
+    moe = "E" in kinds
     keys["block_count"] = count = len(kinds)
     width = mamba_names(config, "num_heads") * first(config, "mamba_head_dim hidden_size d_model")
     ssm(config, keys, width, mamba_names(config, "n_heads num_heads"))
@@ -350,7 +364,7 @@ def nemotron_h(config: Config, keys: Keys) -> str | None:
     # Layers of a network alone are told by its width.
     keys["feed_forward_length"] = [int(kind in "E-") for kind in kinds]
     keys["context_length"] = ENDLESS
-    if moe and (config.optional("num_nextn_predict_layers", least=0) or 0) > 0:
+    if moe and config.optional("num_nextn_predict_layers", least=0):
         keys["block_count"], keys["nextn_predict_layers"] = count + 1, 1
         keys["attention.head_count_kv"].append(config.kv_heads)
         keys["feed_forward_length"].append(1)
@@ -363,7 +377,11 @@ def falcon_h1(config: Config, keys: Keys) -> None:
 
 
 def hrm(config: Config, keys: Keys) -> None:
-    stack, high, low = first(config, "num_layers_per_stack num_hidden_layers"), config.get("H_cycles"), config.get("L_cycles")
+    stack, high, low = (
+        first(config, "num_layers_per_stack num_hidden_layers"),
+        config.get("H_cycles"),
+        config.get("L_cycles"),
+    )
     keys["block_count"] = stack * high * (low + 1)
 
 
@@ -390,6 +408,8 @@ def kimi(config: Config, keys: Keys) -> None:
     if linear is None:
         config.bad("linear_attn_config", None, "an object")
     full = set(linear.counts("full_attn_layers") or ())
+    # Written by no one's name: head_dim, which the class of Transformers sets to the rotary part.
+    keys["attention.value_length"] = config.get("head_dim") or config.get("qk_rope_head_dim")
     keys["attention.head_count_kv"] = [int(layer + 1 in full) for layer in range(config.layers)]
     keys["ssm.conv_kernel"], keys["kda.head_dim"] = linear.get("short_conv_kernel_size"), linear.get("head_dim")
 
@@ -412,8 +432,9 @@ def laguna(config: Config, keys: Keys) -> None:
 
 
 def lfm2(config: Config, keys: Keys) -> None:
-    kinds = config.words("layer_types") or []
-    keys["attention.head_count_kv"] = [0 if kind == "conv" else config.kv_heads for kind in kinds]
+    keys["attention.head_count_kv"] = [
+        0 if isinstance(layer, ShortConv) else config.kv_heads for layer in describe(config)
+    ]
     keys["shortconv.l_cache"] = config.get("conv_L_cache")
 
 
@@ -448,7 +469,9 @@ def mimo2(config: Config, keys: Keys) -> None:
     hybrid = [*(config.counts("hybrid_layer_pattern") or ()), 1, 1, 1]
     full, slid = config.get("num_key_value_heads"), config.get("swa_num_key_value_heads")
     keys["attention.head_count_kv"] = [slid if on == 1 else full for on in hybrid]
-    window(config, keys)
+    # The class of Transformers counts the token itself on top of the window of the file.
+    windows = [layer.window for layer in describe(config) if isinstance(layer, SlidingAttention)]
+    keys["attention.sliding_window"] = windows[0] if windows else config.get("sliding_window")
     keys["attention.sliding_window_pattern"] = hybrid
     keys["attention.value_length"] = config.get("v_head_dim")
 
@@ -479,7 +502,7 @@ def olmo2(config: Config, keys: Keys) -> None:
     if not config.has("sliding_window"):
         return
     slides(config, keys)
-    if "attention.sliding_window_pattern" not in keys:
+    if config.model_type == "olmo2" and not config.given("layer_types"):
         keys["attention.sliding_window_pattern"] = [(layer + 1) % 4 != 0 for layer in range(config.layers)]
 
 
@@ -508,7 +531,10 @@ def plamo2(config: Config, keys: Keys) -> None:
     half = step // 2
     if config.flag("mamba_enabled", True):
         mixed = [layer != count - 1 if count <= half else layer % step != half for layer in range(count)]
-        for name, key, default in (("head_count", "num_attention_heads", 32), ("head_count_kv", "num_key_value_heads", 4)):
+        for name, key, default in (
+            ("head_count", "num_attention_heads", 32),
+            ("head_count_kv", "num_key_value_heads", 4),
+        ):
             value = config.get(key) or default
             keys[f"attention.{name}"] = [0 if on else value for on in mixed]
     keys["attention.key_length"] = keys["attention.value_length"] = size

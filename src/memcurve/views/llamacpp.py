@@ -41,6 +41,7 @@ NO_MEMORY = (
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert wavtokenizer-dec modern-bert"
     " gemma-embedding dream llada llada-moe rnd1"
 ).split()
+NOT_CAUSAL = "dream llada llada-moe rnd1 gemma-embedding".split()
 PLAIN = (
     "llama llama4 deci falcon grok gpt2 gptneox mpt baichuan starcoder refact bloom stablelm qwen qwen2 qwen2moe qwen2vl"
     " qwen3 qwen3moe qwen3vl qwen3vlmoe phi2 phi3 phimoe plamo plamo3 codeshell orion internlm2 minicpm minicpm3 gemma"
@@ -473,13 +474,14 @@ def view(layers: tuple[Layer, ...], dtype: str | None, source: Config | Metadata
         raise Refused(f"{h.arch} requires ctx_other to be set (a draft model, beside the context it drafts for)")
     reader, every = Reader(h), range(h.all_layers)
     facts: dict[str, Any] = {
-        "trained_context": h.trained_context or "n_ctx and model->hparams.n_ctx_train cannot both be zero",
+        "trained_context": h.trained_context or "n_ctx and n_ctx_train cannot both be zero: no context_length is given",
         "widest_value": max(h.kv_heads[layer] * h.value_size(layer) for layer in every),
         "head_dims": tuple(dict.fromkeys((h.key_size(layer), h.value_size(layer)) for layer in range(h.trunk))),
         "one_type": h.mla or h.arch == "deepseek4",
         "own_streams": h.arch == "deepseek4",
         "rollback": h.arch in ROLLBACK,
         "flash_possible": h.arch != "grok",
+        "causal": h.arch not in NOT_CAUSAL and source.data.get(f"{h.arch}.attention.causal") is not False,
         "mtp_layers": reader.drafts(),
     }
     if h.arch in INDEXED and not h.mla:
