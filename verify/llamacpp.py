@@ -1,16 +1,19 @@
 """Asks llama.cpp itself what it allocates, and compares: llama-cpp-python 0.3.36 (llama.cpp 0c1e57098), a C compiler, Linux.
 
-    python verify/llamacpp.py                 ask again for every case of tests/truth/llamacpp.jsonl, compare with memcurve
-    python verify/llamacpp.py --write         the same, and write the file anew
-    python verify/llamacpp.py model.json      the models of a file of {name: GGUF metadata}, each under the same workloads
+    python verify/llamacpp.py                    asks again for every case of tests/truth/llamacpp.jsonl, and compares
+    python verify/llamacpp.py llama jamba        only for the models whose names begin so
+    python verify/llamacpp.py --write            writes the file anew
+    python verify/llamacpp.py --add models.json  records models of {name: GGUF metadata} as well, each under every tenth workload
 
 Models are GGUF files of metadata alone, opened with no_alloc, so that no weights are needed. llama.cpp names every
 tensor of its caches with ggml_format_name; a few lines of C, loaded before it, write down name and bytes. Each context
-is made in a process of its own, since some combinations abort.
+is made in a process of its own, since some combinations abort. LLAMA_PYTHON names the Python that has llama-cpp-python,
+if that is another one.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import struct
@@ -181,10 +184,65 @@ def ask(metadata: dict[str, Any], cases: list[dict[str, Any]]) -> list[dict[str,
         print(done.stderr[:1500], file=sys.stderr)
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not answers or answers[0]["status"] != "loaded":
-        refused = answers[0] if answers else {"status": "load_aborted", "why": done.stderr.splitlines()[-3:]}
+        said = [line for line in done.stderr.splitlines() if "GGML_" in line]
+        refused = answers[0] if answers else {"status": "load_aborted", "why": said[:1]}
         return [refused] * len(cases)
     return answers[1:]
 
 
-if __name__ == "__main__" and "--worker" in sys.argv:
-    worker()
+def recorded(answer: dict[str, Any]) -> list[Any]:
+    """An answer as the file holds it: K, V, R, S, P and other bytes, or why there is no context."""
+    if answer["status"] == "ok":
+        return [answer[f"{word}_bytes"] for word in ("k", "v", "r", "s", "p", "other_state")]
+    why = str((answer.get("why") or [""])[0])
+    if ".cpp:" in why:
+        # An assertion that failed: without file and line.
+        return [why.partition(".cpp:")[2].partition(": ")[2]]
+    return [why.removeprefix("llama_init_from_model: ")]
+
+
+def compare(entry: dict[str, Any], workloads: list[dict[str, Any]]) -> int:
+    """How many of a model's recorded cases memcurve answers otherwise; they are printed."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from llamacpp_cases import found
+
+    wrong = 0
+    for number, *bytes_or_why in entry["cases"]:
+        mine = found(entry["metadata"], workloads[number])
+        if mine != bytes_or_why and not (len(bytes_or_why) == 1 and isinstance(mine[0], str)):
+            wrong += 1
+            print(f"{entry['model']}: {workloads[number]}: memcurve {mine}, llama.cpp {bytes_or_why}")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--add", type=Path)
+    asked = parser.parse_args()
+    path = ROOT / "tests" / "truth" / "llamacpp.jsonl"
+    first, *entries = (json.loads(line) for line in path.read_text().splitlines())
+    workloads = [dict(zip(first["names"], values, strict=True)) for values in first["workloads"]]
+    if asked.add:
+        every = [[number] for number in range(0, len(workloads), 10)]
+        for name, metadata in json.loads(asked.add.read_text()).items():
+            entries.append({"model": name, "metadata": metadata, "cases": every})
+    cases = changed = wrong = 0
+    for entry in entries:
+        if asked.names and not entry["model"].startswith(tuple(asked.names)):
+            continue
+        answers = ask(entry["metadata"], [workloads[number] for number, *_ in entry["cases"]])
+        now = [[number, *recorded(answer)] for (number, *_), answer in zip(entry["cases"], answers, strict=True)]
+        changed += sum(old != new for old, new in zip(entry["cases"], now, strict=True))
+        entry["cases"] = now
+        cases += len(now)
+        wrong += compare(entry, workloads)
+    print(f"{cases} cases asked, {changed} not as recorded; memcurve: {wrong} otherwise")
+    if asked.write:
+        lines = [first, *entries]
+        path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    worker() if "--worker" in sys.argv else main()
