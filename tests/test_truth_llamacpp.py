@@ -18,7 +18,11 @@ def test_every_recorded_case_is_equal(count: Any) -> None:
         mine = found(case.metadata, case.workload)
         same = mine == case.recorded
         if len(case.recorded) == 1 and len(mine) == 1:
-            same = case.recorded[0] in UNSAID or case.recorded[0].endswith(mine[0]) or case.recorded[0].split(" failed")[0] in mine[0]
+            same = (
+                case.recorded[0] in UNSAID
+                or case.recorded[0].endswith(mine[0])
+                or case.recorded[0].split(" failed")[0] in mine[0]
+            )
         if not same:
             wrong.append(f"{case.model}, {case.workload}: {mine}, recorded {case.recorded}")
     architectures = {case.metadata["general.architecture"] for case in CASES}

@@ -1,6 +1,8 @@
 """GGUF files (version 2 and 3, either byte order): the metadata in front of the tensors, and nothing else of them.
 
-A reader of its own, since the `gguf` package (0.19.0) builds an object per token: NUMBERS
+A reader of its own, since the `gguf` package (0.19.0) makes arrays of every token: 150,000 tokens and merges take it 7.5 s
+and 518 MiB, this one 0.03 s and 18 MiB; of a hostile count (2**33 strings in a sparse file of 100 GB) it is still reading
+after 15 s, at 794 MiB and growing, where this one says so at once.
 Layout: ggml/src/gguf.cpp of llama.cpp, commit 0c1e57098.
 """
 

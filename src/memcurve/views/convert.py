@@ -120,7 +120,8 @@ def metadata(config: Config) -> Metadata:
         keys["attention.key_length"] = keys["attention.value_length"] = config.get("head_dim")
     if arch in DRAFTS or config.model_type in ("glm4_moe_lite", "glm_ocr_text"):
         add_drafts(config, keys, config.optional("num_nextn_predict_layers", least=0) or 0)
-    arch = RULES.get(arch, lambda config, keys: None)(config, keys) or arch
+    if arch in RULES:
+        arch = RULES[arch](config, keys) or arch
     # Where the file leaves it to its class, nothing is known of it: then no context may be 0.
     keys["context_length"] = keys["context_length"] or 0
     found = {f"{arch}.{key}": value for key, value in keys.items() if value is not None}

@@ -295,12 +295,11 @@ class Reader:
             return latent(heads * key, rank, window)
         if not heads or not key + value:
             return NoState()
-        sizes = {"kv_heads": heads, "head_dim": key, "v_head_dim": value}
         if window is None:
-            return FullAttention(**sizes)
+            return FullAttention(kv_heads=heads, head_dim=key, v_head_dim=value)
         if h.chunked:
-            return ChunkedAttention(**sizes, chunk=window)
-        return SlidingAttention(**sizes, window=window)
+            return ChunkedAttention(kv_heads=heads, head_dim=key, v_head_dim=value, chunk=window)
+        return SlidingAttention(kv_heads=heads, head_dim=key, v_head_dim=value, window=window)
 
     def with_indexer(self, layer: int, indexed: bool) -> Layer:
         """Attention, and beside it the cache of its indexer: one key head (llama_kv_cache_dsa, _msa, llama_memory_hybrid_idx)."""
