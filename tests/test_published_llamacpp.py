@@ -27,7 +27,10 @@ def mamba_ssm(inner: int, state: int, **more: int) -> dict[str, int]:
 
 
 # key, value and state sizes as in the figure's own config_values
-CODER = plain("deepseek2", 27, 16, 192) | {"deepseek2.attention.value_length": 128, "deepseek2.attention.kv_lora_rank": 512}
+CODER = plain("deepseek2", 27, 16, 192) | {
+    "deepseek2.attention.value_length": 128,
+    "deepseek2.attention.kv_lora_rank": 512,
+}
 FALCON_H1 = plain("falcon-h1", 24, 2, 128, **mamba_ssm(3072, 256, time_step_rank=48, group_count=1))
 MAMBA = {"general.architecture": "mamba", "mamba.block_count": 48, "mamba.context_length": 2**20,
          "mamba.embedding_length": 2048} | {f"mamba.{key}": v for key, v in mamba_ssm(4096, 16).items()}  # fmt: skip
