@@ -144,7 +144,7 @@ def test_a_type_that_the_converter_lacks_is_named() -> None:
         load({"model_type": "zamba", "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}).curve(
             "llamacpp"
         )
-    with pytest.raises(NotDescribed, match="llama.cpp has no cache for cross attention"):
+    with pytest.raises(NotDescribed, match=r"llama\.cpp has no cache for cross attention"):
         memcurve.model.Model(
             name="m",
             model_type="pattern",

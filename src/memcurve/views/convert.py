@@ -55,7 +55,7 @@ TYPES = {
     "kimi-linear": "kimi_linear",
     "lfm2moe": "lfm2_moe",
     "llama4": "llama4_text",
-    "mamba": "mamba falcon_mamba",
+    "mamba": "mamba falcon_mamba mamba_ssm",
     "mimo2": "mimo_v2_flash",
     "minimax-01": "minimax_text_01 minimax_m1",
     "minimax-m2": "minimax_m2",
@@ -115,6 +115,8 @@ def metadata(config: Config) -> Metadata:
         )
     if config.model_type == "kimi_linear" and config.given("attn_res_block_size"):
         arch = "kimi-k3"
+    if config.model_type == "mamba_ssm" and (config.data.get("ssm_cfg") or {}).get("layer") == "Mamba2":
+        arch = "mamba2"
     keys: Keys = {name: first(config, words) for name, words in NAMES.items()}
     if arch not in NO_HEAD_DIM:
         keys["attention.key_length"] = keys["attention.value_length"] = config.get("head_dim")

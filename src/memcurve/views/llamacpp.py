@@ -11,6 +11,7 @@ from __future__ import annotations
 from ..base import BadConfig, NotDescribed, Refused, nearest, show
 from ..gguf import MAX_LAYERS, Metadata
 from ..layers import (
+    RWKV,
     ChunkedAttention,
     CompressedAttention,
     CrossAttention,
@@ -172,6 +173,10 @@ class Hparams:
         self.rank = keys.count("attention.kv_lora_rank", 0)
         if self.arch in ("kimi-k3", "glm5-next"):
             self.value = self.rank
+        elif self.arch == "plamo2":
+            # Read again, whatever the heads of the first layer.
+            self.key = keys.count("attention.key_length", self.key)
+            self.value = keys.count("attention.value_length", self.value)
 
     def _recurrent(self) -> None:
         keys, arch = self.keys, self.arch
@@ -288,7 +293,7 @@ class Reader:
         h = self.h
         heads, key, value = h.kv_heads[layer], h.key_size(layer), h.value_size(layer)
         window = h.window if h.slides[layer] else None
-        if h.mla or (self.logical and h.arch == "deepseek2" and h.rank):
+        if h.mla or (self.logical and h.arch in ("deepseek2", "minicpm3") and h.rank):
             rank = h.keys.count("attention.kv_lora_rank_swa", h.rank) if h.slides[layer] else h.rank
             if not h.mla:
                 return LatentAttention(kv_lora_rank=rank, rope_head_dim=h.rotary)
@@ -316,9 +321,11 @@ class Reader:
         h = self.h
         keys, heads = h.keys, h.heads[0]
         if h.arch in ("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"):
-            size = keys.count("wkv.head_size", least=1)
+            size, shifts = keys.count("wkv.head_size", least=1), keys.count("token_shift_count", 2)
+            if shifts == 2:
+                return RWKV(hidden=h.hidden, heads=whole_part(keys, h.hidden, size), head_dim=size)
             state = LightningAttention(heads=whole_part(keys, h.hidden, size), head_dim=size, v_head_dim=size)
-            shift = ShortConv(channels=h.hidden, conv_kernel=keys.count("token_shift_count", 2) + 1)
+            shift = ShortConv(channels=h.hidden, conv_kernel=shifts + 1)
             return Parallel(parts=(shift, state))
         if h.arch in ("lfm2", "lfm2moe"):
             return ShortConv(channels=h.hidden, conv_kernel=keys.count("shortconv.l_cache", least=1))
