@@ -25,7 +25,6 @@ SECTION = {"mlc/ministral3_3b_2512"}
 # What no key of the file tells: windows that llama.cpp does not use, and an expansion that Transformers takes from
 # elsewhere than the file's intermediate_size.
 UNTOLD = {
-    "microsoft/Phi-3.5-MoE-instruct",
     "mistralai/Ministral-8B-Instruct-2410",
     "mistralai/Mistral-7B-v0.1",
     "mlc/mistral_7b",

@@ -130,6 +130,11 @@ def test_types_of_keys_and_values() -> None:
         (LLAMA, {"n_batch": 0, "n_ubatch": 0}, "n_batch and n_ubatch cannot both be zero"),
         (LLAMA, {"mtp_context": True}, "context type MTP requested but model doesn't contain MTP layers"),
         ({**LLAMA, "llama.embedding_length": 96}, {"type_k": "q8_0"}, "block size 32 does not divide n_embd_head_k=24"),
+        (
+            {**LLAMA, "llama.embedding_length": 96},
+            {"type_k": "q8_0", "flash_attn": False},
+            "a row of 48 elements in blocks of 32",
+        ),
         ({**LLAMA, "llama.rope.dimension_count": 16}, {}, "invalid n_rot: 16, expected 32"),
         (METADATA["R-deepseek-v3"], {"type_k": "q8_0"}, r"different K \(q8_0\) and V \(f16\) cache types"),
     ],

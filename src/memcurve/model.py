@@ -12,7 +12,7 @@ from .engines import keep
 from .gguf import Metadata, is_gguf
 from .layers import NoState, parts
 from .units import BYTES, dtype_name
-from .views import view
+from .views import READS_GGUF, view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ class Model(Record):
             )
         if options.get("cache") == "static":
             notes = (*notes, f"Transformers fails past {options['max_cache_len']:,} tokens, except in sliding layers")
-        if engine == "transformers" and self.model_type != "pattern" and class_defaults(self.model_type) is None:
+        if isinstance(self.config, Metadata):
+            if engine not in READS_GGUF:
+                notes = (*notes, "from a GGUF file, which tells of no window that llama.cpp does not use")
+        elif engine == "transformers" and self.model_type != "pattern" and class_defaults(self.model_type) is None:
             notes = (
                 *notes,
                 f"Transformers has no class for {self.model_type}: this is what its caches hold for such layers",

@@ -302,8 +302,12 @@ def refuse(asked: Settings, head_dims: Sequence[tuple[int, int]], one_type: bool
 
 
 def row(word: str, elements: int) -> int:
-    """Bytes of a row of one cell: whole blocks (ggml_row_size)."""
+    """Bytes of a row of one cell, in whole blocks (ggml_row_size); ggml_new_tensor aborts where they do not fit."""
     block, size = BLOCKS[word]
+    if elements % block:
+        raise Refused(
+            f"GGML_ASSERT failed in ggml_new_tensor: a row of {elements} elements in blocks of {block} ({word})"
+        )
     return elements // block * size
 
 

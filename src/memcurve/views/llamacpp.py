@@ -301,7 +301,9 @@ class Reader:
         if not heads or not key + value:
             return NoState()
         if window is None:
-            return FullAttention(kv_heads=heads, head_dim=key, v_head_dim=value)
+            # What Transformers makes of Falcon's keys and values before it caches them.
+            repeated = h.heads[layer] if self.logical and h.arch == "falcon" and heads > 1 else 0
+            return FullAttention(kv_heads=heads, head_dim=key, v_head_dim=value, repeated_to=repeated)
         if h.chunked:
             return ChunkedAttention(kv_heads=heads, head_dim=key, v_head_dim=value, chunk=window)
         return SlidingAttention(kv_heads=heads, head_dim=key, v_head_dim=value, window=window)
