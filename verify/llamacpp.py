@@ -201,43 +201,37 @@ def recorded(answer: dict[str, Any]) -> list[Any]:
     return [why.removeprefix("llama_init_from_model: ")]
 
 
-def compare(entry: dict[str, Any], workloads: list[dict[str, Any]]) -> int:
-    """How many of a model's recorded cases memcurve answers otherwise; they are printed."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from llamacpp_cases import found
-
-    wrong = 0
-    for number, *bytes_or_why in entry["cases"]:
-        mine = found(entry["metadata"], workloads[number])
-        if mine != bytes_or_why and not (len(bytes_or_why) == 1 and isinstance(mine[0], str)):
-            wrong += 1
-            print(f"{entry['model']}: {workloads[number]}: memcurve {mine}, llama.cpp {bytes_or_why}")
-    return wrong
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--add", type=Path)
     asked = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    from llamacpp_cases import found, metadata, workloads
+
     path = ROOT / "tests" / "truth" / "llamacpp.jsonl"
     first, *entries = (json.loads(line) for line in path.read_text().splitlines())
-    workloads = [dict(zip(first["names"], values, strict=True)) for values in first["workloads"]]
+    every = workloads(first)
     if asked.add:
-        every = [[number] for number in range(0, len(workloads), 10)]
-        for name, metadata in json.loads(asked.add.read_text()).items():
-            entries.append({"model": name, "metadata": metadata, "cases": every})
+        tenth = [[number] for number in range(0, len(every), 10)]
+        for name, keys in json.loads(asked.add.read_text()).items():
+            entries.append({"model": name, "metadata": keys, "cases": tenth})
     cases = changed = wrong = 0
     for entry in entries:
         if asked.names and not entry["model"].startswith(tuple(asked.names)):
             continue
-        answers = ask(entry["metadata"], [workloads[number] for number, *_ in entry["cases"]])
-        now = [[number, *recorded(answer)] for (number, *_), answer in zip(entry["cases"], answers, strict=True)]
-        changed += sum(old != new for old, new in zip(entry["cases"], now, strict=True))
-        entry["cases"] = now
-        cases += len(now)
-        wrong += compare(entry, workloads)
+        keys = metadata(entry, first["drawn"])
+        answers = ask(keys, [every[number] for number, *_ in entry["cases"]])
+        for case, answer in zip(entry["cases"], answers, strict=True):
+            number, *before = case
+            now, mine = recorded(answer), found(keys, every[number])
+            case[1:] = now
+            cases += 1
+            changed += now != before
+            if mine != now and not (len(now) == len(mine) == 1):
+                wrong += 1
+                print(f"{entry['model']}: {every[number]}: memcurve {mine}, llama.cpp {now}")
     print(f"{cases} cases asked, {changed} not as recorded; memcurve: {wrong} otherwise")
     if asked.write:
         lines = [first, *entries]

@@ -78,6 +78,8 @@ MLA = "deepseek2 mistral4 deepseek32 glm-dsa bailingmoe3 glm5-next hy_v4 kimi-k3
 # Which can run their draft layers (graph_mtp in models/*.cpp): a single one, or any number of them.
 ONE_DRAFT = "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe nemotron_h_moe qwen35 qwen35moe qwen3next".split()
 DRAFTS = "hy_v3 mimo2 step35".split()
+# Their graphs read no cache (build_attn_inp_no_cache), though they get one.
+UNREAD = ("llama-embed", "t5encoder")
 # GLM_5_2_DEFAULT_INDEXER_TYPES (models/glm-dsa.cpp): two full ones, then every fourth.
 GLM_5_2_INDEXERS = [1, 1, *([1, 0, 0, 0] * 19)]
 CSA_RATIO, HCA_RATIO = 4, 128  # llama-kv-cache-dsv4.cpp
@@ -433,9 +435,10 @@ class Reader:
                 return "GGML_ASSERT(hparams.is_mla()) failed: MTP requires MLA"
         elif arch not in DRAFTS:
             # Without a graph of its own the draft context gets the trunk's, which misses its layers in a plain cache.
-            if arch in PLAIN or arch == "dots3note":
+            if (arch in PLAIN and arch not in UNREAD) or arch == "dots3note":
                 return "failed to initialize the context: unordered_map::at"
-            return tuple(self.main(layer) for layer in every)
+            if arch not in UNREAD:
+                return tuple(self.main(layer) for layer in every)
         return tuple(NoState(why="no draft layer") if layer < h.trunk else self.attention(layer) for layer in every)
 
 
