@@ -150,21 +150,23 @@ KEY = struct.pack("<Q", 1) + b"k"
 
 
 @pytest.mark.parametrize(
-    "parts",
+    ("parts", "said"),
     [
-        (struct.pack("<IQQ", 3, 0, 2**63),),
-        (struct.pack("<IQQ", 3, 2**62, 1),),
-        (struct.pack("<IQQ", 3, 0, 9), struct.pack("<Q", 2**40)),
-        (struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 8, 2**33)),
-        (struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 8, 4_000_000)),
-        (struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 8, 4_000_000), struct.pack("<Q", 2**60)),
-        (struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 10, 2**36)),
-        (struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IQ", 8, 2**36)),
-        (struct.pack("<IQQ", 3, 0, 10_000),),
-        (struct.pack("<IQQ", 3, 0, 2), KEY, struct.pack("<IIQ", 9, 9, 1)),
+        ((struct.pack("<IQQ", 3, 0, 2**63),), "expected at most 262144 and 16384"),
+        ((struct.pack("<IQQ", 3, 2**62, 1),), "expected at most 262144 and 16384"),
+        ((struct.pack("<IQQ", 3, 0, 9), struct.pack("<Q", 2**40)), "expected what fits in the file"),
+        ((struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 8, 2**33)), "expected at most 4194304"),
+        ((struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 8, 4_000_000)), "general.architecture: None"),
+        ((struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 8, 4_000_000), struct.pack("<Q", 2**60)),
+         "metadata goes on; expected less than 256 MiB"),
+        ((struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IIQ", 9, 10, 2**36)), "expected what fits in the file"),
+        ((struct.pack("<IQQ", 3, 0, 1), KEY, struct.pack("<IQ", 8, 2**37)), "expected what fits in the file"),
+        ((struct.pack("<IQQ", 3, 0, 10_000),), "a key that is empty, too long or there already"),
+        ((struct.pack("<IQQ", 3, 0, 2), KEY, struct.pack("<IIQ", 9, 9, 1)), "an array of type 9"),
+        ((struct.pack("<IQQ", 3, 0, 2), (KEY + struct.pack("<IB", 0, 1)) * 2), "a key that is empty, too long or there already"),
     ],
 )  # fmt: skip
-def test_hostile_counts_end_soon_in_little_memory(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
+def test_hostile_counts_end_soon_in_little_memory(tmp_path: Path, parts: tuple[bytes, ...], said: str) -> None:
     path = str(tmp_path / "hostile.gguf")
     huge(path, *parts)
     code = (
@@ -178,6 +180,7 @@ def test_hostile_counts_end_soon_in_little_memory(tmp_path: Path, parts: tuple[b
     assert time.perf_counter() - start < 5
     message, memory = done.stdout.splitlines()
     assert message.startswith(f"{path}: ")
+    assert said in message
     assert int(memory) < 256 * 1024
 
 
