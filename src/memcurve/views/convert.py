@@ -609,25 +609,17 @@ def t5(config: Config, keys: Keys) -> None:
     keys["decoder_block_count"] = config.get("num_decoder_layers")
 
 
-def mpt(config: Config, keys: Keys) -> None:
-    dbrx(config, keys)
-
-
 def llama4(config: Config, keys: Keys) -> None:
     types = config.words("layer_types")
     if types is not None and all(kind == "full_attention" for kind in types):
         keys["attention.sliding_window"] = 0
 
 
-def smaller_window(config: Config, keys: Keys) -> None:
-    keys["attention.sliding_window"] = config.get("sliding_window") or 0
-
-
 RULES: dict[str, Callable[[Config, Keys], str | None]] = {
-    "afmoe": window, "cohere2": window, "gemma2": window, "gpt-oss": window, "phi3": smaller_window,
+    "afmoe": window, "cohere2": window, "gemma2": window, "gpt-oss": window, "phi3": window,
     "cohere2moe": slides, "muse-glimmer": slides, "deepseek2": mla, "mistral4": mla, "deepseek32": indexed,
     "glm-dsa": glm_dsa, "glm5-next": glm5, "hy_v4": hy_v4, "dots3note": dots3, "deepseek4": deepseek4, "deci": deci,
-    "chatglm": chatglm, "command-r": cohere, "dbrx": dbrx, "mpt": mpt, "falcon": falcon, "exaone4": exaone4,
+    "chatglm": chatglm, "command-r": cohere, "dbrx": dbrx, "mpt": dbrx, "falcon": falcon, "exaone4": exaone4,
     "exaone-moe": exaone4, "gemma3": gemma3, "gemma3n": gemma3n, "gemma4": gemma4, "gpt2": gpt2,
     "granite_swa": granite_swa, "granitehybrid": granite_hybrid, "nemotron_h": nemotron_h, "falcon-h1": falcon_h1,
     "hrm_text": hrm, "hunyuan-moe": hunyuan, "hunyuan-dense": hunyuan, "hunyuan_vl": hunyuan, "jamba": jamba,

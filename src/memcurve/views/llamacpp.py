@@ -68,7 +68,7 @@ IF_WINDOW = {"afmoe": 4, "gemma3": 6, "laguna": -4, "mellum": 4, "olmo2": 4, "pl
 ALWAYS = {"cohere2": 4, "cohere2moe": -4, "gemma3n": 5, "gpt-oss": 2, "muse-glimmer": 4, "exaone-moe": 4, "gemma2": 2}
 LISTED = "granite_swa gemma4 mimo2 step35 spark2_5 maple dots3note".split()
 # Recurrent are the layers without key-value heads, or all but each n-th.
-BY_HEADS = "jamba granitehybrid lfm2 lfm2moe kimi-linear kimi-k3 bailingmoe3 plamo2 glm5-next nemotron_h nemotron_h_moe"
+BY_HEADS = "jamba granitehybrid lfm2 lfm2moe kimi-linear kimi-k3 bailingmoe3 plamo2 glm5-next nemotron_h nemotron_h_moe".split()
 BY_INTERVAL = {"minimax-01": 8, "qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4}
 # llm_arch_supports_rs_rollback (llama-arch.cpp); the others take n_rs_seq for 0.
 ROLLBACK = (
@@ -137,6 +137,8 @@ class Hparams:
             self.refuse(f"{error}DeepSeek-V4 loader only supports compression ratios 0, 4, and 128")
         if arch == "gemma4" and (self.key != self.value or self.sliding_key != self.sliding_value):
             self.refuse(f"{error}Gemma 4 requires n_embd_head_k == n_embd_head_v")
+        if arch == "hy_v4" and self.keys.count("attention.indexer.top_k", 0) and self.full_indexer[:1] != [True]:
+            self.refuse(f"{error}hy_v4: layer 0 must own an indexer, nothing precedes it to share")
         if arch == "mamba" and self.keys.count("ssm.inner_size") != 2 * self.hidden:
             self.refuse(f"{error}only an expansion factor of 2 is supported for now")
 
@@ -183,7 +185,7 @@ class Hparams:
     def _recurrent(self) -> None:
         keys, arch = self.keys, self.arch
         self.recurrent = [arch in RECURRENT or arch == "falcon-h1"] * self.all_layers
-        if arch in BY_HEADS.split():
+        if arch in BY_HEADS:
             self.recurrent = [
                 not heads and (layer < self.trunk or arch == "glm5-next") for layer, heads in enumerate(self.kv_heads)
             ]
@@ -223,8 +225,9 @@ class Hparams:
         elif arch == "deepseek4":
             self.window = keys.count("attention.sliding_window")
             self.slides = [True] * self.all_layers
-        # lfm2 alone has no such check: its cache is a hybrid one.
-        if (self.window or arch in ALWAYS or arch in LISTED) and arch != "lfm2" and not any(self.slides):
+        # The caches of these two have no such check.
+        checked = arch not in ("lfm2", "dots3note")
+        if checked and (self.window or arch in ALWAYS or arch in LISTED) and not any(self.slides):
             self.refuse("GGML_ASSERT(hparams.is_swa_any()) failed: a sliding window, and no layer that slides")
 
     def _listed(self) -> list[bool]:
@@ -252,7 +255,8 @@ class Hparams:
             if self.own < 2:
                 self.refuse("GGML_ASSERT(hparams.n_layer_kv_from_start >= 2) failed")
                 return
-        for layer in range(self.own, self.all_layers):
+        # Draft layers are filtered out first.
+        for layer in range(self.own, self.trunk or self.all_layers):
             source = self.own - (2 if self.slides[layer] else 1)
             if self.slides[source] != self.slides[layer]:
                 self.refuse(f"GGML_ASSERT failed: layer {layer} reuses layer {source}, of the other kind")
