@@ -304,7 +304,7 @@ class Reader:
             if not h.mla:
                 return LatentAttention(kv_lora_rank=rank, rope_head_dim=h.rotary)
             return latent(heads * key, rank, window)
-        if not heads or not key + value:
+        if self.logical and not heads * (key + value):
             return NoState()
         if window is None:
             # What Transformers makes of Falcon's keys and values before it caches them.
