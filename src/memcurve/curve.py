@@ -643,6 +643,10 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
         for context in range(start, start + period):
             visit(context)
         if step == 0:
+            if end is not None and min(first) < 0 < max(first):
+                # The same swaps in every period, up to the end.
+                for context in range(start + period, end):
+                    visit(context)
             continue
         # Turns k at which some class may change its sign.
         turns = [-value // step for value in first]
