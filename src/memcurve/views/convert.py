@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Model types of decoders by the architecture that the converter gives them, where that has another name.
 TYPES = {
-    "llama": "llama mistral mixtral internlm3 iquestcoder aquila yi solar",
+    "llama": "llama mistral mixtral internlm3 iquestcoder",
     "deci": "nemotron-nas",
     "chatglm": "chatglm glm",
     "glm4": "glm4 glm4v_text glm_ocr_text",
