@@ -122,6 +122,16 @@ def brute_crossings(a: MemoryCurve, b: MemoryCurve, stop: int) -> list[int]:
     return found
 
 
+def test_crossings_repeat_up_to_a_kink() -> None:
+    def line(*terms: tuple[int, Any]) -> MemoryCurve:
+        each = (Term(kind="k", layers=1, tensors=(("key", size),), slots=slots) for size, slots in terms)
+        return MemoryCurve(name="m", engine="logical", dtype="bfloat16", terms=tuple(each))
+
+    a, b = line((1, 1), (4, ("floor", "context", 2))), line((4, ("ceil", ("min", "context", 9), 2)))
+    # 1 apart the one way at even tokens, 3 the other way at odd ones, up to the ninth
+    assert crossings(a, b) == list(range(1, 11))
+
+
 @settings(deadline=None)
 @given(ANY, ANY)
 def test_crossings_agree_with_brute_force(a: MemoryCurve, b: MemoryCurve) -> None:

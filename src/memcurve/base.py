@@ -78,10 +78,18 @@ class BadConfig(MemcurveError):
     """A config, an option or an argument holds something unusable. Names key, value and what was expected."""
 
 
+class BadFile(MemcurveError):
+    """A file is damaged, or not of the kind it should be. Names file, offset and what was expected."""
+
+
 class NotDescribed(MemcurveError):
     """A model type, a structure or a name that memcurve does not describe. Names the nearest that it does."""
 
     exit_code = 3
+
+
+class UnknownFile(NotDescribed, BadFile):
+    """A file of a kind that is known, of a model that is not."""
 
 
 class Refused(MemcurveError):

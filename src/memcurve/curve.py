@@ -9,6 +9,8 @@ operations below. It prints as a formula, goes to JSON as nested lists, and mean
 for numpy arrays:
 
     add a+b   mul a*b   min   floor a//b   ceil -(-a//b)   mod a%b
+
+What divides is a number, or "batch" times a number (which counts as one sequence where there is none).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 from functools import cached_property
 from math import lcm
 
-from .base import BadConfig, Record, TooLarge, show, whole
+from .base import BadConfig, Record, Refused, TooLarge, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 VARIABLES = ("context", "batch", "encoder")
 OPERATIONS = ("add", "mul", "min", "floor", "ceil", "mod")
+DIVISIONS = ("floor", "ceil", "mod")
 INT64_MAX = 2**63 - 1
 
 
@@ -49,11 +52,16 @@ def compile_expr(expr: Expr, minimum: Callable[[Any, Any], Any] = min) -> Functi
         return lambda T, B, E: a(T, B, E) * b(T, B, E)
     if op == "min":
         return lambda T, B, E: minimum(a(T, B, E), b(T, B, E))
+    if not isinstance(right, int):
+        b = compile_expr(right)
+        divisor: Function = lambda T, B, E: b(T, B or 1, E)  # noqa: E731
+    else:
+        divisor = b
     if op == "floor":
-        return lambda T, B, E: a(T, B, E) // b(T, B, E)
+        return lambda T, B, E: a(T, B, E) // divisor(T, B, E)
     if op == "ceil":
-        return lambda T, B, E: -(-a(T, B, E) // b(T, B, E))
-    return lambda T, B, E: a(T, B, E) % b(T, B, E)
+        return lambda T, B, E: -(-a(T, B, E) // divisor(T, B, E))
+    return lambda T, B, E: a(T, B, E) % divisor(T, B, E)
 
 
 def uses(expr: Expr, word: str) -> bool:
@@ -70,9 +78,10 @@ def show_expr(expr: Expr) -> str:
     op, left, right = expr
     # Sums, remainders and quotients of sums are told apart by brackets.
     loose = {"add": (), "min": (), "mul": ("add", "mod"), "mod": ("add", "mod", "mul")}.get(op, ("add", "mod"))
+    tight = (*loose, "mul") if op in DIVISIONS else loose
     a, b = (
-        f"({show_expr(side)})" if isinstance(side, tuple) and side[0] in loose else show_expr(side)
-        for side in (left, right)
+        f"({show_expr(side)})" if isinstance(side, tuple) and side[0] in words else show_expr(side)
+        for side, words in ((left, loose), (right, tight))
     )
     return {
         "add": f"{a} + {b}",
@@ -91,12 +100,18 @@ def _read_expr(data: object, depth: int = 0) -> Expr:
         return data
     if isinstance(data, list) and len(data) == 3 and data[0] in OPERATIONS and depth < 16:
         op, left, right = str(data[0]), _read_expr(data[1], depth + 1), _read_expr(data[2], depth + 1)
-        if op in ("floor", "ceil", "mod") and not (isinstance(right, int) and right):
-            raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer")
+        if op in DIVISIONS and not _divides(right):
+            raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer, or one times batch")
         if op == "mul" and _unbounded(left) and _unbounded(right):
             raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
         return (op, left, right)
     raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
+
+
+def _divides(expr: Expr) -> bool:
+    if isinstance(expr, tuple):
+        return expr[0] == "mul" and _divides(expr[1]) and _divides(expr[2])
+    return expr == "batch" or (isinstance(expr, int) and expr > 0)
 
 
 def _unbounded(expr: Expr) -> bool:
@@ -194,6 +209,33 @@ class Pool(Record):
     pool_bytes: int
 
 
+class Limits(Record):
+    """Sizes that an engine does not take as they stand.
+
+    zero_context: the context that one of 0 stands for, or why it is refused. No sequences count as one; more than
+    most_batch are refused as too_many, and more than step_tokens as too_short, or, with step_in_context, than the context.
+    """
+
+    zero_context: int | str
+    most_batch: int
+    step_tokens: int
+    step_in_context: bool
+    too_many: str
+    too_short: str
+
+    def admit(self, context: int, batch: int) -> tuple[int, int]:
+        """The context and the batch that the engine goes by. Refused where it would."""
+        if batch > self.most_batch:
+            raise Refused(self.too_many)
+        if context == 0:
+            if isinstance(self.zero_context, str):
+                raise Refused(self.zero_context)
+            context = self.zero_context
+        if (batch or 1) > (min(context, self.step_tokens) if self.step_in_context and context else self.step_tokens):
+            raise Refused(self.too_short)
+        return context, batch or 1
+
+
 class Kept(Record):
     """What an engine makes of a model's layers.
 
@@ -204,6 +246,7 @@ class Kept(Record):
     dtype: str | None = None
     notes: tuple[str, ...] = ()
     allocator: Allocator | None = None
+    limits: Limits | None = None
 
 
 class MemoryCurve(Record):
@@ -215,6 +258,7 @@ class MemoryCurve(Record):
     terms: tuple[Term, ...]
     notes: tuple[str, ...] = ()
     allocator: Allocator | None = None
+    limits: Limits | None = None
 
     # -- evaluation -------------------------------------------------------------------------------------------
 
@@ -249,6 +293,8 @@ class MemoryCurve(Record):
         TooLarge (an OverflowError) where a value would not fit. BadConfig for negative or fractional arguments.
         """
         if type(context) is int and type(batch) is int and context >= 0 and batch >= 0 and encoder_context == 0:
+            if self.limits is not None:
+                context, batch = self.limits.admit(context, batch)
             constant, slope, rest = self._scalar
             total = (constant + slope * context) * batch
             for weight, slots, shared in rest:
@@ -259,6 +305,8 @@ class MemoryCurve(Record):
     def _bytes(self, context: Any, batch: int, encoder: int) -> Any:
         if not hasattr(context, "ndim") or context.ndim == 0:
             context = whole("context", context)
+            if self.limits is not None:
+                context, batch = self.limits.admit(context, batch)
             plan, held = self._scalar, context
         else:
             import numpy as np
@@ -269,6 +317,11 @@ class MemoryCurve(Record):
                 return np.zeros(context.shape, np.int64)
             if context.min() < 0:
                 raise BadConfig(f"context: {context.min()}; expected 0 or more tokens")
+            if self.limits is not None:
+                for least in {int(context.min()), int(np.min(context, where=context > 0, initial=INT64_MAX))}:
+                    zero, real = self.limits.admit(least, batch)
+                    context = np.where(context == 0, zero, context)
+                batch = real
             bound = self._upper(int(context.max()), batch, encoder)
             if bound > INT64_MAX:
                 raise TooLarge(
@@ -308,10 +361,17 @@ class MemoryCurve(Record):
         last = max(self.breakpoints, default=0)
         return None if any(term.grows_after(last) for term in growing) else last
 
-    @cached_property
+    @property
     def period(self) -> int:
         """After the last breakpoint the curve repeats every so many tokens, one slope higher: 1 is a straight line."""
-        return lcm(1, *(_period(term.slots) for term in self.terms))
+        return self.period_at(1)
+
+    def period_at(self, batch: int) -> int:
+        return lcm(1, *(_period(term.slots, batch) for term in self.terms))
+
+    def first_context(self, batch: int) -> int:
+        """The smallest context that stands for itself and is not refused."""
+        return 0 if self.limits is None or self.limits.zero_context == 0 else max(batch, 1)
 
     @property
     def monotone(self) -> bool:
@@ -338,7 +398,8 @@ class MemoryCurve(Record):
         BadConfig where not even an empty sequence fits.
         """
         memory_bytes, batch = whole("memory_bytes", memory_bytes), whole("batch", batch)
-        period, last = self.period, max(self.kinks(batch, encoder_context), default=0)
+        first = self.first_context(batch)
+        period, last = self.period_at(batch), max((first, *self.kinks(batch, encoder_context)))
 
         def held(context: int) -> int:
             return self.bytes(context, batch, encoder_context)
@@ -355,11 +416,12 @@ class MemoryCurve(Record):
                 raise BadConfig(
                     f"{self.name}: fits {memory_bytes:,} bytes at some contexts without end; no largest one"
                 )
-        if least(0) > memory_bytes:
+        if least(first) > memory_bytes:
+            least_held = "an empty sequence" if first == 0 else f"a context of {first}"
             raise BadConfig(
-                f"memory_bytes: {memory_bytes:,}; an empty sequence of {self.name} already takes {held(0):,}"
+                f"memory_bytes: {memory_bytes:,}; {least_held} of {self.name} already takes {held(first):,}"
             )
-        low, high = 0, 1
+        low, high = first, first + 1
         while least(high) <= memory_bytes:
             low, high = high, high * 2
         while high - low > 1:
@@ -375,6 +437,14 @@ class MemoryCurve(Record):
         def held(batch: int) -> int:
             return self.bytes(context, batch, encoder_context)
 
+        if self.limits is not None:
+            # At most some hundreds, and padding can make fewer sequences take more: all are tried.
+            context, _ = self.limits.admit(whole("context", context), 1)
+            most = min(self.limits.most_batch, self.limits.step_tokens, context or self.limits.most_batch)
+            fitting = [one for one in range(1, most + 1) if held(one) <= memory_bytes]
+            if not fitting:
+                raise BadConfig(f"memory_bytes: {memory_bytes:,}; one sequence of {self.name} takes {held(1):,}")
+            return fitting[-1]
         if held(0) > memory_bytes:
             raise BadConfig(f"memory_bytes: {memory_bytes:,}; {self.name} takes {held(0):,} before the first sequence")
         if not any(uses(term.slots, "batch") for term in self.terms):
@@ -405,6 +475,8 @@ class MemoryCurve(Record):
         """Per term: kind, tensors, layers, slots, bytes per slot, sequences, bytes (they add up to the total), and whether
         it still grows after this context.
         """
+        if self.limits is not None:
+            context, batch = self.limits.admit(whole("context", context), whole("batch", batch))
         return [
             {
                 "kind": term.kind,
@@ -422,6 +494,8 @@ class MemoryCurve(Record):
     def explain(self, context: int | None = None, batch: int = 1, encoder_context: int = 0) -> str:
         """The curve unfolded to layers × slots × bytes per slot: as formulas, or in numbers at a context."""
         lines = [f"{self.name} · {self.engine} engine · {self.dtype}"]
+        if self.limits is not None and context is not None:
+            context, batch = self.limits.admit(whole("context", context), whole("batch", batch))
         sizes = (0 if context is None else context, batch, encoder_context)
         growing = [term for term in self.terms if term.grows_after(*sizes)]
         for title, terms in (
@@ -479,7 +553,9 @@ class MemoryCurve(Record):
                 for term in self.terms
             ],
             "notes": list(self.notes),
-        }
+        } | (
+            {} if self.limits is None else {"limits": {name: getattr(self.limits, name) for name in self.limits.fields}}
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> MemoryCurve:
@@ -507,12 +583,25 @@ class MemoryCurve(Record):
         notes = _field(data, "notes", list)
         if not all(isinstance(note, str) for note in notes):
             raise BadConfig("notes: expected a list of strings")
+        limits = None
+        if "limits" in data:
+            entry = _field(data, "limits", dict)
+            zero = entry.get("zero_context")
+            limits = Limits(
+                zero_context=zero if isinstance(zero, str) else whole("zero_context", zero),
+                most_batch=whole("most_batch", entry.get("most_batch"), least=1),
+                step_tokens=whole("step_tokens", entry.get("step_tokens")),
+                step_in_context=_field(entry, "step_in_context", bool),
+                too_many=_field(entry, "too_many", str),
+                too_short=_field(entry, "too_short", str),
+            )
         return cls(
             name=_field(data, "name", str),
             engine=_field(data, "engine", str),
             dtype=_field(data, "dtype", str),
             terms=tuple(terms),
             notes=tuple(notes),
+            limits=limits,
         )
 
 
@@ -524,8 +613,10 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
     for curve in (a, b):
         if not isinstance(curve, MemoryCurve):
             raise BadConfig(f"crossings: {show(curve)}; expected two curves, as Model.curve gives them")
-    period = lcm(a.period, b.period)
-    kinks = sorted({0, *a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context)})
+    period = lcm(a.period_at(batch), b.period_at(batch))
+    first_context = max(a.first_context(batch), b.first_context(batch))
+    found_kinks = (*a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context))
+    kinks = sorted({first_context, *(kink for kink in found_kinks if kink > first_context)})
 
     def gap(context: int) -> int:
         return a.bytes(context, batch, encoder_context) - b.bytes(context, batch, encoder_context)
@@ -552,6 +643,10 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
         for context in range(start, start + period):
             visit(context)
         if step == 0:
+            if end is not None and min(first) < 0 < max(first):
+                # The same swaps in every period, up to the end.
+                for context in range(start + period, end):
+                    visit(context)
             continue
         # Turns k at which some class may change its sign.
         turns = [-value // step for value in first]
@@ -585,11 +680,11 @@ def _fixed(expr: Expr, encoder: int) -> Expr:
     return encoder if expr == "encoder" else expr
 
 
-def _period(expr: Expr) -> int:
+def _period(expr: Expr, batch: int) -> int:
     if not isinstance(expr, tuple) or not uses(expr, "context"):
         return 1
-    period = lcm(_period(expr[1]), _period(expr[2]))
-    return period * expr[2] if expr[0] in ("floor", "ceil", "mod") and isinstance(expr[2], int) else period
+    period = lcm(_period(expr[1], batch), _period(expr[2], batch))
+    return period * int(compile_expr(expr[2])(0, batch or 1, 0)) if expr[0] in DIVISIONS else period
 
 
 def _kinks(expr: Expr, batch: int, encoder: int) -> set[int]:

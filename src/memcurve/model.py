@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
-from . import families
-from .base import BadConfig, NotDescribed, Record, nearest, show
+from . import families, gguf
+from .base import BadConfig, BadFile, NotDescribed, Record, UnknownFile, nearest, show
 from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type
 from .curve import MemoryCurve, uses
 from .engines import keep
+from .gguf import Metadata, is_gguf
 from .layers import NoState, parts
 from .units import BYTES, dtype_name
-from .views import view
+from .views import READS_GGUF, view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Model(Record):
     """A described model: name, model_type (of the decoder), layers (one per decoder layer), and the config's own dtype.
 
     encoder_context: positions that its encoder always gives (Whisper: 1,500, 30 s of sound); 0 where the input decides.
-    config: as read, for engines that see a model otherwise than its layers say; None for a pattern.
+    config: as read, from a config.json or a GGUF file, for engines that see a model otherwise than its layers say; None
+    for a pattern.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Model(Record):
     dtype: str | None = None
     encoder_context: int = 0
     notes: tuple[str, ...] = ()
-    config: Config | None = None
+    config: Config | Metadata | None = None
 
     def _values(self) -> tuple[object, ...]:
         # Two ways to write the same model are equal.
@@ -63,6 +65,7 @@ class Model(Record):
             terms=kept.terms,
             notes=self.notes,
             allocator=kept.allocator,
+            limits=kept.limits,
         )
         notes = (*kept.notes, *self.notes)
         if curve.cap:
@@ -77,7 +80,10 @@ class Model(Record):
             )
         if options.get("cache") == "static":
             notes = (*notes, f"Transformers fails past {options['max_cache_len']:,} tokens, except in sliding layers")
-        if engine == "transformers" and self.model_type != "pattern" and class_defaults(self.model_type) is None:
+        if isinstance(self.config, Metadata):
+            if engine not in READS_GGUF:
+                notes = (*notes, "from a GGUF file, which tells of no window that llama.cpp does not use")
+        elif engine == "transformers" and self.model_type != "pattern" and class_defaults(self.model_type) is None:
             notes = (
                 *notes,
                 f"Transformers has no class for {self.model_type}: this is what its caches hold for such layers",
@@ -99,16 +105,23 @@ class Model(Record):
 def load(source: Any) -> Model:
     """A model from a config: a dict, the path of a config.json or of a folder with one, a catalogue name, or a hub id.
 
+    Or from a GGUF file: its path (of a split file the first part's), or its metadata as a dict. BadFile for a damaged one,
     BadConfig for a config that can't be read (key, value, what was expected), NotDescribed for a model type or
     structure that memcurve does not know (the nearest that it does).
     """
     if isinstance(source, dict):
+        if "general.architecture" in source:
+            return describe_gguf(
+                Metadata(source), str(source.get("general.name") or source["general.architecture"])[:200]
+            )
         return describe(source, str(source.get("_name_or_path") or source.get("model_type") or "model")[:200])
     if not isinstance(source, (str, os.PathLike)):
         raise BadConfig(f"load: {show(source)}; expected a dict, a path, a catalogue name or a hub id")
     text = os.fspath(source)
     if not isinstance(text, str) or "\0" in text or not text:
         raise BadConfig(f"load: {show(text)}; expected a path, a catalogue name or a hub id")
+    if is_gguf(text):
+        return load_gguf(text)
     if isinstance(source, os.PathLike) or text.endswith(".json") or os.path.lexists(text):
         return describe(*read_path(text))
     from . import catalog
@@ -157,19 +170,43 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
         raise BadConfig(f"{name}: nested too deeply; expected at most {MAX_DEPTH} levels")
     config, levels = decoder(data)
     layers = families.describe(config)
-    model = Model(
-        name=name,
-        model_type=config.model_type,
-        layers=layers,
-        dtype=_own_dtype(levels, config),
-        encoder_context=config.count(fixed) if (fixed := families.FIXED_ENCODER.get(config.model_type)) else 0,
-        notes=_notes(config, layers),
-        config=config,
+    return _bounded(
+        Model(
+            name=name,
+            model_type=config.model_type,
+            layers=layers,
+            dtype=_own_dtype(levels, config),
+            encoder_context=config.count(fixed) if (fixed := families.FIXED_ENCODER.get(config.model_type)) else 0,
+            notes=_notes(config, layers),
+            config=config,
+        )
     )
+
+
+def load_gguf(path: str) -> Model:
+    """The model of a GGUF file. BadFile where it is damaged; a sound file of an unknown architecture is NotDescribed as well."""
+    metadata = gguf.read(path)
+    try:
+        return describe_gguf(metadata, os.path.basename(path).removesuffix(".gguf"))
+    except NotDescribed as error:
+        raise UnknownFile(f"{path}: {error}") from None
+    except BadConfig as error:
+        raise BadFile(f"{path}: {error}") from None
+
+
+def describe_gguf(metadata: Metadata, name: str) -> Model:
+    """The model of a GGUF file's metadata. Its dtype is that of no cache: an engine's default, or the caller's."""
+    from .views.llamacpp import logical_layers
+
+    layers = logical_layers(metadata)
+    return _bounded(Model(name=name, model_type=metadata.architecture, layers=layers, config=metadata))
+
+
+def _bounded(model: Model) -> Model:
     widest = model.curve("logical", "fp32").bytes(MAX_BYTES_AT, 1, MAX_BYTES_AT)
     if widest > MAX_BYTES:
         raise BadConfig(
-            f"{name}: its sizes give {widest:.1e} bytes at {MAX_BYTES_AT:,} tokens; expected less than {MAX_BYTES:.0e}"
+            f"{model.name}: its sizes give {widest:.1e} bytes at {MAX_BYTES_AT:,} tokens; expected less than {MAX_BYTES:.0e}"
         )
     return model
 

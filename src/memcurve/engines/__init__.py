@@ -29,6 +29,7 @@ HOW = {
     "transformers": "windows hold W - 1 tokens, convolutions K columns",
     "vllm": "blocks shared by groups of layers of one width, pages padded to one size",
     "sglang": "pages of tokens, slots of states in fp32 (one of each unused in front)",
+    "llamacpp": "cells in multiples of 256 for the whole context, states in fp32",
 }
 NAMES = tuple(HOW)
 

@@ -6,7 +6,8 @@ planning asks of the model (views may know config keys and model types; engines 
 
 from __future__ import annotations
 
-from ..base import Record
+from ..base import NotDescribed, Record
+from ..gguf import Metadata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 # Engines with a module here; the others see the layers as they are.
-NAMES: tuple[str, ...] = ("vllm", "sglang")
+NAMES: tuple[str, ...] = ("vllm", "sglang", "llamacpp")
+# Of these, which see a model by the metadata of a GGUF file as well.
+READS_GGUF = ("llamacpp",)
 
 
 class View(Record):
@@ -28,9 +31,11 @@ class View(Record):
     facts: Mapping[str, Any] = {}
 
 
-def view(engine: str, layers: tuple[Layer, ...], dtype: str | None, config: Config | None) -> View:
+def view(engine: str, layers: tuple[Layer, ...], dtype: str | None, config: Config | Metadata | None) -> View:
     """The view of an engine on a model; `config` is None for a pattern of layers. NotDescribed where the engine lacks the model."""
     if engine not in NAMES:
         return View(layers=layers, dtype=dtype)
+    if isinstance(config, Metadata) and engine not in READS_GGUF:
+        raise NotDescribed(f"engine {engine}: sees a model by its config.json; a GGUF file has none")
     see: Callable[..., View] = __import__(f"{__name__}.{engine}", fromlist=["view"]).view
     return see(layers, dtype, config)
