@@ -30,7 +30,6 @@ UNTOLD = {
     "mlc/mistral_7b",
     "mlc/starcoder2",
     "pfnet/plamo-2-1b",
-    "tiiuae/falcon-mamba-7b",
 }
 
 

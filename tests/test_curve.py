@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from memcurve import BadConfig, MemoryCurve, crossings
 from memcurve.base import TooLarge
-from memcurve.curve import Term, show_expr, uses
+from memcurve.terms import Term, show_expr, uses
 
 N = 400  # brute force looks at contexts up to here
 

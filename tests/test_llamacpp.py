@@ -12,7 +12,7 @@ from llamacpp_cases import cases
 
 import memcurve
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, crossings, load
-from memcurve.curve import show_expr
+from memcurve.terms import show_expr
 
 LLAMA = {"general.architecture": "llama", "llama.block_count": 2, "llama.context_length": 4096,
          "llama.embedding_length": 128, "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2}  # fmt: skip
@@ -51,9 +51,7 @@ def test_a_context_of_0_is_the_one_that_the_model_was_trained_on() -> None:
 
 
 def test_a_context_of_0_needs_a_trained_one() -> None:
-    line = load({"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4}).curve(
-        "llamacpp"
-    )
+    line = memcurve.pattern("1mha", emb_dim=128, n_heads=4, n_layers=2).curve("llamacpp")
     assert line.bytes(256) == 2 * 2 * 4 * 32 * 2 * 256
     for contexts in (0, np.array([0, 256])):
         with pytest.raises(Refused, match="no context_length is given"):

@@ -1,252 +1,38 @@
-"""Memory as data: a sum of terms in closed form, evaluated, inverted, crossed and explained with exact integers.
-
-    bytes(T, B, E) = sum over terms of  layers * bytes_per_slot * slots(T, B, E) * (B, or 1 where all sequences share)
-
-T is the context (tokens held per sequence), B the batch (sequences), E the encoder's context.
-
-`slots` is a tiny expression of integers: a number, one of "context", "batch", "encoder", or ("op", a, b) with the
-operations below. It prints as a formula, goes to JSON as nested lists, and means the same for Python integers and
-for numpy arrays:
-
-    add a+b   mul a*b   min   floor a//b   ceil -(-a//b)   mod a%b
-
-What divides is a number, or "batch" times a number (which counts as one sequence where there is none).
-"""
+"""Curves: terms summed, evaluated, inverted, crossed and explained with exact integers (terms.py says what a term is)."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from math import lcm
 
-from .base import BadConfig, Record, Refused, TooLarge, show, whole
+from .base import BadConfig, Record, TooLarge, show, whole
+from .terms import (
+    INT64_MAX,
+    SCHEMA,
+    Allocator,
+    Limits,
+    Pool,
+    Term,
+    compile_expr,
+    expr_data,
+    fixed,
+    kinks_of,
+    period_of,
+    read_expr,
+    show_expr,
+    uses,
+    without_mod,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, TypeAlias, overload
+    from typing import Any, overload
 
     import numpy as np
     from numpy.typing import NDArray
 
-    Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
-    Function: TypeAlias = Callable[[Any, Any, Any], Any]
-
-SCHEMA = 1
-VARIABLES = ("context", "batch", "encoder")
-OPERATIONS = ("add", "mul", "min", "floor", "ceil", "mod")
-DIVISIONS = ("floor", "ceil", "mod")
-INT64_MAX = 2**63 - 1
-
-
-def compile_expr(expr: Expr, minimum: Callable[[Any, Any], Any] = min) -> Function:
-    """The expression as a function of (context, batch, encoder), for integers or, with `numpy.minimum`, for arrays."""
-    if isinstance(expr, int):
-        return lambda T, B, E: expr
-    if isinstance(expr, str):
-        return {"context": lambda T, B, E: T, "batch": lambda T, B, E: B, "encoder": lambda T, B, E: E}[expr]
-    op, left, right = expr
-    a, b = compile_expr(left, minimum), compile_expr(right, minimum)
-    if op == "add":
-        return lambda T, B, E: a(T, B, E) + b(T, B, E)
-    if op == "mul":
-        return lambda T, B, E: a(T, B, E) * b(T, B, E)
-    if op == "min":
-        return lambda T, B, E: minimum(a(T, B, E), b(T, B, E))
-    if not isinstance(right, int):
-        b = compile_expr(right)
-        divisor: Function = lambda T, B, E: b(T, B or 1, E)  # noqa: E731
-    else:
-        divisor = b
-    if op == "floor":
-        return lambda T, B, E: a(T, B, E) // divisor(T, B, E)
-    if op == "ceil":
-        return lambda T, B, E: -(-a(T, B, E) // divisor(T, B, E))
-    return lambda T, B, E: a(T, B, E) % divisor(T, B, E)
-
-
-def uses(expr: Expr, word: str) -> bool:
-    """Whether a variable or an operation stands in the expression."""
-    return expr == word or (isinstance(expr, tuple) and (expr[0] == word or uses(expr[1], word) or uses(expr[2], word)))
-
-
-def show_expr(expr: Expr) -> str:
-    """The expression as people write it: T, min(T, 4095), ⌈T/256⌉."""
-    if not isinstance(expr, tuple):
-        return {"context": "T", "batch": "B", "encoder": "E"}.get(
-            str(expr), f"{expr:,}" if isinstance(expr, int) else ""
-        )
-    op, left, right = expr
-    # Sums, remainders and quotients of sums are told apart by brackets.
-    loose = {"add": (), "min": (), "mul": ("add", "mod"), "mod": ("add", "mod", "mul")}.get(op, ("add", "mod"))
-    tight = (*loose, "mul") if op in DIVISIONS else loose
-    a, b = (
-        f"({show_expr(side)})" if isinstance(side, tuple) and side[0] in words else show_expr(side)
-        for side, words in ((left, loose), (right, tight))
-    )
-    return {
-        "add": f"{a} + {b}",
-        "mul": f"{a}·{b}",
-        "min": f"min({a}, {b})",
-        "floor": f"⌊{a}/{b}⌋",
-        "ceil": f"⌈{a}/{b}⌉",
-        "mod": f"{a} mod {b}",
-    }[op]
-
-
-def _read_expr(data: object, depth: int = 0) -> Expr:
-    if isinstance(data, int) and not isinstance(data, bool) and 0 <= data <= INT64_MAX:
-        return data
-    if isinstance(data, str) and data in VARIABLES:
-        return data
-    if isinstance(data, list) and len(data) == 3 and data[0] in OPERATIONS and depth < 16:
-        op, left, right = str(data[0]), _read_expr(data[1], depth + 1), _read_expr(data[2], depth + 1)
-        if op in DIVISIONS and not _divides(right):
-            raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer, or one times batch")
-        if op == "mul" and _unbounded(left) and _unbounded(right):
-            raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
-        return (op, left, right)
-    raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
-
-
-def _divides(expr: Expr) -> bool:
-    if isinstance(expr, tuple):
-        return expr[0] == "mul" and _divides(expr[1]) and _divides(expr[2])
-    return expr == "batch" or (isinstance(expr, int) and expr > 0)
-
-
-def _unbounded(expr: Expr) -> bool:
-    slots = compile_expr(_without_mod(expr))
-    return bool(slots(INT64_MAX, 1, 1) > slots(INT64_MAX // 2**20, 1, 1))
-
-
-def _expr_data(expr: Expr) -> object:
-    return [expr[0], _expr_data(expr[1]), _expr_data(expr[2])] if isinstance(expr, tuple) else expr
-
-
-class Term(Record):
-    """`layers` equal layers that each keep the same tensors over the same slots.
-
-    tensors: (name, bytes per slot) of one layer and one sequence; slots: how many slots at (T, B, E);
-    shared: one copy serves all sequences of the batch.
-    """
-
-    kind: str
-    layers: int
-    tensors: tuple[tuple[str, int], ...]
-    slots: Expr
-    shared: bool = False
-
-    @property
-    def slot_bytes(self) -> int:
-        return sum(size for _, size in self.tensors)
-
-    @property
-    def grows(self) -> bool:
-        """Whether more context can mean more bytes."""
-        return uses(self.slots, "context")
-
-    @property
-    def formula(self) -> str:
-        slots = "" if self.slots == 1 else f"{show_expr(self.slots)} × "
-        if isinstance(self.slots, tuple) and self.slots[0] in ("add", "mod"):
-            slots = f"({show_expr(self.slots)}) × "
-        return f"{self.layers} × {slots}{self.slot_bytes:,} B"
-
-    def grows_after(self, context: int, batch: int = 1, encoder_context: int = 0) -> bool:
-        """Whether tokens beyond `context` can still mean more bytes: no longer once a window is full."""
-        if not self.grows:
-            return False
-        slots = compile_expr(_without_mod(self.slots))
-        return bool(slots(max(context, INT64_MAX), batch, encoder_context) > slots(context, batch, encoder_context))
-
-    def explain(self, context: int | None = None, batch: int = 1, encoder_context: int = 0) -> str:
-        """kind (tensors): layers × slots × bytes per slot, as a formula or in numbers at a context."""
-        number = self.slots if context is None else self.slots_at(context, batch, encoder_context)
-        slots = show_expr(number)
-        text = f"{self.kind} ({', '.join(name for name, _ in self.tensors)}): {self.layers} {_plural('layer', self.layers)}"
-        text += f" × {slots} {_plural('slot', number)} × {self.slot_bytes:,} B"
-        if context is None:
-            return text
-        text += "" if batch == 1 or self.shared else f" × {batch:,} sequences"
-        return f"{text} = {self.bytes_at(context, batch, encoder_context):,} B"
-
-    def slots_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
-        sizes = whole("context", context), whole("batch", batch), whole("encoder_context", encoder_context)
-        return int(compile_expr(self.slots)(*sizes))
-
-    def bytes_at(self, context: int, batch: int = 1, encoder_context: int = 0) -> int:
-        slots = self.slots_at(context, batch, encoder_context)
-        return self.layers * self.slot_bytes * slots * (1 if self.shared else batch)
-
-
-def collect_terms(kept: Iterable[tuple[str, tuple[tuple[str, int], ...], Expr]]) -> tuple[Term, ...]:
-    """One term for all layers that keep the same; `kept` yields (kind, tensors, slots) per layer. Nothing kept, no term."""
-    count: dict[tuple[str, tuple[tuple[str, int], ...], Expr], int] = {}
-    for key in kept:
-        count[key] = count.get(key, 0) + 1
-    return tuple(
-        Term(kind=kind, layers=layers, tensors=tensors, slots=slots)
-        for (kind, tensors, slots), layers in count.items()
-        if any(size for _, size in tensors) and slots != 0
-    )
-
-
-class Allocator(Record):
-    """How a serving engine cuts memory into the pool that requests share. Each such engine has its own."""
-
-    def pool(self, memory_bytes: int) -> Pool:
-        """The pool made of so many bytes."""
-        raise NotImplementedError
-
-    def explain(self, context: int | None) -> list[str]:
-        """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
-        raise NotImplementedError
-
-
-class Pool(Record):
-    """What comes of an amount of memory; each engine that pools adds its own counts."""
-
-    pool_bytes: int
-
-
-class Limits(Record):
-    """Sizes that an engine does not take as they stand.
-
-    zero_context: the context that one of 0 stands for, or why it is refused. No sequences count as one; more than
-    most_batch are refused as too_many, and more than step_tokens as too_short, or, with step_in_context, than the context.
-    """
-
-    zero_context: int | str
-    most_batch: int
-    step_tokens: int
-    step_in_context: bool
-    too_many: str
-    too_short: str
-
-    def admit(self, context: int, batch: int) -> tuple[int, int]:
-        """The context and the batch that the engine goes by. Refused where it would."""
-        if batch > self.most_batch:
-            raise Refused(self.too_many)
-        if context == 0:
-            if isinstance(self.zero_context, str):
-                raise Refused(self.zero_context)
-            context = self.zero_context
-        if (batch or 1) > (min(context, self.step_tokens) if self.step_in_context and context else self.step_tokens):
-            raise Refused(self.too_short)
-        return context, batch or 1
-
-
-class Kept(Record):
-    """What an engine makes of a model's layers.
-
-    dtype: the curve's, where the engine's options say it instead of the model's dtype.
-    """
-
-    terms: tuple[Term, ...]
-    dtype: str | None = None
-    notes: tuple[str, ...] = ()
-    allocator: Allocator | None = None
-    limits: Limits | None = None
+    from .terms import Expr, Function
 
 
 class MemoryCurve(Record):
@@ -337,7 +123,7 @@ class MemoryCurve(Record):
     def _upper(self, context: int, batch: int, encoder: int) -> int:
         # No value up to `context` is larger: a remainder is at most its operand, everything else never falls.
         return context + sum(
-            term.layers * term.slot_bytes * int(compile_expr(_without_mod(term.slots))(context, batch, encoder)) * batch
+            term.layers * term.slot_bytes * int(compile_expr(without_mod(term.slots))(context, batch, encoder)) * batch
             for term in self.terms
         )
 
@@ -349,7 +135,7 @@ class MemoryCurve(Record):
         return self.kinks()
 
     def kinks(self, batch: int = 1, encoder_context: int = 0) -> tuple[int, ...]:
-        found = {kink for term in self.terms for kink in _kinks(term.slots, batch, encoder_context)}
+        found = {kink for term in self.terms for kink in kinks_of(term.slots, batch, encoder_context)}
         return tuple(sorted(kink for kink in found if kink > 0))
 
     @cached_property
@@ -367,7 +153,7 @@ class MemoryCurve(Record):
         return self.period_at(1)
 
     def period_at(self, batch: int) -> int:
-        return lcm(1, *(_period(term.slots, batch) for term in self.terms))
+        return lcm(1, *(period_of(term.slots, batch) for term in self.terms))
 
     def first_context(self, batch: int) -> int:
         """The smallest context that stands for itself and is not refused."""
@@ -388,7 +174,7 @@ class MemoryCurve(Record):
     def at_encoder(self, encoder_context: int) -> MemoryCurve:
         """The curve of context and batch alone, with the encoder's context fixed."""
         size = whole("encoder_context", encoder_context)
-        return self.replace(terms=tuple(term.replace(slots=_fixed(term.slots, size)) for term in self.terms))
+        return self.replace(terms=tuple(term.replace(slots=fixed(term.slots, size)) for term in self.terms))
 
     # -- inverse ----------------------------------------------------------------------------------------------
 
@@ -547,7 +333,7 @@ class MemoryCurve(Record):
                     "kind": term.kind,
                     "layers": term.layers,
                     "tensors": [[name, size] for name, size in term.tensors],
-                    "slots": _expr_data(term.slots),
+                    "slots": expr_data(term.slots),
                     "shared": term.shared,
                 }
                 for term in self.terms
@@ -576,7 +362,7 @@ class MemoryCurve(Record):
                     kind=_field(entry, "kind", str),
                     layers=whole("layers", entry.get("layers")),
                     tensors=tuple(tensors),
-                    slots=_read_expr(entry.get("slots")),
+                    slots=read_expr(entry.get("slots")),
                     shared=_field(entry, "shared", bool),
                 )
             )
@@ -657,53 +443,8 @@ def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: i
     return found
 
 
-def _plural(word: str, count: Expr) -> str:
-    return word if count == 1 else f"{word}s"
-
-
 def _field(data: Mapping[str, object], name: str, kind: type) -> Any:
     value = data.get(name)
     if not isinstance(value, kind):
         raise BadConfig(f"{name}: {show(value)}; expected a {kind.__name__}")
     return value
-
-
-def _without_mod(expr: Expr) -> Expr:
-    if not isinstance(expr, tuple):
-        return expr
-    return _without_mod(expr[1]) if expr[0] == "mod" else (expr[0], _without_mod(expr[1]), _without_mod(expr[2]))
-
-
-def _fixed(expr: Expr, encoder: int) -> Expr:
-    if isinstance(expr, tuple):
-        return (expr[0], _fixed(expr[1], encoder), _fixed(expr[2], encoder))
-    return encoder if expr == "encoder" else expr
-
-
-def _period(expr: Expr, batch: int) -> int:
-    if not isinstance(expr, tuple) or not uses(expr, "context"):
-        return 1
-    period = lcm(_period(expr[1], batch), _period(expr[2], batch))
-    return period * int(compile_expr(expr[2])(0, batch or 1, 0)) if expr[0] in DIVISIONS else period
-
-
-def _kinks(expr: Expr, batch: int, encoder: int) -> set[int]:
-    """Contexts at which a `min` in the expression changes sides: the last one at which the growing side is the smaller."""
-    if not isinstance(expr, tuple):
-        return set()
-    found = _kinks(expr[1], batch, encoder) | _kinks(expr[2], batch, encoder)
-    if expr[0] == "min" and uses(expr, "context"):
-        left, right = compile_expr(expr[1]), compile_expr(expr[2])
-
-        def side(context: int) -> bool:
-            return bool(left(context, batch, encoder) >= right(context, batch, encoder))
-
-        first, low, high = side(0), 0, 1
-        while high <= INT64_MAX and side(high) == first:
-            low, high = high, high * 2
-        if high <= INT64_MAX:
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if side(middle) == first else (low, middle)
-            found.add(high)
-    return found

@@ -8,7 +8,8 @@ from itertools import combinations
 from math import lcm
 
 from .base import BadConfig, Record, show
-from .curve import SCHEMA, MemoryCurve, crossings
+from .curve import MemoryCurve, crossings
+from .terms import SCHEMA
 from .units import SHORT
 
 TYPE_CHECKING = False

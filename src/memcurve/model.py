@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from . import families, gguf
+from . import families
 from .base import BadConfig, BadFile, NotDescribed, Record, UnknownFile, nearest, show
 from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type
-from .curve import MemoryCurve, uses
+from .curve import MemoryCurve
 from .engines import keep
-from .gguf import Metadata, is_gguf
 from .layers import NoState, parts
+from .terms import uses
 from .units import BYTES, dtype_name
 from .views import READS_GGUF, view
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .gguf import Metadata
     from .layers import Layer
 
 MAX_FILE = 4 * 1024**2
@@ -80,7 +81,7 @@ class Model(Record):
             )
         if options.get("cache") == "static":
             notes = (*notes, f"Transformers fails past {options['max_cache_len']:,} tokens, except in sliding layers")
-        if isinstance(self.config, Metadata):
+        if not isinstance(self.config, Config | None):
             if engine not in READS_GGUF:
                 notes = (*notes, "from a GGUF file, which tells of no window that llama.cpp does not use")
         elif engine == "transformers" and self.model_type != "pattern" and class_defaults(self.model_type) is None:
@@ -111,19 +112,20 @@ def load(source: Any) -> Model:
     """
     if isinstance(source, dict):
         if "general.architecture" in source:
-            return describe_gguf(
-                Metadata(source), str(source.get("general.name") or source["general.architecture"])[:200]
-            )
+            from .gguf import Metadata
+
+            name = str(source.get("general.name") or source["general.architecture"])[:200]
+            return describe_gguf(Metadata(source), name)
         return describe(source, str(source.get("_name_or_path") or source.get("model_type") or "model")[:200])
     if not isinstance(source, (str, os.PathLike)):
         raise BadConfig(f"load: {show(source)}; expected a dict, a path, a catalogue name or a hub id")
     text = os.fspath(source)
     if not isinstance(text, str) or "\0" in text or not text:
         raise BadConfig(f"load: {show(text)}; expected a path, a catalogue name or a hub id")
-    if is_gguf(text):
-        return load_gguf(text)
-    if isinstance(source, os.PathLike) or text.endswith(".json") or os.path.lexists(text):
-        return describe(*read_path(text))
+    if isinstance(source, os.PathLike) or text.endswith((".json", ".gguf")) or os.path.lexists(text):
+        from .gguf import is_gguf
+
+        return load_gguf(text) if is_gguf(text) else describe(*read_path(text))
     from . import catalog
 
     found = catalog.find(text)
@@ -185,6 +187,8 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
 
 def load_gguf(path: str) -> Model:
     """The model of a GGUF file. BadFile where it is damaged; a sound file of an unknown architecture is NotDescribed as well."""
+    from . import gguf
+
     metadata = gguf.read(path)
     try:
         return describe_gguf(metadata, os.path.basename(path).removesuffix(".gguf"))

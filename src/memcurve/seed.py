@@ -10,10 +10,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .base import BadConfig, show
-from .curve import MemoryCurve, Term
+from .curve import MemoryCurve
 from .engines import logical
 from .export import Subject
 from .layers import FullAttention, GatedDeltaNet
+from .terms import Term
 from .units import dtype_bytes, dtype_name
 
 LABELS = (

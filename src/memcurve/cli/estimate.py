@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from ..curve import MemoryCurve, Pool
+    from ..curve import MemoryCurve
     from ..model import Model
+    from ..terms import Pool
 
 
 def build(parser: argparse.ArgumentParser) -> None:

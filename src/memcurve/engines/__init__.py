@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
 
-    from ..curve import Kept
     from ..layers import Layer
+    from ..terms import Kept
 
     class Engine(Protocol):
         """What a module of this package offers. OPTIONS: the engine's own, which users may give.

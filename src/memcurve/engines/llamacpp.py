@@ -12,7 +12,6 @@ conv_state its R, recurrent_state its S, ple_state its P.
 from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Refused, assert_never, nearest, show, whole
-from ..curve import Kept, Limits, collect_terms
 from ..layers import (
     RGLRU,
     RWKV,
@@ -36,13 +35,14 @@ from ..layers import (
     SparseIndexer,
     parts,
 )  # fmt: skip
+from ..terms import Kept, Limits, collect_terms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ..curve import Expr
     from ..layers import Layer
+    from ..terms import Expr
 
     Held = tuple[str, tuple[tuple[str, int], ...], Expr]
 

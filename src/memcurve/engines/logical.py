@@ -8,7 +8,6 @@ fill are not counted, as in the published figures.
 from __future__ import annotations
 
 from ..base import assert_never, whole
-from ..curve import Kept, collect_terms
 from ..layers import (
     RGLRU,
     RWKV,
@@ -32,14 +31,15 @@ from ..layers import (
     SparseIndexer,
     parts,
 )  # fmt: skip
+from ..terms import Kept, collect_terms
 from ..units import dtype_bytes, dtype_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ..curve import Expr
     from ..layers import Layer
+    from ..terms import Expr
 
     Held = tuple[tuple[tuple[str, int], ...], Expr]
 

@@ -14,7 +14,6 @@ for a running request than it takes, since the radix cache keeps states of prefi
 from __future__ import annotations
 
 from ..base import NotDescribed, Record, Refused, assert_never, whole
-from ..curve import Kept, collect_terms
 from ..layers import (
     RGLRU,
     RWKV,
@@ -38,6 +37,7 @@ from ..layers import (
     SparseIndexer,
     parts,
 )  # fmt: skip
+from ..terms import Kept, collect_terms
 from ..units import dtype_bytes
 from . import sglang_options as option
 from . import sglang_v4
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from ..curve import Expr
     from ..layers import Layer
+    from ..terms import Expr
 
     Tensors = tuple[tuple[str, int], ...]
 

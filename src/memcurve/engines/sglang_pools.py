@@ -7,7 +7,7 @@ model_executor/pool_configurator.py (tokens from bytes), mem_cache/kv_cache_conf
 from __future__ import annotations
 
 from ..base import BadConfig, Record, Refused, whole
-from ..curve import Allocator, Pool
+from ..terms import Allocator, Pool
 
 GIB = 1 << 30
 

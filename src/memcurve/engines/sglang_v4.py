@@ -12,8 +12,8 @@ window, 8 rows each; the 128 : 1 state the running requests, 128 rows each.
 from __future__ import annotations
 
 from ..base import NotDescribed, Record, Refused, whole
-from ..curve import Allocator, Kept, Term
 from ..layers import CompressedAttention, SlidingAttention
+from ..terms import Allocator, Kept, Term
 from .sglang_options import EVICTION_INTERVAL
 from .sglang_pools import SGLangPool
 

@@ -8,7 +8,6 @@ Mamba matrices are fp32 whatever the model's dtype.
 from __future__ import annotations
 
 from ..base import BadConfig, assert_never, show, whole
-from ..curve import Kept
 from ..layers import (
     RGLRU,
     RWKV,
@@ -32,6 +31,7 @@ from ..layers import (
     SparseIndexer,
     parts,
 )  # fmt: skip
+from ..terms import Kept
 from ..units import dtype_bytes
 from .logical import bytes_of, collected, kv, latent, slid
 
@@ -39,8 +39,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ..curve import Expr
     from ..layers import Layer
+    from ..terms import Expr
     from .logical import Held
 
 OPTIONS = ("cache", "max_cache_len", "prompt")

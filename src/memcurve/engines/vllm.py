@@ -11,8 +11,8 @@ Which attention backend runs is as on a GPU with vLLM's own kernels, without Fla
 from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whole
-from ..curve import Kept
 from ..layers import CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
+from ..terms import Kept
 from ..units import dtype_bytes
 from .vllm_blocks import VllmAllocator, make_groups, terms_of
 from .vllm_specs import (

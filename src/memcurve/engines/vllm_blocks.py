@@ -11,13 +11,13 @@ from __future__ import annotations
 from functools import cached_property
 
 from ..base import BadConfig, Record, Refused
-from ..curve import Allocator, Pool, Term, compile_expr
+from ..terms import Allocator, Pool, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..curve import Expr, Function
+    from ..terms import Expr, Function
 
 GIB = 2**30
 # Kinds of cache that share the type FullAttentionSpec, and those whose pages may be padded to any size.

@@ -7,14 +7,14 @@ planning asks of the model (views may know config keys and model types; engines 
 from __future__ import annotations
 
 from ..base import NotDescribed, Record
-from ..gguf import Metadata
+from ..config import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ..config import Config
+    from ..gguf import Metadata
     from ..layers import Layer
 
 # Engines with a module here; the others see the layers as they are.
@@ -35,7 +35,7 @@ def view(engine: str, layers: tuple[Layer, ...], dtype: str | None, config: Conf
     """The view of an engine on a model; `config` is None for a pattern of layers. NotDescribed where the engine lacks the model."""
     if engine not in NAMES:
         return View(layers=layers, dtype=dtype)
-    if isinstance(config, Metadata) and engine not in READS_GGUF:
+    if engine not in READS_GGUF and not isinstance(config, Config | None):
         raise NotDescribed(f"engine {engine}: sees a model by its config.json; a GGUF file has none")
     see: Callable[..., View] = __import__(f"{__name__}.{engine}", fromlist=["view"]).view
     return see(layers, dtype, config)
