@@ -51,7 +51,15 @@ def test_a_context_of_0_is_the_one_that_the_model_was_trained_on() -> None:
 
 
 def test_a_context_of_0_needs_a_trained_one() -> None:
-    line = memcurve.pattern("1mha", emb_dim=128, n_heads=4, n_layers=2).curve("llamacpp")
+    line = load(
+        {
+            "model_type": "internlm2",
+            "num_hidden_layers": 2,
+            "hidden_size": 128,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+        }
+    ).curve("llamacpp")
     assert line.bytes(256) == 2 * 2 * 4 * 32 * 2 * 256
     for contexts in (0, np.array([0, 256])):
         with pytest.raises(Refused, match="no context_length is given"):
