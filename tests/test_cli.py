@@ -218,3 +218,33 @@ def test_the_readmes_python_lines_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert isinstance(curve, memcurve.MemoryCurve)
     for value, call_text in re.findall(r"(curve\.bytes\(.*?\)) +# (\d+)", block[1]):
         assert eval(value, {"curve": curve}) == int(call_text)
+
+
+def test_engines_side_by_side() -> None:
+    # Qwen3-Next: the paper's count; W and K as Transformers has them; 465 blocks of 14,155,776 B in vLLM
+    done = call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "all", "--context", "262144", "--json")
+    rows = {row["engine"]: row["bytes"] for row in json.loads(done.stdout)["engines"]}
+    assert list(rows) == ["logical", "transformers", "vllm", "sglang", "llamacpp"]
+    assert rows["vllm"] == [465 * 14_155_776]
+    text = call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "all").stdout
+    assert "logical" in text
+    assert "gated delta +" in text
+    # What an engine lacks is said, and the others answer
+    text = call("estimate", "RWKV/rwkv-6-world-1b6", "--engine", "all", "--dtype", "bf16").stdout
+    assert "model type 'rwkv6' in vLLM" in text
+    assert call("estimate", "openai/gpt-oss-20b", "--engine", "all", "-O", "pages=3").stderr == "memcurve: pages: 3; not an option of any engine\n"  # fmt: skip
+
+
+def test_a_pool_of_memory() -> None:
+    done = call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "vllm", "--memory", "60GiB", "--json")
+    pool = json.loads(done.stdout)["pool"]
+    # 60 · 2³⁰ // 14,155,776 blocks
+    assert (pool["num_blocks"], pool["bytes_per_block"]) == (4551, 14_155_776)
+    assert "  num blocks: 4,551" in call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "vllm", "--memory", "60GiB").stdout  # fmt: skip
+    for words, message in (
+        (["--memory", "60GiB"], "pool: engine logical reserves no pool"),
+        (["--memory", "lots", "--engine", "vllm"], "memory: 'lots'; expected bytes such as 60GiB"),
+        (["--memory", "60GiB", "--engine", "all"], "memory: a pool is of one engine"),
+        (["--memory", "100MiB", "--engine", "vllm"], "To serve at least one request"),
+    ):
+        assert message in call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", *words).stderr

@@ -66,6 +66,28 @@ def test_sglang() -> None:
     assert verdicts(window, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4) == [True]
 
 
+def test_llamacpp() -> None:
+    # E27, E30, E31, E47 and E48 of truth/published.jsonl
+    text = (
+        "llama_context: n_seq_max     = 4\nllama_context: n_ctx         = 65536\nllama_context: kv_unified    = true\n"
+        "llama_kv_cache: size = 2304.00 MiB ( 65536 cells,  18 layers,  4/1 seqs), K (f16): 1152.00 MiB, V (f16): 1152.00 MiB\n"
+        "llama_kv_cache: size =   36.00 MiB (  1024 cells,  18 layers,  4/1 seqs), K (f16):   18.00 MiB, V (f16):   18.00 MiB\n"
+    )
+    assert verdicts(text, "openai/gpt-oss-120b") == [True, True]
+    found = check(text.replace("= true", "= false"), load("openai/gpt-oss-120b"))
+    assert [one.agrees for one in found] == [False, False]
+    assert "would agree with kv_unified=True" in found[0].why
+    text = (
+        "llama_kv_cache: size = 3920.00 MiB (200704 cells,  10 layers,  1/1 seqs), K (f16): 1960.00 MiB, V (f16): 1960.00 MiB\n"
+        "llama_memory_recurrent: size = 62.81 MiB (1 cells, 40 layers, 1 seqs), R (f32): 2.81 MiB, S (f32): 60.00 MiB"
+    )
+    assert verdicts(text, "Qwen/Qwen3.5-35B-A3B") == [True] * 4
+    assert verdicts(text.replace("60.00 MiB", "59.99 MiB"), "Qwen/Qwen3.5-35B-A3B") == [True, True, True, False]
+    # Types are read from the log: 8 layers · 4 heads · 256 · 34/32 B · 262,144 cells
+    text = "llama_kv_cache: size = 4352.00 MiB (262144 cells, 8 layers, 1/1 seqs), K (q8_0): 2176.00 MiB, V (q8_0): 2176.00 MiB"
+    assert verdicts(text, "Qwen/Qwen3.5-9B") == [True, True]
+
+
 def test_a_size_is_compared_within_its_rounding() -> None:
     size = rounded("6.51", "GiB")
     assert size.holds(int(6.505 * 2**30) + 10)

@@ -87,6 +87,25 @@ def run(arguments: argparse.Namespace) -> None:
     return None
 
 
+def by_kind(rows: list[dict[str, Any]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in rows:
+        found[row["kind"]] = found.get(row["kind"], 0) + row["bytes"]
+    return found
+
+
+def difference(kinds: dict[str, int], paper: dict[str, int], how: str) -> str:
+    """What an engine keeps more or less of than the paper's count, the most first, and how it counts."""
+    gaps = {kind: kinds.get(kind, 0) - paper.get(kind, 0) for kind in {*kinds, *paper}}
+    most = sorted((kind for kind in gaps if gaps[kind]), key=lambda kind: (-abs(gaps[kind]), kind))
+    if not most:
+        return f"the same here; {how}"
+    return (
+        ", ".join(f"{kind} {'+' if gaps[kind] > 0 else '−'}{show_bytes(abs(gaps[kind]))}" for kind in most[:2])
+        + f"; {how}"
+    )
+
+
 def pool_lines(pool: Pool) -> list[str]:
     """What an engine makes of memory, a line per count."""
     lines = [f"pool on each rank: {pool.pool_bytes:,} B ({show_bytes(pool.pool_bytes)})"]
@@ -122,12 +141,16 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
         if not any(key in own for own in known.values()):
             raise BadConfig(f"{key}: {show(options[key])}; not an option of any engine")
     rows: list[dict[str, Any]] = []
+    paper: dict[str, int] = {}
     for name in NAMES:
         row: dict[str, Any] = {"engine": name, "bytes": None, "how": HOW[name]}
         try:
             curve = model.curve(name, arguments.dtype, **{k: v for k, v in options.items() if k in known[name]})
             encoder = encoder_of(arguments, model, curve)
             row["bytes"] = [curve.bytes(context, batch, encoder) for context in contexts]
+            kinds = by_kind(curve.breakdown(contexts[-1], batch, encoder))
+            paper = paper or kinds
+            row["how"] = difference(kinds, paper, HOW[name]) if name != "logical" else HOW[name]
         except MemcurveError as error:
             row["how"] = str(error)
         rows.append(row)
@@ -138,6 +161,7 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
         print(json.dumps(found))
         return
     print(f"{clean(model.name)} · {model.structure} · batch {batch:,}")
+    print(f"differences from the paper's count at {contexts[-1]:,} tokens")
     print(f"{'engine':<14}" + "".join(f"{show_tokens(context):>22}" for context in contexts) + "  how")
     for row in rows:
         sizes = row["bytes"] or ["—"] * len(contexts)
