@@ -52,3 +52,21 @@ def test_a_mamba_has_the_intermediate_size_that_its_config_gives() -> None:
     # Falcon-Mamba-7B: intermediate_size 8192 beside expand 16 and hidden_size 4096; FalconMambaMixer takes the former.
     # 64 layers of 8192 · (4 columns in bf16 + 16 states in fp32)
     assert load("tiiuae/falcon-mamba-7b").curve("transformers", "bf16").bytes(1) == 64 * 8192 * (4 * 2 + 16 * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "note"),
+    [
+        ("deepseek-ai/DeepSeek-V3.2", 8, "latent attention whole on each, sparse indexer whole on each"),
+        ("Qwen/Qwen3-30B-A3B", 8, "full attention 4 key-value heads, each on 2 ranks"),
+        ("Qwen/Qwen3-30B-A3B", 4, None),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 8, "full attention 2 key-value heads, each on 4 ranks"),
+        ("tiiuae/Falcon-H1-7B-Base", 4, "full attention 2 key-value heads, each on 2 ranks, mamba2 1 group of B and C copied"),
+        ("Qwen/Qwen3-Next-80B-A3B-Thinking", 2, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("engine", "option"), [("vllm", "tensor_parallel_size"), ("sglang", "tp_size")])
+def test_what_ranks_do_not_divide_is_named(name: str, ranks: int, note: str | None, engine: str, option: str) -> None:
+    notes = load(name).curve(engine, "bf16", **{option: ranks}).notes
+    found = [one for one in notes if one.startswith("not divided by")]
+    assert found == ([] if note is None else [f"not divided by {ranks} ranks: {note}"])

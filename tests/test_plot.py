@@ -94,3 +94,22 @@ def test_figures_are_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytes
         run(["plot", "3gdn:1mha", "1mha", "-o", str(tmp_path / name)])
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def test_engines_of_one_model_overlaid(tmp_path: Path) -> None:
+    from memcurve.cli import run
+
+    words = [
+        "plot",
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        "--engine",
+        "all",
+        "--max_ctx",
+        "2k",
+        "-o",
+        str(tmp_path / "a.svg"),
+    ]
+    assert run(words) == 0
+    text = (tmp_path / "a.svg").read_text()
+    for engine in ("logical", "transformers", "vllm", "sglang", "llamacpp"):
+        assert text.count(f"· {engine} ·") == 1

@@ -32,7 +32,7 @@ class Subject(Record):
 
 
 def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
-    """Subjects whose names differ: engine and dtype are added where they differ between subjects, a number where that is not enough."""
+    """Subjects whose names differ: engine and dtype are added to curves where they differ, a number where that is not enough."""
     for curve in curves:
         if not isinstance(curve, (MemoryCurve, Subject)):
             raise BadConfig(f"curves: {show(curve)}; expected curves, as Model.curve gives them")
@@ -43,7 +43,10 @@ def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
         [SHORT.get(subject.curve.dtype, subject.curve.dtype) for subject in given],
     ):
         if len(set(words)) > 1:
-            names = [f"{name} · {word}" for name, word in zip(names, words, strict=True)]
+            names = [
+                name if isinstance(curve, Subject) else f"{name} · {word}"
+                for curve, name, word in zip(curves, names, words, strict=True)
+            ]
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1

@@ -143,15 +143,14 @@ BLOCK = re.compile(r"attention block size to (\d+) tokens")
 
 def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterator[Finding]:
     memory: Rounded | None = None
-    tokens: tuple[int, int] | None = None
+    tokens = times = None
     for number, line in enumerate(lines, 1):
         if (found := AVAILABLE.search(line)) and float(found[1]) > 0:
             size = rounded(found[1], found[2])
             # Each rank logs its own; the smallest decides.
             memory = size if memory is None or size.low < memory.low else memory
         if found := NEEDED.search(line):
-            length = int(found[1].replace(",", ""))
-            needed = rounded(found[2], found[3])
+            length, needed = number_of(found[1]), rounded(found[2], found[3])
             held = model.curve("vllm", **{**options, "max_model_len": length}).bytes(length)
             yield Finding(
                 line=number, figure=f"KV cache needed for {length:,} tokens", logged=needed.text, computed=show_bytes(held),
@@ -159,36 +158,44 @@ def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterat
             )  # fmt: skip
         if found := BLOCK.search(line):
             allocator: Any = model.curve("vllm", **options).allocator
-            blocks = sorted(
-                {spec.block for group in allocator.groups for spec, _ in group.members if spec.cache in ATTENTION}
-            )
+            specs = [spec for group in allocator.groups for spec, _ in group.members]
+            blocks = sorted({spec.block for spec in specs if spec.cache in ATTENTION})
             yield Finding(
                 line=number, figure="attention block size", logged=found[1], computed=", ".join(map(str, blocks)),
                 agrees=int(found[1]) in blocks, why="a page of attention holds at least one state",
             )  # fmt: skip
         if found := TOKENS.search(line):
-            tokens = number, int(found[1].replace(",", ""))
+            tokens = number, number_of(found[1])
         if found := CONCURRENCY.search(line):
-            length = int(found[1].replace(",", ""))
-            if memory is None:
-                raise BadConfig(
-                    f'log: line {number} has no "Available KV cache memory: … GiB" before it to follow from'
-                )
-            curve = model.curve("vllm", **{**options, "max_model_len": length})
-            low, high = pools_of(curve, memory)
-            why = f"follows from {memory.text} and max_model_len {length:,}"
-            if tokens is not None:
-                yield Finding(
-                    line=tokens[0], figure="GPU KV cache size", logged=f"{tokens[1]:,} tokens",
-                    computed=f"{span(low.capacity_tokens, high.capacity_tokens)} tokens",
-                    agrees=low.capacity_tokens <= tokens[1] <= high.capacity_tokens, why=why,
-                )  # fmt: skip
-            times = [round(pool.max_concurrency, 2) for pool in (low, high)]
-            yield Finding(
-                line=number, figure="maximum concurrency", logged=f"{found[2]}x",
-                computed=f"{times[0]:.2f}x" + (f" to {times[1]:.2f}x" if times[1] > times[0] else ""),
-                agrees=times[0] <= float(found[2]) <= times[1], why=why,
-            )  # fmt: skip
+            times = number, float(found[2])
+            options = {**options, "max_model_len": number_of(found[1])}
+    if memory is not None and (tokens or times):
+        yield from _capacity(model.curve("vllm", **options), memory, tokens, times)
+
+
+def _capacity(
+    curve: MemoryCurve, memory: Rounded, tokens: tuple[int, int] | None, times: tuple[int, float] | None
+) -> Iterator[Finding]:
+    """The capacity in tokens and in requests that follows from the memory, within its rounding."""
+    low, high = pools_of(curve, memory)
+    allocator: Any = curve.allocator
+    why = f"follows from {memory.text} and max_model_len {allocator.largest:,}"
+    if tokens is not None:
+        yield Finding(
+            line=tokens[0], figure="GPU KV cache size", logged=f"{tokens[1]:,} tokens",
+            computed=f"{span(low.capacity_tokens, high.capacity_tokens)} tokens",
+            agrees=low.capacity_tokens <= tokens[1] <= high.capacity_tokens, why=why,
+        )  # fmt: skip
+    if times is not None:
+        least, most = (round(pool.max_concurrency, 2) for pool in (low, high))
+        yield Finding(
+            line=times[0], figure="maximum concurrency", logged=f"{times[1]:.2f}x",
+            computed=f"{least:.2f}x" + (f" to {most:.2f}x" if most > least else ""), agrees=least <= times[1] <= most, why=why,
+        )  # fmt: skip
+
+
+def number_of(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 def pools_of(curve: MemoryCurve, memory: Rounded) -> tuple[Any, Any]:

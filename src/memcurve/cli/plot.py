@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from ..base import BadConfig, show
-from .shared import ENCODER_HELP, add_engine, count, engine_options, flag, subject_model
+from ..base import BadConfig, MemcurveError, show
+from ..engines import NAMES
+from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
             )
         subjects = seeds.subjects(**own, dtype=arguments.dtype or "bf16")
     else:
-        subjects = make_subjects([subject_curve(text, arguments, sizes) for text in arguments.subjects])
+        curves = [curve for text in arguments.subjects for curve in subject_curves(text, arguments, sizes)]
+        subjects = make_subjects(curves)
         if sizes and not any(is_pattern(text.partition("@")[0]) for text in arguments.subjects):
             raise BadConfig(
                 f"{next(iter(sizes))}: sizes are for patterns; expected one such as 3gdn:1mha among the subjects"
@@ -133,16 +136,27 @@ def write(output: str, text: str) -> None:
         raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
 
 
-def subject_curve(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> MemoryCurve:
-    """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options."""
+def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[MemoryCurve]:
+    """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options. engine=all: each
+    engine that has the model, and a line on stderr for each that has not."""
     name, at, tail = text.partition("@")
     pairs = [f"{pair}" for pair in tail.split(",")] if at and "=" in tail else []
     own = engine_options(pairs)
     model = subject_model(name if pairs else text, sizes)
     label = own.pop("label", None)
     engine, dtype = str(own.pop("engine", arguments.engine)), own.pop("dtype", arguments.dtype)
-    curve = model.curve(engine, dtype, **{**engine_options(arguments.option), **own})
+    options = {**engine_options(arguments.option), **own}
     encoder = model.encoder_context if arguments.encoder_context is None else arguments.encoder_context
-    if encoder:
-        curve = curve.at_encoder(encoder)
-    return curve if label is None else curve.replace(name=label)
+    found = []
+    for one in NAMES if engine == "all" else (engine,):
+        try:
+            curve = model.curve(one, dtype, **options)
+        except MemcurveError as error:
+            if engine != "all":
+                raise
+            print(f"left out: {one}: {clean(str(error))}", file=sys.stderr)
+            continue
+        if encoder:
+            curve = curve.at_encoder(encoder)
+        found.append(curve if label is None else curve.replace(name=label))
+    return found

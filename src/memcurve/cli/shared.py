@@ -41,7 +41,7 @@ def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
     parser.add_argument(
         "--engine",
         default="logical",
-        help="whose memory: logical (the paper's count), transformers, vllm, sglang, llamacpp; estimate takes all (default: logical)",
+        help="whose memory: logical (the paper's count), transformers, vllm, sglang, llamacpp, or all (default: logical)",
     )
     parser.add_argument("--dtype", help=f"{SEED_DTYPES}, or a long name (default: {default_dtype})")
     add_options(

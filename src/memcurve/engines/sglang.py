@@ -41,6 +41,7 @@ from ..terms import Kept, collect_terms
 from ..units import dtype_bytes
 from . import sglang_options as option
 from . import sglang_v4
+from .ranks import replicated
 from .sglang_options import EVICTION_INTERVAL, TRACKING
 from .sglang_pools import SGLangAllocator, StatePool, TokenPool
 
@@ -241,7 +242,7 @@ def keep(
         request_bytes=sum(_request_bytes(part, rank, facts, drafts) for part in flat),
         request_padding=2 if rank.index_group > 1 else 1,
     )
-    notes = list(facts.get("notes", ()))
+    notes = [*replicated(layers, tp), *facts.get("notes", ())]
     if (
         states is not None
         and mamba_radix_cache_strategy is None

@@ -14,6 +14,7 @@ from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whol
 from ..layers import CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
 from ..terms import Kept
 from ..units import dtype_bytes
+from .ranks import replicated
 from .vllm_blocks import VllmAllocator, make_groups, terms_of
 from .vllm_specs import (
     DRAFTED,
@@ -229,7 +230,7 @@ def keep(
     block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
     return Kept(
         terms=terms_of(groups, block_bytes),
-        notes=(*notes_of(options, speculative_method, drafts, pieces), *notes),
+        notes=(*replicated(layers, options.tp), *notes_of(options, speculative_method, drafts, pieces), *notes),
         allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len),
     )
 
