@@ -71,6 +71,15 @@ def main() -> None:
         f"{'array points per second and term / the script’s':<58} {theirs / ours:6.0f} ×  (at least 100; {1 / ours:.1e} points/s)"
     )
 
+    model = load(QWEN)
+    served = model.curve("vllm")
+    build = min(timeit.repeat(lambda: model.curve("vllm"), number=100, repeat=5)) / 100
+    once = min(timeit.repeat(lambda: served.bytes(131_072), number=20_000, repeat=5)) / 20_000
+    array = min(timeit.repeat(lambda: served.bytes(contexts), number=3, repeat=5)) / 3 / len(contexts)
+    print(f"{'a vLLM curve built':<58} {1e6 * build:6.0f} µs (at most 1000)")
+    print(f"{'a vLLM curve evaluated':<58} {1e6 * once:6.2f} µs (at most 20)")
+    print(f"{'a vLLM curve over an array':<58} {1 / array:6.1e} points/s (at least 1e7)")
+
     config = {"model_type": "llama"}
     print(
         f"{'load of a config, warm':<58} {1e6 * min(timeit.repeat(lambda: load(config), number=200, repeat=5)) / 200:6.0f} µs"
