@@ -248,3 +248,11 @@ def test_a_pool_of_memory() -> None:
         (["--memory", "100MiB", "--engine", "vllm"], "To serve at least one request"),
     ):
         assert message in call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", *words).stderr
+
+
+def test_types_name_the_engines_that_have_them() -> None:
+    types = {row["type"]: row["engines"] for row in json.loads(call("models", "--types", "--json").stdout)["types"]}
+    assert all(engines[:2] == ["logical", "transformers"] for engines in types.values())
+    assert types["qwen3_next"] == ["logical", "transformers", "vllm", "sglang", "llamacpp"]
+    assert types["rwkv6"] == ["logical", "transformers", "llamacpp"]
+    assert types["reformer"] == ["logical", "transformers"]

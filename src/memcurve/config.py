@@ -43,6 +43,11 @@ def class_defaults(model_type: str) -> dict[str, Any] | None:
     return found
 
 
+def composites() -> list[str]:
+    """Model types whose class nests the decoder's config."""
+    return [name for name, entry in json.loads(_defaults()).items() if "text" in entry]
+
+
 def type_of(mark: str) -> str | None:
     """The model type whose line of the defaults holds this text (a class name, for a config.json that lacks model_type)."""
     text = _defaults()

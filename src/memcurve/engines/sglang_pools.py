@@ -200,6 +200,8 @@ class SGLangAllocator(Allocator):
         """What is left beside the state slots, and how many there are (_handle_max_mamba_cache); rest in GiB."""
         assert self.states is not None
         each, drafts = self.states.slot_bytes, self.draft_tokens
+        if each == 0:
+            raise Refused("the states take no bytes, by which SGLang divides to size them")
         if self.state_slots is not None:
             slots = self.state_slots
         else:

@@ -136,7 +136,8 @@ def first(config: Config, names: str) -> Any:
 
 
 def add_drafts(config: Config, keys: Keys, count: int) -> None:
-    keys["block_count"] = config.checked("num_hidden_layers", keys["block_count"]) + count
+    total = config.checked("num_hidden_layers", keys["block_count"]) + count
+    keys["block_count"] = config.checked("num_hidden_layers + draft layers", total, most=10_000)
     keys["nextn_predict_layers"] = count or None
 
 
@@ -451,15 +452,18 @@ def mamba(config: Config, keys: Keys) -> None:
 
 def mamba2(config: Config, keys: Keys) -> None:
     # The file as it stands, without class defaults (mamba.py, Mamba2Model.__init__); ssm_cfg is not read.
-    own = config.data
-    hidden = next(own[name] for name in ("hidden_size", "d_model", "dim") if name in own)
-    inner = own.get("intermediate_size") or own.get("d_inner") or (own.get("expand") or 2) * hidden
+    def own(names: str, default: int | None = None) -> int:
+        name = next((name for name in names.split() if config.data.get(name)), names.split()[0])
+        return config.checked(name, config.data.get(name) or default)
+
+    hidden = own("hidden_size d_model dim")
+    inner = own("intermediate_size d_inner", own("expand", 2) * hidden)
     keys.update({"embedding_length": hidden, "attention.head_count": 0, "context_length": ENDLESS})
     keys["attention.key_length"] = keys["attention.value_length"] = keys["attention.head_count_kv"] = None
-    keys["ssm.conv_kernel"] = own.get("conv_kernel") or own.get("d_conv") or 4
-    keys["ssm.state_size"] = own.get("state_size") or own.get("d_state") or 128
-    keys["ssm.group_count"] = own.get("n_groups") or 1
-    keys["ssm.inner_size"], keys["ssm.time_step_rank"] = inner, inner // (own.get("head_dim") or 64)
+    keys["ssm.conv_kernel"] = own("conv_kernel d_conv", 4)
+    keys["ssm.state_size"] = own("state_size d_state", 128)
+    keys["ssm.group_count"] = own("n_groups", 1)
+    keys["ssm.inner_size"], keys["ssm.time_step_rank"] = inner, inner // own("head_dim", 64)
 
 
 def mellum(config: Config, keys: Keys) -> None:

@@ -201,7 +201,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         )
     facts: dict[str, Any] = {
         "context_length": context_length(config),
-        "attention_heads": config.get("num_attention_heads") if _first(layers, *HEADS, LatentAttention) else None,
+        "attention_heads": config.optional("num_attention_heads") if _first(layers, *HEADS, LatentAttention) else None,
         "fp8_cache": _fp8_cache(config),
         "draft_layers": _draft_layers(config),
         "extra_buffer": arch in EXTRA_BUFFER,
@@ -209,7 +209,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     if arch in PAGES:
         facts["page_size"] = PAGES[arch]
     if arch in READS_STATE_DTYPE:
-        facts["state_dtype"] = config.get("mamba_ssm_dtype") or "float32"
+        facts["state_dtype"] = config.word("mamba_ssm_dtype", "float32")
     own = OWN.get(arch)
     if _first(layers, CompressedAttention) is not None:
         seen = layers
@@ -262,13 +262,16 @@ def context_length(config: Config) -> int | None:
         known = scaling.get("factor")
         if isinstance(known, (int, float)) and "original_max_position_embeddings" not in scaling:
             factor = known
-    for key in (*CONTEXT_KEYS, "n_positions"):
-        if config.given(key):
-            return int(factor * config.count(key))
-    if config.model_type in LENGTHS:
+            if not 0 < factor <= 2**20:
+                config.bad("rope_scaling.factor", factor, "a number from 0 to 1048576")
+    keys = (*CONTEXT_KEYS, "n_positions")
+    own = next((key for key in keys if config.given(key)), None)
+    if own is None and config.model_type in LENGTHS:
         return int(factor * LENGTHS[config.model_type])
-    own = next((key for key in (*CONTEXT_KEYS, "n_positions") if config.get(key) is not None), None)
-    return int(factor * config.count(own)) if own else 2048 if config.has_class else None
+    own = own or next((key for key in keys if config.get(key) is not None), None)
+    if own is None:
+        return 2048 if config.has_class else None
+    return config.checked(f"{own} * rope_scaling.factor", int(factor * config.count(own)))
 
 
 def _dtype(dtype: str | None, config: Config) -> str:
