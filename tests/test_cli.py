@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_gguf import encoded
 
 import memcurve
 from memcurve import cli, load
@@ -212,6 +213,10 @@ def test_the_readmes_python_lines_run(tmp_path: Path, monkeypatch: pytest.Monkey
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     block = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     assert block is not None
+    keys = {"block_count": 2, "context_length": 8192, "embedding_length": 64, "attention.head_count": 2, "attention.head_count_kv": 2}  # fmt: skip
+    metadata = {"general.architecture": "llama"} | {f"llama.{key}": value for key, value in keys.items()}
+    (tmp_path / "model.gguf").write_bytes(encoded(metadata))
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(block[1], names)  # our own README
     curve = names["curve"]

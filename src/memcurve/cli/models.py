@@ -121,7 +121,7 @@ def published() -> dict[str, list[dict[str, Any]]]:
 
 
 # For hub-only types of plain attention, whose code assumes no sizes.
-SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}  # fmt: skip
+SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}  # fmt: skip
 
 
 def engines_of(name: str, examples: list[dict[str, Any]]) -> list[str]:
