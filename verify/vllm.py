@@ -52,7 +52,8 @@ GPUS = {
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
+    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C "
+    "vllm.model_executor.kernels.attention.dsa.dcp_indexer_cutedsl vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
 # Characters that the file keeps of the reason of a pool that does not start.
@@ -232,6 +233,7 @@ def prepare(wheel: str, gpu: str) -> None:
     supported = {2: capability >= (8, 0), 3: capability[0] == 9, 4: capability[0] in (9, 10)}
     flash.is_fa_version_supported = lambda version, device=None: supported[version]
     flash.fa_version_unsupported_reason = lambda version, device=None: None if supported[version] else "capability"
+    apart()
 
 
 class Group:
@@ -255,6 +257,14 @@ class Group:
 
     def all_reduce(self, tensor):
         return tensor
+
+
+def apart() -> None:
+    """Ranks of a group are not on one node, so that context parallelism makes no buffers that all of them share."""
+    from vllm.v1.attention.ops import cp_common
+
+    cp_common.in_the_same_node_as = lambda group, source_rank=0: [False] * group.world_size
+    cp_common._symm_mem_spans_group = lambda group: False
 
 
 def on_meta():

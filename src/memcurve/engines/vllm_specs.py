@@ -101,7 +101,8 @@ class Shape(Record):
     heads: query heads. head_dim, kv_heads: what the model's config says of its attention, which is what blocks are aligned
     by. encoder_tokens: the most that an encoder may give in one batch
     (max_num_encoder_input_tokens, config/scheduler.py). sinks: learned logits beside the keys.
-    replicates: whether more ranks than key-value heads hold one each.
+    replicates: whether more ranks than key-value heads hold one each. windowed: whether short convolutions are no states,
+    but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py).
     """
 
     heads: int = 0
@@ -110,6 +111,7 @@ class Shape(Record):
     encoder_tokens: int = 0
     sinks: bool = False
     replicates: bool = True
+    windowed: bool = False
 
 
 def is_state(part: Layer) -> bool:
@@ -180,7 +182,7 @@ class Sizer:
     def __init__(self, layers: Sequence[Layer], options: Options, shape: Shape, mixed: bool) -> None:
         self.options, self.shape = options, shape
         pieces = list({id(part): part for layer in layers for part in parts(layer)}.values())
-        self.states = [part for part in pieces if is_state(part)]
+        self.states = [part for part in pieces if is_state(part) and not shape.windowed]
         self.attention = [part for part in pieces if is_attention(part)]
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
@@ -221,7 +223,7 @@ class Sizer:
                     f"DeepseekV4 only supports fp8 kv-cache, got {kv}. Please set `--kv-cache-dtype` to `fp8`."
                 )
             if major not in (9, 10):
-                self.no_backend()
+                self.no_backend("FlashMLA reads compressed entries on compute capability 9 and 10 alone")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
@@ -353,6 +355,8 @@ class Sizer:
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim)
                 held = -(-self.shape.encoder_tokens // self.block)
                 yield self.pages(part.kind, "cross", tensors, held=held)
+            case ShortConv() if self.shape.windowed:
+                yield self.window_of_convolutions(part)
             case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | LightningAttention() | ShortConv():
                 tensors = state_tensors(part, options)
                 row = sum(size for _, size in tensors)
@@ -385,6 +389,20 @@ class Sizer:
             held=held,
             window=window,
             tokens=tokens,
+        )
+
+    def window_of_convolutions(self, part: ShortConv) -> Spec:
+        """The last tokens of convolutions in one block of a window, in bf16; ranks share the heads (InklingConvState)."""
+        size = 2 * divided(part.channels, self.options.tp)
+        kernel = part.conv_kernel
+        return Spec(
+            kind=part.kind,
+            cache="sliding",
+            tensors=(("conv_state", size),),
+            block=kernel,
+            page=size * kernel,
+            held=kernel - 1 + self.options.in_flight,
+            window=kernel,
         )
 
     def compressed(self, part: CompressedAttention) -> Iterator[Spec]:
@@ -475,7 +493,9 @@ def state_tensors(part: Layer, options: Options) -> Tensors:
             inner = divided(part.intermediate, tp)
             return ("conv_state", inner * (part.conv_kernel - 1) * c), ("recurrent_state", inner * part.state_size * s)
         case Mamba2():
-            # Groups are shared out with the heads: where they don't divide, every rank gets one (extra_groups_for_head_shards).
+            # Groups are shared out with the heads; a single one goes to every rank (extra_groups_for_head_shards, mamba_mixer2.py).
+            if part.groups % tp and part.groups != 1:
+                raise Refused("If tensor parallel world size does not divide num_groups, then num_groups must equal 1.")
             groups = part.groups if part.groups % tp == 0 else tp
             channels = divided(part.intermediate + 2 * groups * part.state_size, tp)
             conv = channels * (part.conv_kernel - 1 + options.spec) * c
