@@ -187,6 +187,10 @@ class Sizer:
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
         self.packed = any(isinstance(part, CompressedAttention) for part in pieces)
+        self.differs = any(
+            isinstance(part, (FullAttention, SlidingAttention)) and part.head_dim != part.v_head_dim
+            for part in self.attention
+        )
         self.page: int | None = None
         self.kernel = self.kernel_block()
         if self.attention:
@@ -242,6 +246,8 @@ class Sizer:
             if kv in SCALED or kv in TURBOQUANT or kv == "fp8_e5m2" or (kv == "auto" and not half):
                 self.no_backend()
             return 128 if major == 10 and (options.block is None or options.block % 128 == 0) else DEFAULT_BLOCK
+        if self.differs:
+            self.check_differing()
         if kv in TURBOQUANT and (
             self.shape.sinks or any(isinstance(part, SlidingAttention) for part in self.attention)
         ):
@@ -253,6 +259,18 @@ class Sizer:
         if major == 10 and self.shape.head_dim == 256 and plain and options.dcp == 1:
             return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
         return DEFAULT_BLOCK
+
+    def check_differing(self) -> None:
+        """Which caches the kernels for values of another size than keys read (backends/flash_attn_diffkv.py on compute capability
+        9 and 10, triton_attn_diffkv.py on the others)."""
+        kv, major = self.options.kv_dtype, self.options.capability[0]
+        if major not in (9, 10) or kv in TURBOQUANT:
+            if kv in SCALED or kv in TURBOQUANT or kv == "fp8_e5m2":
+                raise Refused(
+                    f"TritonAttentionDiffKVBackend supports only fp8/fp8_e4m3 quantized KV cache (got kv_cache_dtype='{kv}')."
+                )
+        elif kv == "fp8_e5m2" or (major == 10 and (kv in SCALED or kv in FP8_KERNELS)):
+            raise Refused(f"FlashAttention does not support {kv} kv-cache on this device.")
 
     def no_backend(self, why: str = "") -> None:
         raise Refused(
@@ -314,7 +332,8 @@ class Sizer:
         kv = self.options.kv_dtype
         if plain:
             return ("key", heads * width * 2), ("value", heads * v_width * 2)
-        if kv in SCALED:
+        # FlashAttention for values of another size keeps bytes, and no scales.
+        if kv in SCALED and not self.differs:
             bits = SCALED[kv]
             return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
         if kv in TURBOQUANT:

@@ -385,6 +385,8 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 # Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
 RUNS = frozenset(
     """
+    bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text diffusion_gemma_text emu3_text_model
+    granite_docling_text gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
     doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
