@@ -220,9 +220,16 @@ def prepare(wheel: str, gpu: str) -> None:
         except (ValueError, KeyError):
             data = json.loads(Path(folder, "config.json").read_text())
             kind = type("HubConfig", (PreTrainedConfig,), {"model_type": data.get("model_type", "")})
+            if "block_configs" in data:
+                data["block_configs"] = [named(block) for block in data["block_configs"]]
             return kind(**data)
 
     AutoConfig.from_pretrained = from_pretrained
+
+    # Towers are asked what they take by processors, whose files are not there.
+    from vllm.model_executor.models.transformers.multimodal import MultiModalProcessingInfo
+
+    MultiModalProcessingInfo._get_supported_modalities = lambda self: ()
 
     import vllm.v1.worker.workspace as workspace
 
@@ -234,6 +241,13 @@ def prepare(wheel: str, gpu: str) -> None:
     flash.is_fa_version_supported = lambda version, device=None: supported[version]
     flash.fa_version_unsupported_reason = lambda version, device=None: None if supported[version] else "capability"
     apart()
+
+
+def named(value):
+    """A block of a config as its class on the hub has it: sections are objects."""
+    return (
+        types.SimpleNamespace(**{key: named(one) for key, one in value.items()}) if isinstance(value, dict) else value
+    )
 
 
 class Group:

@@ -263,6 +263,11 @@ def expanded(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     return tuple(kept if isinstance(layer, LatentAttention) else layer for layer in layers)
 
 
+def without_indexers(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """The Transformers backend attends to every latent, and keeps no index keys (model_executor/models/transformers/base.py)."""
+    return tuple(next(part for part in parts(layer) if isinstance(part, LatentAttention)) for layer in layers)
+
+
 def attention_alone(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """The Transformers backend gives a cache to attention alone (model_executor/models/transformers/base.py)."""
 
@@ -321,7 +326,8 @@ def bailing_hybrid(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ..
     whole = len(layers) // group * group
     latent = LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=config.count("qk_rope_head_dim"))
     if "BailingMoeV2_5ForCausalLM" in classes:
-        size = number(config, "head_dim") or config.hidden // config.heads
+        # Transformers' config class calls the rotary size head_dim, and that is what vLLM reads.
+        size = config.count("qk_rope_head_dim")
         lightning = LightningAttention(heads=config.heads, head_dim=size, v_head_dim=size)
         return tuple(latent if (index + 1) % group == 0 else lightning for index in range(len(layers)))
     if "BailingMoeV3ForCausalLM" in classes:
@@ -377,6 +383,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "zaya": attention_alone,
     "zamba2": every_head,
     "deepseek_v4": windows_of_entries,
+    "axk2": without_indexers,
     "inkling_text": inkling,
     "bailing_hybrid": bailing_hybrid,
     "mamba": stated_size,
@@ -385,7 +392,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 # Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
 RUNS = frozenset(
     """
-    bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text diffusion_gemma_text emu3_text_model
+    axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
     granite_docling_text gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
@@ -414,6 +421,14 @@ LACKS = {
     "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
     "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
+    "diffusion_gemma_text": "its class denoises blocks of tokens, and reserves otherwise than one that writes token after token",
+    "flint": "its class runs on FlashInfer alone, whose blocks are not described",
+    "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
+    "described",
+    "inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
+    "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts higgs_audio_v2 kosmos_2_text_model "
+    "kosmos_2_5_text_model moonshine_streaming pix2struct_text_model pocket_tts pop2piano pp_formulanet_text semantic": "it has no "
+    "class, and can't be driven through Transformers",
     "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
