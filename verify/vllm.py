@@ -78,6 +78,9 @@ class Anything(type):
     def __getitem__(cls, _):
         return cls
 
+    def __rfloordiv__(cls, _):
+        return 1
+
 
 def stub(name: str):
     body = {"__get_pydantic_core_schema__": classmethod(lambda *_: {"type": "any"}), "__call__": lambda *_, **__: None}
@@ -220,6 +223,9 @@ def prepare(wheel: str, gpu: str) -> None:
         except (ValueError, KeyError):
             data = json.loads(Path(folder, "config.json").read_text())
             kind = type("HubConfig", (PreTrainedConfig,), {"model_type": data.get("model_type", "")})
+            if data.get("use_sliding_window") is False:
+                # MiMo's class, like Qwen2's, drops a window that is not used.
+                data["sliding_window"] = None
             if "block_configs" in data:
                 data["block_configs"] = [named(block) for block in data["block_configs"]]
             return kind(**data)

@@ -102,7 +102,9 @@ class Shape(Record):
     by. encoder_tokens: the most that an encoder may give in one batch
     (max_num_encoder_input_tokens, config/scheduler.py). sinks: learned logits beside the keys.
     replicates: whether more ranks than key-value heads hold one each. windowed: whether short convolutions are no states,
-    but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py).
+    but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py). wide_pages: whether
+    the kernel for heads of 256 may read it, which has neither capped logits nor both directions over an image
+    (_fa4_hd256_fallback_reason, backends/fa_utils.py).
     """
 
     heads: int = 0
@@ -112,6 +114,7 @@ class Shape(Record):
     sinks: bool = False
     replicates: bool = True
     windowed: bool = False
+    wide_pages: bool = True
 
 
 def is_state(part: Layer) -> bool:
@@ -233,6 +236,10 @@ class Sizer:
             known = SPARSE_DTYPES.get(major, ())
             if kv not in known or (kv == "auto" and not half):
                 self.no_backend()
+            if major == 9 and options.dcp > 1 and not kv.startswith("fp8"):
+                raise Refused(
+                    "DCP for FlashMLA sparse requires an fp8_ds_mla kv-cache; the bf16 sparse path is not supported under DCP."
+                )
             asked = options.block
             return 32 if major == 10 and asked is not None and asked % SPARSE_BLOCK else SPARSE_BLOCK
         if kv in NO_BACKEND:
@@ -256,7 +263,7 @@ class Sizer:
         if major == 9 and fp8 and self.shape.head_dim == 512:
             return 64
         plain = kv in ("auto", "float16", "bfloat16") and half
-        if major == 10 and self.shape.head_dim == 256 and plain and options.dcp == 1:
+        if major == 10 and self.shape.head_dim == 256 and self.shape.wide_pages and plain and options.dcp == 1:
             return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
         return DEFAULT_BLOCK
 

@@ -71,6 +71,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # gpt_oss.py and models/inkling divide their heads.
         "replicates": name not in ("gpt_oss", "inkling_text"),
         "windowed": name == "inkling_text",
+        "wide_pages": not (capped(config) or both_directions(config)),
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
@@ -155,6 +156,19 @@ def rope_parameters(config: Config) -> Sequence[Mapping[str, Any]]:
 def rope_type(rope: Mapping[str, Any]) -> str:
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
     return "longrope" if kind == "su" else kind
+
+
+def capped(config: Config) -> bool:
+    """Whether attention's logits are capped; Gemma 2's class caps them unless told otherwise."""
+    cap = config.data.get("attn_logit_softcapping", 50.0 if config.model_type in ("gemma2", "vaultgemma") else None)
+    return bool(cap)
+
+
+def both_directions(config: Config) -> bool:
+    """Whether the tokens of an image see each other (transformers_utils/model_arch_config_convertor.py, is_mm_prefix_lm)."""
+    if config.model_type in ("gemma4_text", "gemma4_unified_text"):
+        return config.root is not config.data and config.get("use_bidirectional_attention") == "vision"
+    return bool(config.root.get("is_mm_prefix_lm", config.root.get("model_type") in ("gemma3", "molmo2", "paligemma")))
 
 
 def state_dtype(config: Config) -> str | None:
@@ -325,13 +339,13 @@ def bailing_hybrid(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ..
     group = config.count("layer_group_size")
     whole = len(layers) // group * group
     latent = LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=config.count("qk_rope_head_dim"))
+    # Transformers' config class calls the rotary size head_dim, and that is what vLLM's classes read.
+    size = config.count("qk_rope_head_dim")
     if "BailingMoeV2_5ForCausalLM" in classes:
-        # Transformers' config class calls the rotary size head_dim, and that is what vLLM reads.
-        size = config.count("qk_rope_head_dim")
         lightning = LightningAttention(heads=config.heads, head_dim=size, v_head_dim=size)
         return tuple(latent if (index + 1) % group == 0 else lightning for index in range(len(layers)))
     if "BailingMoeV3ForCausalLM" in classes:
-        delta = next(layer for layer in layers if isinstance(layer, KimiDeltaAttention))
+        delta = next(layer for layer in layers if isinstance(layer, KimiDeltaAttention)).replace(head_dim=size)
         return tuple(latent if (index + 1) % group == 0 or index >= whole else delta for index in range(len(layers)))
     raise NotDescribed(
         f"model type 'bailing_hybrid' in vLLM: architectures {show(classes)}; its classes are BailingMoeV2_5ForCausalLM and "
@@ -345,6 +359,11 @@ def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
         return layers
     inner = config.count("intermediate_size")
     return tuple(layer.replace(intermediate=inner) if isinstance(layer, Mamba) else layer for layer in layers)
+
+
+def held_in_full(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """unlimited_ocr.py: a window over what is generated is reserved for as if it were none (RSWASpec)."""
+    return tuple(full(layer) if isinstance(layer, SlidingAttention) else layer for layer in layers)
 
 
 def slid(layer: Layer, window: int) -> Layer:
@@ -384,6 +403,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "zamba2": every_head,
     "deepseek_v4": windows_of_entries,
     "axk2": without_indexers,
+    "unlimited_ocr_text": held_in_full,
     "inkling_text": inkling,
     "bailing_hybrid": bailing_hybrid,
     "mamba": stated_size,
