@@ -274,7 +274,7 @@ MODELS = [
     "ai21labs/Jamba-v0.1",
     "tiiuae/Falcon-H1-7B-Base",
     "XiaomiMiMo/MiMo-V2-Flash",
-    "nvidia/NVIDIA-Nemotron-Nano-9B-v2",
+    "nvidia/Nemotron-H-8B-Base-8K",
 ]
 
 

@@ -126,7 +126,7 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
         (int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
     if not found:
-        return CLASS_LENGTHS.get(config.model_type), "max_position_embeddings"
+        return CLASS_LENGTHS.get(config.model_type), "its class's max_position_embeddings"
     longest, name = min(found, key=lambda pair: pair[0])
     model_max = config.get("model_max_length")
     if isinstance(model_max, int) and model_max:
@@ -452,33 +452,32 @@ LACKS = {
     "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
-# The longest sequence of a config that says none: what its class in Transformers assumes.
+# The longest sequence of a config that says none: what its class assumes, in vLLM (_CONFIG_REGISTRY) or else in Transformers.
 CLASS_LENGTHS = {
     name: length
     for length, names in {
         1024: "biogpt cohere_asr gpt2 gpt_bigcode",
         1048576: "deepseek_v4 mistral4 muse_spark_text",
-        128000: "lfm2 lfm2_moe qwen3_vl_moe_text qwen3_vl_text",
-        131072: "cosmos3_edge_text cwm ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text gemma3_text gemma4_text glm glm4 glm4_moe "
+        128000: "step3p5 lfm2 lfm2_moe qwen3_vl_moe_text qwen3_vl_text",
+        131072: "axk2 voxtral_realtime_text cosmos3_edge_text cwm ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text gemma3_text gemma4_text glm glm4 glm4_moe "
         "glm_ocr_text gpt_oss hy_v3 laguna llama4_text longcat_flash mellum mimo_v2_flash ministral mistral mixtral "
         "muse_glimmer_text paddleocr_vl_text phi4_multimodal phimoe solar_open youtu zaya",
         16384: "afmoe persimmon",
-        163840: "deepseek_v32",
         196608: "minimax_m2",
         202752: "glm4_moe_lite glm_moe_dsa",
-        2048: "bitnet dbrx deepseek_ocr2_text deepseek_v2 doge dots1 exaone4 exaone_moe falcon gpt_neox gptj granite "
+        2048: "aria_text chatglm hrm_text bitnet dbrx deepseek_ocr2_text deepseek_v2 doge dots1 exaone4 exaone_moe falcon gpt_neox gptj granite "
         "granite4_vision_text granitemoe granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_dense hunyuan_v1_moe "
         "hunyuan_vl_text hyperclovax llama nanochat olmo olmo2 olmo3 opt phi",
         256: "ctrl",
-        262144: "gemma4_unified_text hy_v4 jamba kolibri1 ministral3",
-        32768: "axk1 gemma3n_text glm4v_text minicpm3 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 "
+        262144: "bailing_hybrid gemma4_unified_text hy_v4 jamba kolibri1 ministral3",
+        32768: "beam axk1 gemma3n_text glm4v_text minicpm3 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 "
         "qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen4_exp_text smollm3 unlimited_ocr_text",
         36864: "molmo2_text",
-        4096: "arcee chameleon deepseek_v3 flex_olmo helium jetmoe nemotron nemotron_h olmoe phi3 stablelm starcoder2 zamba2",
+        4096: "deepseek_v32 kimi_k2 kimi_linear arcee chameleon deepseek_v3 flex_olmo helium jetmoe nemotron nemotron_h olmoe phi3 stablelm starcoder2 zamba2",
         448: "whisper",
         524288: "minimax_m3_vl_text seed_oss",
-        65536: "apertus glm4v_moe_text",
-        8192: "beam cohere cohere2 cohere2_moe cohere_compass_text falcon_h1 gemma gemma2 granite_swa modernbert-decoder "
+        65536: "olmo_hybrid step3_text apertus glm4v_moe_text",
+        8192: "jais2 cohere cohere2 cohere2_moe cohere_compass_text falcon_h1 gemma gemma2 granite_swa modernbert-decoder "
         "vaultgemma",
     }.items()
     for name in names.split()
