@@ -339,8 +339,8 @@ class Sizer:
         kv = self.options.kv_dtype
         if plain:
             return ("key", heads * width * 2), ("value", heads * v_width * 2)
-        # FlashAttention for values of another size keeps bytes, and no scales.
-        if kv in SCALED and not self.differs:
+        # FlashAttention, where the class asks for no other backend, keeps bytes, and no scales.
+        if kv in SCALED and not (self.differs or self.shape.windowed):
             bits = SCALED[kv]
             return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
         if kv in TURBOQUANT:

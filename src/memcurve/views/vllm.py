@@ -58,7 +58,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # _get_and_verify_max_len: 2,048 where neither the config nor its class says any.
         "assumed": 2048,
         "heads": number(config, "num_attention_heads") or 0,
-        "head_dim": head_dim(config),
+        "head_dim": widest(layers) if name in GEMMA_4 else head_dim(config),
         "kv_heads": kv_heads(config),
         "state_dtype": state_dtype(config),
         "pipeline": name not in NO_PIPELINE,
@@ -71,6 +71,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # gpt_oss.py and models/inkling divide their heads.
         "replicates": name not in ("gpt_oss", "inkling_text"),
         "windowed": name == "inkling_text",
+        # A layer of Cosmos 3 is two of its class.
+        "numbered": name != "cosmos3_edge_text",
         "wide_pages": not (capped(config) or both_directions(config)),
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
@@ -100,15 +102,18 @@ def number(config: Config, key: str) -> int | None:
 
 
 def head_dim(config: Config) -> int:
-    """get_head_size of the config: head_dim, or hidden_size over the heads; of Gemma 4 the larger one, and Zamba2's
-    attention is twice as wide."""
+    """get_head_size of the config: head_dim, or hidden_size over the heads; Zamba2's attention is twice as wide."""
     if config.model_type == "zamba2":
         return number(config, "attention_head_dim") or 2 * config.hidden // config.heads
-    for key in ("global_head_dim", "head_dim", "hidden_size_per_head"):
+    for key in ("head_dim", "hidden_size_per_head"):
         if number(config, key):
             return number(config, key) or 0
     hidden, heads = number(config, "hidden_size"), number(config, "num_attention_heads")
     return hidden // heads if hidden and heads else 0
+
+
+def widest(layers: Sequence[Layer]) -> int:
+    return max(part.head_dim for layer in layers for part in parts(layer) if isinstance(part, FullAttention))
 
 
 def kv_heads(config: Config) -> int:
@@ -166,7 +171,7 @@ def capped(config: Config) -> bool:
 
 def both_directions(config: Config) -> bool:
     """Whether the tokens of an image see each other (transformers_utils/model_arch_config_convertor.py, is_mm_prefix_lm)."""
-    if config.model_type in ("gemma4_text", "gemma4_unified_text"):
+    if config.model_type in GEMMA_4:
         return config.root is not config.data and config.get("use_bidirectional_attention") == "vision"
     return bool(config.root.get("is_mm_prefix_lm", config.root.get("model_type") in ("gemma3", "molmo2", "paligemma")))
 
@@ -491,4 +496,6 @@ HYBRID = frozenset(
     "qwen3_5_moe_text zamba2 bailing_hybrid".split()
 )
 SINKS = frozenset({"gpt_oss"})
+# Types with wider heads in full layers than in sliding ones.
+GEMMA_4 = frozenset({"gemma4_text", "gemma4_unified_text"})
 ENCODER_DECODER = frozenset({"whisper", "cohere_asr"})
