@@ -229,8 +229,10 @@ class Sizer:
                 raise Refused(
                     f"DeepseekV4 only supports fp8 kv-cache, got {kv}. Please set `--kv-cache-dtype` to `fp8`."
                 )
+            if major == 12:
+                raise NotDescribed("vllm: compressed attention on compute capability 12, where FlashInfer reads it")
             if major not in (9, 10):
-                self.no_backend("FlashMLA reads compressed entries on compute capability 9 and 10 alone")
+                raise Refused(f"compute capability {major}: FlashMLA reads compressed entries on 9 and 10 alone")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
@@ -279,10 +281,10 @@ class Sizer:
         elif kv == "fp8_e5m2" or (major == 10 and (kv in SCALED or kv in FP8_KERNELS)):
             raise Refused(f"FlashAttention does not support {kv} kv-cache on this device.")
 
-    def no_backend(self, why: str = "") -> None:
+    def no_backend(self) -> None:
         raise Refused(
-            f"No valid attention backend found for cuda with kv_cache_dtype={self.options.kv_dtype}"
-            + (f": {why}" if why else f", elements of {self.options.element} bytes")
+            f"No valid attention backend found for cuda with kv_cache_dtype={self.options.kv_dtype}, elements of "
+            f"{self.options.element} bytes"
         )
 
     def align_states(self) -> None:

@@ -418,7 +418,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 RUNS = frozenset(
     """
     axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
-    granite_docling_text gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
+    gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
     doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
@@ -450,7 +450,7 @@ LACKS = {
     "flint": "its class runs on FlashInfer alone, whose blocks are not described",
     "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
     "described",
-    "inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
+    "granite_docling_text inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
     "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts higgs_audio_v2 kosmos_2_text_model "
     "kosmos_2_5_text_model moonshine_streaming pix2struct_text_model pocket_tts pop2piano pp_formulanet_text semantic": "it has no "
     "class, and can't be driven through Transformers",
