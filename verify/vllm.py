@@ -17,7 +17,8 @@ block size, grouping, and planning. What is stubbed:
   So FlashMLA's dense kernels and FlashInfer count as not installed; FlashAttention 2, 3 and 4 as supported where the
   capability of the GPU allows, Triton and DeepGEMM as installed;
 - tensors: everything that a model class makes goes to the meta device;
-- the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism;
+- the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism, on nodes of their own;
+- processors of images and sound, which the Transformers backend asks what a tower takes: it takes nothing;
 - tokenizers, weights and quantised kernels: a config's quantization_config is left out.
 
 A draft of multi-token prediction is built beside its target where the options say draft_layers.
