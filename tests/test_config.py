@@ -36,7 +36,7 @@ def test_names_of_old_classes_are_aliases() -> None:
 
 
 KINDS = {"F": "full attention", "S": "sliding attention", "D": "gated delta", "K": "kimi delta", "P": "parallel", "C": "latent attention", "M": "mamba2", "X": "cross attention"}  # fmt: skip
-KINDS |= {"N": "no state", "I": "sparse indexer"}
+KINDS |= {"N": "no state", "I": "sparse indexer", "L": "lightning attention"}
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
 # Indexers that are shared, and the older word for indexed attention (configuration_glm5_next.py, __post_init__)
 GLM5_NEXT = {
@@ -103,6 +103,16 @@ GLM5_NEXT = {
             "CICP",
         ),
         ({"model_type": "bailing_hybrid", **SMALL, "num_hidden_layers": 5, "layer_group_size": 2}, "KCKCK"),
+        (
+            {
+                "model_type": "bailing_hybrid",
+                **SMALL,
+                "num_hidden_layers": 4,
+                "layer_group_size": 2,
+                "architectures": ["BailingMoeV2_5ForCausalLM"],
+            },
+            "LCLC",
+        ),
         (
             {
                 "model_type": "qwen4_exp_text",

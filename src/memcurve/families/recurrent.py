@@ -45,14 +45,17 @@ def minimax_text_01(config: Config) -> tuple[Layer, ...]:
 
 
 def bailing_hybrid(config: Config) -> tuple[Layer, ...]:
-    """The last of each layer_group_size layers is latent attention, the rest Kimi Delta Attention."""
+    """The last of each layer_group_size layers is latent attention, the rest Kimi Delta Attention, or lightning attention in
+    Ling and Ring 2.5, whose code is on the hub (vLLM 0.33.0 models/bailing_moe_linear.py, BailingMoeV2_5ForCausalLM)."""
+    pattern = every(config.count("layer_group_size"), common="linear_attention")
+    if "BailingMoeV2_5ForCausalLM" in (config.root.get("architectures") or ()):
+        return read_layers(config, words_of(config, pattern), full_attention=mla, linear_attention=lightning)
     # A saved config's head_dim is the rotary one; it then names the others linear_….
     delta = KimiDeltaAttention(
         heads=config.count("linear_num_heads", config.heads),
         head_dim=config.count("linear_head_dim", config.optional("head_dim")),
         conv_kernel=config.count("linear_conv_kernel_dim", config.optional("short_conv_kernel_size")),
     )
-    pattern = every(config.count("layer_group_size"), common="linear_attention")
     return read_layers(config, words_of(config, pattern), full_attention=mla, linear_attention=lambda _: delta)
 
 
