@@ -134,6 +134,12 @@ class Config:
         return copy
 
     @property
+    def architectures(self) -> list[str]:
+        """The model classes that the whole config.json names."""
+        names = self.root.get("architectures")
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+    @property
     def per_layer(self) -> dict[int, Mapping[str, Any]] | None:
         """`per_layer_config`: what single layers override, by index; None without it."""
         value = self.data.get("per_layer_config")

@@ -48,7 +48,7 @@ def bailing_hybrid(config: Config) -> tuple[Layer, ...]:
     """The last of each layer_group_size layers is latent attention, the rest Kimi Delta Attention, or lightning attention in
     Ling and Ring 2.5, whose code is on the hub (vLLM 0.33.0 models/bailing_moe_linear.py, BailingMoeV2_5ForCausalLM)."""
     pattern = every(config.count("layer_group_size"), common="linear_attention")
-    if "BailingMoeV2_5ForCausalLM" in (config.root.get("architectures") or ()):
+    if "BailingMoeV2_5ForCausalLM" in config.architectures:
         return read_layers(config, words_of(config, pattern), full_attention=mla, linear_attention=lightning)
     # A saved config's head_dim is the rotary one; it then names the others linear_….
     delta = KimiDeltaAttention(

@@ -233,17 +233,15 @@ def architecture(config: Config) -> str:
 
     NotDescribed where the registry lacks it.
     """
-    names = config.root.get("architectures")
-    if not (isinstance(names, list) and names):
+    names = config.architectures
+    if not names:
         outer = config.root.get("model_type")
-        names = (class_defaults(outer) or {}).get("arch") if isinstance(outer, str) else None
-        names = (
-            [name for name in names or () if name in ARCHITECTURES] or names or [f"the class of {config.model_type}"]
-        )
+        own: list[str] = (class_defaults(outer) or {}).get("arch", []) if isinstance(outer, str) else []
+        names = [name for name in own if name in ARCHITECTURES] or own or [f"the class of {config.model_type}"]
     name = names[0]
     if name in ARCHITECTURES:
-        return str(name)
-    hint = nearest(str(name), sorted(ARCHITECTURES))
+        return name
+    hint = nearest(name, sorted(ARCHITECTURES))
     raise NotDescribed(
         f"architecture {show(name)} is not in SGLang's registry; its fallback to Transformers is not described"
         + (f"; nearest: {hint}" if hint else "")

@@ -21,6 +21,7 @@ from ..layers import (
     SlidingAttention,
     parts,
 )
+from ..units import dtype_name
 from . import View
 
 TYPE_CHECKING = False
@@ -126,15 +127,12 @@ def kv_heads(config: Config) -> int:
 def longest_of(config: Config) -> tuple[int | None, str | None]:
     """The longest max_model_len, and the key that says it; None where neither the config nor its class has one (_get_and_verify_max_len)."""
     given = [key for key in LENGTHS if config.given(key)] or LENGTHS
-    values = ((config.get(key), key) for key in given)
-    found = [
-        (int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)
-    ]
+    found = [(config.count(key), key) for key in given if config.get(key) is not None]
     if not found:
         return CLASS_LENGTHS.get(config.model_type), "its class's max_position_embeddings"
     longest, name = min(found, key=lambda pair: pair[0])
-    model_max = config.get("model_max_length")
-    if isinstance(model_max, int) and model_max:
+    model_max = config.optional("model_max_length", least=0)
+    if model_max:
         longest, name = model_max, "model_max_length"
     ropes = list(rope_parameters(config))
     if ropes and "gemma3" not in config.model_type:
@@ -142,6 +140,8 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
         for rope in ropes:
             if rope_type(rope) not in SCALED_ALREADY:
                 factor = rope.get("factor", factor) or 1.0
+                if not isinstance(factor, (int, float)) or not 0 < factor < 2**20:
+                    config.bad("rope_scaling.factor", factor, "a number from 0 to 1048576")
         longest = int(longest * factor)
     if any(rope_type(rope) == "longrope" for rope in ropes):
         original = number(config, "original_max_position_embeddings")
@@ -180,10 +180,10 @@ def state_dtype(config: Config) -> str | None:
     """The dtype of recurrent states that a model's config or class says (model_executor/models/config.py)."""
     name = config.model_type
     if name == "nemotron_h":
-        return str(config.get("mamba_ssm_cache_dtype") or "float32")
+        return dtype_name(config.get("mamba_ssm_cache_dtype") or "float32", "mamba_ssm_cache_dtype")
     if name in ("qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text"):
         value = config.get("mamba_ssm_dtype")
-        return None if value is None else str(value)
+        return None if value is None else dtype_name(value, "mamba_ssm_dtype")
     return None
 
 
@@ -340,7 +340,7 @@ def inkling(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
 def bailing_hybrid(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """bailing_moe_linear.py (BailingMoeV2_5ForCausalLM): lightning attention; bailing_moe_v3.py (BailingMoeV3ForCausalLM):
     Kimi Delta Attention. The last of each layer_group_size layers is latent, and in the latter an incomplete last group."""
-    classes = config.root.get("architectures") or ()
+    classes = config.architectures
     group = config.count("layer_group_size")
     whole = len(layers) // group * group
     latent = LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=config.count("qk_rope_head_dim"))
@@ -353,7 +353,7 @@ def bailing_hybrid(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ..
         delta = next(layer for layer in layers if isinstance(layer, KimiDeltaAttention)).replace(head_dim=size)
         return tuple(latent if (index + 1) % group == 0 or index >= whole else delta for index in range(len(layers)))
     raise NotDescribed(
-        f"model type 'bailing_hybrid' in vLLM: architectures {show(classes)}; its classes are BailingMoeV2_5ForCausalLM and "
+        f"model type 'bailing_hybrid' in vLLM: architectures {show(', '.join(classes))}; its classes are BailingMoeV2_5ForCausalLM and "
         "BailingMoeV3ForCausalLM, and Transformers' own can't be driven"
     )
 
