@@ -45,6 +45,7 @@ MAY = {
         "layers",
         "memcurve",
         "verify",
+        "views",
     },
     "shrink": {"config", "families", "model"},
     "verify": {"config", "curve", "model", "shrink", "engines", "families", "layers"},

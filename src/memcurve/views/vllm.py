@@ -99,7 +99,7 @@ def run_dtype(name: str, dtype: str | None) -> str:
 
 def number(config: Config, key: str) -> int | None:
     value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return config.checked(key, value, least=0) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def head_dim(config: Config) -> int:
