@@ -247,7 +247,7 @@ def test_a_pool_of_memory() -> None:
     assert (pool["num_blocks"], pool["bytes_per_block"]) == (4551, 14_155_776)
     assert "  num blocks: 4,551" in call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "vllm", "--memory", "60GiB").stdout  # fmt: skip
     for words, message in (
-        (["--memory", "60GiB"], "pool: engine logical reserves no pool"),
+        (["--memory", "60GiB"], "pool: this curve of engine logical reserves no pool"),
         (["--memory", "lots", "--engine", "vllm"], "memory: 'lots'; expected bytes such as 60GiB"),
         (["--memory", "60GiB", "--engine", "all"], "memory: a pool is of one engine"),
         (["--memory", "100MiB", "--engine", "vllm"], "To serve at least one request"),
@@ -261,3 +261,27 @@ def test_types_name_the_engines_that_have_them() -> None:
     assert types["qwen3_next"] == ["logical", "transformers", "vllm", "sglang", "llamacpp"]
     assert types["rwkv6"] == ["logical", "transformers", "llamacpp"]
     assert types["reformer"] == ["logical", "transformers"]
+
+
+def test_side_by_side_is_of_the_same_tokens() -> None:
+    # Four sequences of 32,768 tokens: llama.cpp's n_ctx is what they share out
+    done = call(
+        "estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "all", "--context", "32k", "--batch", "4", "--json"
+    )
+    rows = {row["engine"]: row["bytes"][0] for row in json.loads(done.stdout)["engines"]}
+    model = load("Qwen/Qwen3-Next-80B-A3B-Thinking")
+    assert rows["llamacpp"] == model.curve("llamacpp").bytes(4 * 32768, 4) > rows["logical"] == model.curve("logical").bytes(32768, 4)  # fmt: skip
+    # Without the paper's count nothing differs from it
+    text = call("estimate", "openai/gpt-oss-20b", "--engine", "all").stdout
+    assert "the same here" not in text
+    assert "−" not in text
+
+
+def test_options_as_words() -> None:
+    words = ["estimate", "google/gemma-4-26B-A4B", "--context", "4k", "--engine", "sglang", "--memory", "60GiB"]
+    assert "at once: " in call(*words, "-O", "swa_full_tokens_ratio=0.5").stdout
+    assert call(*words, "-O", "dtype=bf16").stderr == "memcurve: option dtype='bf16': expected --dtype bf16\n"
+    assert (
+        call("estimate", "openai/gpt-oss-120b", "--dtype", "bf16", "--engine", "llamacpp", "--batch", "300").stdout
+        == ""
+    )

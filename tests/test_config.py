@@ -384,7 +384,7 @@ def test_forty_seconds_of_damage(count: Any) -> None:
                 if curve.allocator is not None:
                     curve.pool(60 * 2**30)
                 for context in (1, 131_072, 10**6):
-                    assert 0 <= curve.bytes(context) <= 10**18, config
+                    assert 0 <= curve.bytes(context) <= 10**24, config
             answers += 1
         except MemcurveError as error:
             lines += str(error).count("\n")

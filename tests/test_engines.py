@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import memcurve
 from memcurve import BadConfig, load
 
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -70,3 +71,52 @@ def test_what_ranks_do_not_divide_is_named(name: str, ranks: int, note: str | No
     notes = load(name).curve(engine, "bf16", **{option: ranks}).notes
     found = [one for one in notes if one.startswith("not divided by")]
     assert found == ([] if note is None else [f"not divided by {ranks} ranks: {note}"])
+
+
+def test_arrays_of_any_integers() -> None:
+    import numpy as np
+
+    for engine in ("logical", "vllm", "sglang", "llamacpp"):
+        curve = load("openai/gpt-oss-120b").curve(engine, "bf16")
+        for kind in (np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64):
+            assert list(curve.bytes(np.array([1, 100], kind))) == [curve.bytes(1), curve.bytes(100)]
+
+
+def test_a_curve_from_data_has_no_pool() -> None:
+    curve = memcurve.MemoryCurve.from_dict(load(LLAMA).curve("vllm", "bf16").to_dict())
+    assert curve.bytes(100) == load(LLAMA).curve("vllm", "bf16").bytes(100)
+    with pytest.raises(BadConfig, match=r"^pool: this curve of engine vllm was read from data$"):
+        curve.pool(2**30)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("vllm", {"dtype": "fp8"}, "dtype: 'float8_e4m3fn'; expected one of bfloat16, float16, float32"),
+        ("sglang", {"dtype": "int8"}, "dtype: 'int8'; expected bfloat16"),
+        ("vllm", {"draft_layers": 1, "speculative_method": "mtp"}, "draft_layers: 1; expected num_speculative_tokens of 1 or more"),
+    ],
+)  # fmt: skip
+def test_what_an_engine_has_no_word_for(engine: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve(engine, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_suffix_decoding_does_not_run_ahead() -> None:
+    # config/vllm.py of vLLM 0.33.0: suffix decoding turns asynchronous scheduling off, so half as many tokens are in flight
+    model, spec = load("openai/gpt-oss-120b"), {"num_speculative_tokens": 3, "speculative_method": "suffix"}
+    apart = model.curve("vllm", "bf16", async_scheduling=False, num_speculative_tokens=3, speculative_method="suffix")
+    assert model.curve("vllm", "bf16", **spec).bytes(32768) == apart.bytes(32768) == 1_515_257_856
+
+
+def test_notes_of_what_is_not_counted() -> None:
+    drafted = load("meta-llama/Llama-3.1-8B-Instruct").curve("sglang", "bf16", speculative_algorithm="EAGLE", speculative_num_draft_tokens=4)  # fmt: skip
+    assert any("draft's own checkpoint" in note for note in drafted.notes)
+    # SGLang keeps all 30 layers of Gemma 3n; its sizing goes on where 10 heads don't divide over 4 ranks
+    assert not any("keep none" in note for note in load("google/gemma-3n-E2B-it").curve("sglang", "bf16").notes)
+    assert any("keep none" in note for note in load("google/gemma-3n-E2B-it").curve("logical", "bf16").notes)
+    assert load("microsoft/phi-4").curve("sglang", "bf16", tp_size=4).notes[0].startswith("10 key-value heads and 4 ranks don't divide")  # fmt: skip
+    long = load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve("vllm", max_model_len=4096)
+    assert "vLLM turns such a request down: more than max_model_len 4,096 tokens" in long.explain(8192)
+    assert "turns such" not in long.explain(4096)

@@ -138,3 +138,22 @@ def test_the_command(tmp_path: Path) -> None:
     log.unlink()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"memcurve: {log}: No such file or directory; expected a log file\n")
+
+
+def test_a_log_with_two_starts_is_compared_start_by_start() -> None:
+    assert verdicts("Available KV cache memory: 3.00 GiB\nGPU KV cache size: 1 tokens\n" + E94, QWEN3_14B) == [
+        False,
+        True,
+        True,
+    ]
+    one = "llama_context: n_seq_max     = 1\nllama_context: n_ctx         = 4096\nllama_kv_cache: size = 1 MiB ( 4096 cells,  36 layers,  1/1 seqs), K (f16): {}.00 MiB, V (f16): {}.00 MiB\n"
+    # 36 layers · 4,096 cells · 8 heads of 128 · 2 B = 288 MiB, and twice as much of twice as many cells
+    other = one.replace("4096", "8192")
+    found = check(one.format(288, 288) + other.format(576, 575), load("Qwen/Qwen3-8B"))
+    assert [(each.line, each.agrees) for each in found] == [(3, True), (3, True), (6, True), (6, False)]
+
+
+def test_drafts_of_sglang_are_logged_apart() -> None:
+    states = "Mamba Cache is allocated. max_mamba_cache_size: 336, conv_state size: 0.56GB, ssm_state size: 23.70GB "
+    options = {"speculative_algorithm": "NEXTN", "speculative_num_draft_tokens": 4}
+    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking", **options) == [True]

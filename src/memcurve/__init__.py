@@ -6,7 +6,7 @@
 3298492416
 """
 
-from .base import BadConfig, BadFile, NotDescribed, Refused
+from .base import BadConfig, BadFile, MemcurveError, NotDescribed, Refused
 from .curve import MemoryCurve, crossings
 from .model import Model, load
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadConfig", "BadFile", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
+    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
 ]  # fmt: skip
 
 

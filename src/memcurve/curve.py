@@ -101,6 +101,8 @@ class MemoryCurve(Record):
                 raise BadConfig(f"contexts: an array of {context.dtype}; expected an array of integers")
             if context.size == 0:
                 return np.zeros(context.shape, np.int64)
+            if context.dtype != np.uint64:
+                context = context.astype(np.int64)
             if context.min() < 0:
                 raise BadConfig(f"context: {context.min()}; expected 0 or more tokens")
             if self.limits is not None:
@@ -252,7 +254,12 @@ class MemoryCurve(Record):
         BadConfig where the engine makes no pool, Refused where it would not start with so little.
         """
         if self.allocator is None:
-            raise BadConfig(f"pool: engine {self.engine} reserves no pool; engines vllm and sglang do")
+            why = (
+                "was read from data"
+                if self.engine in ("vllm", "sglang")
+                else "reserves no pool; engines vllm and sglang do"
+            )
+            raise BadConfig(f"pool: this curve of engine {self.engine} {why}")
         return self.allocator.pool(whole("memory_bytes", memory_bytes))
 
     # -- explanation ------------------------------------------------------------------------------------------
@@ -322,7 +329,7 @@ class MemoryCurve(Record):
     # -- data -------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, object]:
-        """The curve as plain JSON data; `from_dict` gives the same curve back."""
+        """The curve as plain JSON data; `from_dict` gives the same curve back, without its allocator."""
         return {
             "schema": SCHEMA,
             "name": self.name,

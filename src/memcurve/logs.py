@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "GB": 2**30, "MB": 2**20}  # SGLang's GB is 1024³
 MAX_LOG = 64 * 2**20
 ENGINES = {
-    "vllm": re.compile(r"KV cache size: [\d,]+ tokens|Available KV cache memory|KV cache is needed"),
-    "sglang": re.compile(r"KV Cache is allocated|Mamba Cache is allocated"),
+    "vllm": re.compile(
+        r"KV cache size: [\d,]+ tokens|Available KV cache memory|KV cache is needed|attention block size to"
+    ),
+    "sglang": re.compile(r"KV Cache is allocated|KV Cache VA upper bound|Mamba Cache is allocated"),
     "llamacpp": re.compile(r"llama_kv_cache\w*: .*size =|llama_memory_recurrent: size =|KV self size"),
 }
 
@@ -34,7 +36,8 @@ OTHERWISE: dict[str, tuple[dict[str, Any], ...]] = {
     "vllm": (
         *({"tensor_parallel_size": ranks} for ranks in (2, 4, 8)), {"kv_cache_dtype": "fp8"}, {"block_size": 64},
         {"enable_prefix_caching": False}, {"mamba_ssm_cache_dtype": "float32"}, {"disable_hybrid_kv_cache_manager": True},
-        {"draft_layers": 1, "num_speculative_tokens": 1},
+        {"draft_layers": 1, "num_speculative_tokens": 1, "speculative_method": "mtp"},
+        *({"max_num_batched_tokens": tokens} for tokens in (2048, 16384)), {"gpu": "A100"}, {"gpu": "B200"},
     ),
     "sglang": (*({"tp_size": ranks} for ranks in (2, 4, 8)), {"kv_cache_dtype": "fp8_e4m3"}, {"page_size": 64}),
     "llamacpp": (
@@ -68,7 +71,7 @@ def engine_of(text: str) -> str:
 def check(
     text: str, model: Model, options: Mapping[str, Any] | None = None, engine: str | None = None
 ) -> list[Finding]:
-    """Every figure of a log compared. options: the engine's own, as the server was started; what the log says of them wins."""
+    """Every figure of a log compared. options: the engine's own, as the server was started; what they leave out is read from the log."""
     name = engine or engine_of(text)
     if name not in ENGINES:
         raise BadConfig(f"engine: {name!r}; expected one of {', '.join(ENGINES)}")
@@ -133,7 +136,7 @@ def span(low: int, high: int) -> str:
 
 # -- vLLM -------------------------------------------------------------------------------------------------------------
 
-AVAILABLE = re.compile(r"Available KV cache memory: (-?[\d.]+) (GiB|MiB)")
+AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) (GiB|MiB)")
 TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
 CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
 NEEDED = re.compile(r"max seq len \(([\d,]+)\).{0,40}?([\d.]+) (GiB|MiB) KV cache is needed")
@@ -147,6 +150,9 @@ def _vllm(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterat
     for number, line in enumerate(lines, 1):
         if (found := AVAILABLE.search(line)) and float(found[1]) > 0:
             size = rounded(found[1], found[2])
+            if memory is not None and tokens:  # the log goes on with another start
+                yield from _capacity(model.curve("vllm", **options), memory, tokens, times)
+                memory = tokens = times = None
             # Each rank logs its own; the smallest decides.
             memory = size if memory is None or size.low < memory.low else memory
         if found := NEEDED.search(line):
@@ -177,9 +183,14 @@ def _capacity(
     curve: MemoryCurve, memory: Rounded, tokens: tuple[int, int] | None, times: tuple[int, float] | None
 ) -> Iterator[Finding]:
     """The capacity in tokens and in requests that follows from the memory, within its rounding."""
-    low, high = pools_of(curve, memory)
     allocator: Any = curve.allocator
     why = f"follows from {memory.text} and max_model_len {allocator.largest:,}"
+    try:
+        low, high = pools_of(curve, memory)
+    except Refused:
+        line, logged = (tokens[0], f"{tokens[1]:,} tokens") if tokens else (times[0] if times else 0, "a start")
+        yield Finding(line=line, figure="GPU KV cache size", logged=logged, computed="no start", agrees=False, why=why)
+        return
     if tokens is not None:
         yield Finding(
             line=tokens[0], figure="GPU KV cache size", logged=f"{tokens[1]:,} tokens",
@@ -210,7 +221,7 @@ def pools_of(curve: MemoryCurve, memory: Rounded) -> tuple[Any, Any]:
 # -- SGLang -----------------------------------------------------------------------------------------------------------
 
 KV = re.compile(
-    r"KV Cache is allocated\..*?#tokens: (\d+), (?:K size: ([\d.]+) GB, V size: ([\d.]+) GB|KV size: ([\d.]+) GB)"
+    r"KV Cache (?:is allocated|VA upper bound)\..*?#tokens: (\d+), (?:K size: ([\d.]+) GB, V size: ([\d.]+) GB|KV size: ([\d.]+) GB)"
 )
 STATES = re.compile(
     r"Mamba Cache is allocated\. max_mamba_cache_size: (\d+), conv_state size: ([\d.]+)\s?GB, ssm_state size: ([\d.]+)\s?GB"
@@ -237,7 +248,8 @@ def _sglang(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iter
             seen.add(found[0])
             slots = int(found[1])
             logged = joined([rounded(size, "GB") for size in found.groups()[1:]])
-            size = allocator.pool_of(state_slots=slots).get("state", 0)
+            # What verifying drafts takes is logged apart.
+            size = (slots + 1) * allocator.states.slot_bytes if allocator.states is not None else 0
             yield Finding(
                 line=number, figure=f"state of {slots:,} slots", logged=logged.text, computed=show_bytes(size),
                 agrees=logged.holds(size), why="slots and one of padding, convolutions and matrices",
@@ -252,13 +264,17 @@ PART = re.compile(r"\b([KVRSP]) \((\w+)\):\s*([\d.,]+) MiB")
 NAMES = {"K": "key", "V": "value", "R": "conv_state", "S": "recurrent_state", "P": "ple_state"}
 
 
-def _llamacpp(lines: Sequence[str], model: Model, options: dict[str, Any]) -> Iterator[Finding]:
+def _llamacpp(lines: Sequence[str], model: Model, options: dict[str, Any], before: int = 0) -> Iterator[Finding]:
+    asked = dict(options)
     parts: dict[str, list[Rounded]] = {}
     first: dict[str, int] = {}
     settings: dict[str, str] = {}
     cells, streams = 0, 1
     for number, line in enumerate(lines, 1):
         if found := SETTING.search(line):
+            if found[1] == "n_seq_max" and parts:  # the log goes on with another context
+                yield from _llamacpp(lines[number - 1 :], model, dict(asked), number - 1)
+                break
             settings.setdefault(found[1], found[2])
         found = CACHE.search(line)
         if found is None or not PART.search(line):
@@ -290,6 +306,6 @@ def _llamacpp(lines: Sequence[str], model: Model, options: dict[str, Any]) -> It
     for letter, sizes in parts.items():
         logged, size = joined(sizes), held.get(NAMES[letter], 0)
         yield Finding(
-            line=first[letter], figure=f"{letter} ({NAMES[letter]})", logged=logged.text, computed=show_bytes(size),
+            line=first[letter] + before, figure=f"{letter} ({NAMES[letter]})", logged=logged.text, computed=show_bytes(size),
             agrees=logged.holds(size), why=f"n_ctx {context:,}, n_seq_max {sequences}",
         )  # fmt: skip

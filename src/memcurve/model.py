@@ -68,7 +68,7 @@ class Model(Record):
             allocator=kept.allocator,
             limits=kept.limits,
         )
-        notes = (*kept.notes, *self.notes)
+        notes = (*kept.notes, *_shared(seen.layers), *self.notes)
         if curve.cap:
             notes = (
                 f"a window caps every layer that grows: from {curve.cap:,} tokens on, more take no more bytes",
@@ -179,7 +179,7 @@ def describe(data: Mapping[str, Any], name: str) -> Model:
             layers=layers,
             dtype=_own_dtype(levels, config),
             encoder_context=config.count(fixed) if (fixed := families.FIXED_ENCODER.get(config.model_type)) else 0,
-            notes=_notes(config, layers),
+            notes=tuple(families.notes(config)),
             config=config,
         )
     )
@@ -272,12 +272,9 @@ def _own_dtype(levels: list[Mapping[str, Any]], config: Config) -> str | None:
     return name if name in BYTES else dtype_name(value)
 
 
-def _notes(config: Config, layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    found = families.notes(config)
+def _shared(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     shared = sum(isinstance(layer, NoState) and "another" in layer.why for layer in layers)
-    if shared:
-        found.append(f"{shared} of {len(layers)} layers read another layer's keys and values and keep none")
-    return tuple(found)
+    return (f"{shared} of {len(layers)} layers read another layer's keys and values and keep none",) if shared else ()
 
 
 def _depth(value: Any) -> int:

@@ -204,6 +204,10 @@ class Pool(Record):
 
     pool_bytes: int
 
+    def binding(self, context: int) -> tuple[int, str] | None:
+        """How many requests of so many tokens run at once, and what keeps one more out; None where the counts say all."""
+        return None
+
 
 class Limits(Record):
     """Sizes that an engine does not take as they stand.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base import BadConfig, MemcurveError, show
+from ..layers import CrossAttention, parts
 from ..units import parse_bytes, parse_counts, show_bytes, show_tokens
 from .shared import ENCODER_HELP, SCHEMA, add_engine, clean, count, engine_options, flag, subject_model
 
@@ -42,10 +43,16 @@ def build(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     contexts = parse_counts(arguments.context)
     model = subject_model(arguments.model, {})
+    options = engine_options(arguments.option)
+    for key in ("engine", "dtype", "label"):
+        if key in options:
+            raise BadConfig(f"option {key}={show(options[key])}: expected --{key} {options[key]}")
     if arguments.engine == "all":
         return side_by_side(arguments, model, contexts)
-    curve = model.curve(arguments.engine, arguments.dtype, **engine_options(arguments.option))
+    curve = model.curve(arguments.engine, arguments.dtype, **options)
     batch, encoder = arguments.batch, encoder_of(arguments, model, curve)
+    for context in contexts:
+        curve.bytes(context, batch, encoder)
     pool = None if arguments.memory is None else curve.pool(parse_bytes(arguments.memory, "memory"))
     if arguments.json:
         import json
@@ -84,6 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"note: {note}")
     if pool is not None:
         print("\n".join(pool_lines(pool)))
+        if len(contexts) == 1 and (limits := pool.binding(contexts[0])):
+            print(f"  requests of {contexts[0]:,} tokens at once: {limits[0]:,}, by {limits[1]}")
     return None
 
 
@@ -124,7 +133,8 @@ def encoder_of(arguments: argparse.Namespace, model: Model, curve: MemoryCurve) 
     encoder: int | None = arguments.encoder_context
     if encoder is None:
         return model.encoder_context
-    if encoder and curve == curve.at_encoder(encoder):
+    crosses = any(isinstance(part, CrossAttention) for layer in model.layers for part in parts(layer))
+    if encoder and not crosses:
         raise BadConfig(f"encoder_context: {encoder}; {model.name} keeps nothing of an encoder: expected 0")
     return encoder
 
@@ -147,10 +157,16 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
         try:
             curve = model.curve(name, arguments.dtype, **{k: v for k, v in options.items() if k in known[name]})
             encoder = encoder_of(arguments, model, curve)
-            row["bytes"] = [curve.bytes(context, batch, encoder) for context in contexts]
-            kinds = by_kind(curve.breakdown(contexts[-1], batch, encoder))
-            paper = paper or kinds
-            row["how"] = difference(kinds, paper, HOW[name]) if name != "logical" else HOW[name]
+            # llama.cpp's context is one that all sequences share out.
+            share = max(batch, 1) if name == "llamacpp" else 1
+            row["bytes"] = [curve.bytes(context * share, batch, encoder) for context in contexts]
+            kinds = by_kind(curve.breakdown(contexts[-1] * share, batch, encoder))
+            if name == "logical":
+                paper = kinds
+            elif paper:
+                row["how"] = difference(kinds, paper, HOW[name])
+            if share > 1:
+                row["how"] += f"; n_ctx is {share:,} times the context"
         except MemcurveError as error:
             row["how"] = str(error)
         rows.append(row)

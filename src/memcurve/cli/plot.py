@@ -148,7 +148,11 @@ def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, An
     options = {**engine_options(arguments.option), **own}
     encoder = model.encoder_context if arguments.encoder_context is None else arguments.encoder_context
     found = []
-    for one in NAMES if engine == "all" else (engine,):
+    engines = NAMES if engine == "all" else (engine,)
+    if engine == "all" and arguments.batch > 1:
+        engines = tuple(one for one in NAMES if one != "llamacpp")
+        print("left out: llamacpp: its context is shared by all sequences; draw it by itself", file=sys.stderr)
+    for one in engines:
         try:
             curve = model.curve(one, dtype, **options)
         except MemcurveError as error:

@@ -55,10 +55,16 @@ def add_options(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
+def number(text: str, key: str) -> int | float:
+    """A count, or a fraction such as 0.5."""
+    whole, point, rest = text.partition(".")
+    return float(text) if point and (whole + rest).isdigit() else parse_count(text, key)
+
+
 def engine_options(pairs: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE pairs: counts as `--context` takes them, true, false, none, or words; engine, dtype and label are words."""
     found: dict[str, Any] = {}
-    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    words: dict[str, Any] = {"true": True, "false": False, "on": True, "off": False, "none": None}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
@@ -66,7 +72,7 @@ def engine_options(pairs: Sequence[str]) -> dict[str, Any]:
         if key in ("engine", "dtype", "label"):
             found[key] = value
         else:
-            found[key] = parse_count(value, key) if value[:1].isdigit() else words.get(value.lower(), value)
+            found[key] = number(value, key) if value[:1].isdigit() else words.get(value.lower(), value)
     return found
 
 

@@ -33,7 +33,8 @@ def replicated(layers: Sequence[Layer], ranks: int) -> tuple[str, ...]:
             found.append(f"{part.kind} whole on each")
         elif isinstance(part, FullAttention | SlidingAttention | ChunkedAttention | CrossAttention):
             if part.kv_heads < ranks:
-                copies = f"on {ranks // part.kv_heads} ranks" if part.kv_heads > 1 else "on each"
+                each = f"on {ranks // part.kv_heads} ranks" if ranks % part.kv_heads == 0 else "on some ranks"
+                copies = each if part.kv_heads > 1 else "on each"
                 found.append(
                     f"{part.kind} {part.kv_heads} key-value head{'' if part.kv_heads == 1 else 's, each'} {copies}"
                 )

@@ -13,7 +13,7 @@ for a running request than it takes, since the radix cache keeps states of prefi
 
 from __future__ import annotations
 
-from ..base import NotDescribed, Record, Refused, assert_never, whole
+from ..base import BadConfig, NotDescribed, Record, Refused, assert_never, whole
 from ..layers import (
     RGLRU,
     RWKV,
@@ -160,7 +160,6 @@ def keep(
         disable_hybrid_swa_memory=disable_hybrid_swa_memory,
     )
     tp, workers = option.ranks(tp_size, dp_size, attn_dp_size, enable_dp_attention)
-    option.check_heads(tp, facts.get("attention_heads"))
     page = whole("page_size", facts.get("page_size", 1) if page_size is None else page_size, 1)
     drafts, draft_layers = option.drafts(
         speculative_algorithm, speculative_num_draft_tokens, facts.get("draft_layers", 0)
@@ -177,6 +176,12 @@ def keep(
         facts.get("extra_buffer", False),
     )
     flat = [part for layer in layers for part in parts(layer)]
+    heads = (FullAttention, SlidingAttention, ChunkedAttention)
+    uneven = option.check_heads(
+        tp, facts.get("attention_heads"), {part.kv_heads for part in flat if isinstance(part, heads)}
+    )
+    if dtype == "int8":
+        raise BadConfig("dtype: 'int8'; expected bfloat16, float16 or float32 (kv_cache_dtype is the cache's)")
     if any(isinstance(part, CompressedAttention) for part in flat):
         sizing = sglang_v4.Sizing(
             page=page,
@@ -242,7 +247,9 @@ def keep(
         request_bytes=sum(_request_bytes(part, rank, facts, drafts) for part in flat),
         request_padding=2 if rank.index_group > 1 else 1,
     )
-    notes = [*replicated(layers, tp), *facts.get("notes", ())]
+    notes = [*uneven, *replicated(layers, tp), *facts.get("notes", ())]
+    if drafts is not None and not draft_layers and str(speculative_algorithm).upper() not in option.NO_DRAFT_MODEL:
+        notes.append("the draft's own checkpoint has a pool beside this one, which is not counted")
     if (
         states is not None
         and mamba_radix_cache_strategy is None

@@ -40,10 +40,16 @@ def ranks(tp_size: int, dp_size: int, attn_dp_size: int, enable_dp_attention: bo
     return tp // groups, groups
 
 
-def check_heads(tp: int, heads: int | None) -> None:
-    """Every attention class asserts that its query heads divide (models/llama.py, LlamaAttention.__init__)."""
+def check_heads(tp: int, heads: int | None, kv_heads: set[int]) -> list[str]:
+    """Every attention class asserts that its query heads divide (models/llama.py, LlamaAttention.__init__). Most assert it
+    of key-value heads and ranks too, the fewer of the more; the sizing goes on without: a note."""
     if heads is not None and heads % tp:
         raise Refused(f"{heads} attention heads are not divisible by {tp} ranks (tp_size)")
+    return [
+        f"{count} key-value heads and {tp} ranks don't divide: SGLang sizes its pools so, but most model classes assert it"
+        for count in sorted(kv_heads)
+        if max(count, tp) % min(count, tp)
+    ]
 
 
 def kv_bytes(kv_cache_dtype: str, dtype: str, fp8: bool, sparse: bool) -> int:

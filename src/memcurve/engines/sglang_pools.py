@@ -90,13 +90,14 @@ class SGLangPool(Pool):
 
     def requests(self, context: int) -> int:
         """How many requests of so many tokens run at once."""
-        return self._limit(context)[0]
+        return self.binding(context)[0]
 
     def binds(self, context: int) -> str:
         """What keeps one more request of so many tokens out: tokens, or what limits max_running_requests."""
-        return self._limit(context)[1]
+        return self.binding(context)[1]
 
-    def _limit(self, context: int) -> tuple[int, str]:
+    def binding(self, context: int) -> tuple[int, str]:
+        """How many requests of so many tokens run at once, and what keeps one more out."""
         pages = -(-whole("context", context, 1) // self.page)
         limits = [(self.max_running_requests, self.limited_by), (self.tokens // (pages * self.page), "tokens")]
         return min(limits, key=lambda limit: limit[0])
@@ -307,6 +308,10 @@ class SGLangAllocator(Allocator):
             if self.states is not None:
                 text += f", {_plural(self.held_slots, 'state slot')}"
             lines.append(text)
+            if self.context_length is not None and context > self.context_length:
+                lines.append(
+                    f"SGLang turns such a request down: more than context_length {self.context_length:,} tokens"
+                )
         return lines
 
 

@@ -60,6 +60,9 @@ OPTIONS = (
 )
 
 
+MODEL_DTYPES = ("bfloat16", "float16", "float32")  # ModelDType, config/model.py
+
+
 class Gpu(Record):
     """A device as vLLM's defaults see it: compute capability, and the batch that get_batch_defaults (engine/arg_utils.py) gives it."""
 
@@ -162,13 +165,20 @@ def keep(
     if gdn_prefill_backend is not None:
         one_of("gdn_prefill_backend", gdn_prefill_backend, ("auto", "flashinfer", "triton", "cutedsl"))
     flag("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager)
-    ahead = True if async_scheduling is None else flag("async_scheduling", async_scheduling)
+    # Suffix decoding cannot run ahead (_validate_async_scheduling, config/vllm.py).
+    ahead = speculative_method != "suffix" and (async_scheduling is None or flag("async_scheduling", async_scheduling))
     spec = whole("num_speculative_tokens", num_speculative_tokens)
     if speculative_method is not None:
         one_of("speculative_method", speculative_method, METHODS)
     drafts = whole("draft_layers", draft_layers)
     if drafts and speculative_method != "mtp":
         raise BadConfig(f"draft_layers: {drafts}; expected speculative_method='mtp' beside it")
+    if drafts and not spec:
+        raise BadConfig(f"draft_layers: {drafts}; expected num_speculative_tokens of 1 or more beside it")
+    if dtype not in MODEL_DTYPES:
+        raise BadConfig(
+            f"dtype: {show(dtype)}; expected one of {', '.join(MODEL_DTYPES)} (kv_cache_dtype=fp8 is the cache's)"
+        )
     pieces = [part for layer in layers for part in parts(layer)]
     states = any(is_state(part) for part in pieces) and not windowed
     attends = any(is_attention(part) for part in pieces)

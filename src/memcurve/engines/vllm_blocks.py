@@ -380,6 +380,8 @@ class VllmAllocator(Allocator):
         lines.extend(f"  {number} × {row}" for row, number in rows.items())
         if context is not None:
             lines.append(self.padding(context))
+            if self.max_model_len is not None and context > self.max_model_len:
+                lines.append(f"vLLM turns such a request down: more than max_model_len {self.max_model_len:,} tokens")
         return lines
 
     def padding(self, context: int) -> str:
