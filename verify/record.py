@@ -23,7 +23,7 @@ import torch
 from catalog import compact
 
 from memcurve.shrink import base_keys, merge, text_section
-from memcurve.verify import (
+from memcurve.verify.transformers import (
     CONFIG_MAPPING,
     INSTALLED,
     PINNED,
