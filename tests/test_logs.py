@@ -82,7 +82,12 @@ def test_llamacpp() -> None:
         "llama_memory_recurrent: size = 62.81 MiB (1 cells, 40 layers, 1 seqs), R (f32): 2.81 MiB, S (f32): 60.00 MiB"
     )
     assert verdicts(text, "Qwen/Qwen3.5-35B-A3B") == [True] * 4
-    assert verdicts(text.replace("S (f32): 60.00", "S (f32): 59.99"), "Qwen/Qwen3.5-35B-A3B") == [True, True, True, False]
+    assert verdicts(text.replace("S (f32): 60.00", "S (f32): 59.99"), "Qwen/Qwen3.5-35B-A3B") == [
+        True,
+        True,
+        True,
+        False,
+    ]
     # Types are read from the log: 8 layers · 4 heads · 256 · 34/32 B · 262,144 cells
     text = "llama_kv_cache: size = 4352.00 MiB (262144 cells, 8 layers, 1/1 seqs), K (q8_0): 2176.00 MiB, V (q8_0): 2176.00 MiB"
     assert verdicts(text, "Qwen/Qwen3.5-9B") == [True, True]

@@ -117,9 +117,7 @@ def drawn(arguments: argparse.Namespace, every: list[str]) -> list[str]:
     return subjects
 
 
-def outcomes(
-    arguments: argparse.Namespace, recorder: Any, subjects: list[str], every: list[str]
-) -> Iterator[Outcome]:
+def outcomes(arguments: argparse.Namespace, recorder: Any, subjects: list[str], every: list[str]) -> Iterator[Outcome]:
     if arguments.engine != "transformers":
         yield from recorder.compare(subjects, arguments.source)
         return
