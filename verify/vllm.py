@@ -52,7 +52,8 @@ GPUS = {
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C vllm.vllm_flash_attn._vllm_fa3_C"
+    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C "
+    "vllm.model_executor.kernels.attention.dsa.dcp_indexer_cutedsl vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
 # Characters that the file keeps of the reason of a pool that does not start.
@@ -219,9 +220,16 @@ def prepare(wheel: str, gpu: str) -> None:
         except (ValueError, KeyError):
             data = json.loads(Path(folder, "config.json").read_text())
             kind = type("HubConfig", (PreTrainedConfig,), {"model_type": data.get("model_type", "")})
+            if "block_configs" in data:
+                data["block_configs"] = [named(block) for block in data["block_configs"]]
             return kind(**data)
 
     AutoConfig.from_pretrained = from_pretrained
+
+    # Towers are asked what they take by processors, whose files are not there.
+    from vllm.model_executor.models.transformers.multimodal import MultiModalProcessingInfo
+
+    MultiModalProcessingInfo._get_supported_modalities = lambda self: ()
 
     import vllm.v1.worker.workspace as workspace
 
@@ -232,6 +240,14 @@ def prepare(wheel: str, gpu: str) -> None:
     supported = {2: capability >= (8, 0), 3: capability[0] == 9, 4: capability[0] in (9, 10)}
     flash.is_fa_version_supported = lambda version, device=None: supported[version]
     flash.fa_version_unsupported_reason = lambda version, device=None: None if supported[version] else "capability"
+    apart()
+
+
+def named(value):
+    """A block of a config as its class on the hub has it: sections are objects."""
+    return (
+        types.SimpleNamespace(**{key: named(one) for key, one in value.items()}) if isinstance(value, dict) else value
+    )
 
 
 class Group:
@@ -255,6 +271,14 @@ class Group:
 
     def all_reduce(self, tensor):
         return tensor
+
+
+def apart() -> None:
+    """Ranks of a group are not on one node, so that context parallelism makes no buffers that all of them share."""
+    from vllm.v1.attention.ops import cp_common
+
+    cp_common.in_the_same_node_as = lambda group, source_rank=0: [False] * group.world_size
+    cp_common._symm_mem_spans_group = lambda group: False
 
 
 def on_meta():

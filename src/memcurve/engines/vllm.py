@@ -127,6 +127,8 @@ def keep(
     sinks: bool = False,
     replicates: bool = True,
     no_float16: str | None = None,
+    default_on_10: str | None = None,
+    windowed: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
@@ -136,7 +138,8 @@ def keep(
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
     its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
-    quantisation says. sinks, replicates: as Shape has them. no_float16: a model type that is not stable in float16.
+    quantisation says. sinks, replicates, windowed: as Shape has them. no_float16: a model type that is not stable in float16.
+    default_on_10: the kv_cache_dtype that its class takes for "auto" on compute capability 10 (model_executor/models/config.py).
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
     pp = whole("pipeline_parallel_size", pipeline_parallel_size, 1)
@@ -145,6 +148,8 @@ def keep(
     one_of("kv_cache_dtype", kv_cache_dtype, KV_DTYPES)
     if kv_cache_dtype == "auto" and quantised is not None:
         kv_cache_dtype = quantised
+    if kv_cache_dtype == "auto" and default_on_10 is not None and device.capability[0] == 10:
+        kv_cache_dtype = default_on_10
     one_of("mamba_cache_dtype", mamba_cache_dtype, MAMBA_DTYPES)
     one_of("mamba_ssm_cache_dtype", mamba_ssm_cache_dtype, MAMBA_DTYPES)
     if mamba_cache_mode is not None:
@@ -160,7 +165,7 @@ def keep(
     if drafts and speculative_method != "mtp":
         raise BadConfig(f"draft_layers: {drafts}; expected speculative_method='mtp' beside it")
     pieces = [part for layer in layers for part in parts(layer)]
-    states = any(is_state(part) for part in pieces)
+    states = any(is_state(part) for part in pieces) and not windowed
     attends = any(is_attention(part) for part in pieces)
     crosses = any(isinstance(part, CrossAttention) for part in pieces)
     model_len = model_length(max_model_len, longest, longest_key) or assumed
@@ -213,7 +218,13 @@ def keep(
         capability=device.capability,
     )
     shape = Shape(
-        heads=heads, head_dim=head_dim, kv_heads=kv_heads, encoder_tokens=batched, sinks=sinks, replicates=replicates
+        heads=heads,
+        head_dim=head_dim,
+        kv_heads=kv_heads,
+        encoder_tokens=batched,
+        sinks=sinks,
+        replicates=replicates,
+        windowed=windowed,
     )
     specs, ranks = specs_of(layers, options, shape, drafts)
     if dcp > 1 and not attends:
@@ -221,9 +232,9 @@ def keep(
     packed = any(isinstance(part, CompressedAttention) for part in pieces)
     if packed and disable_hybrid_kv_cache_manager:
         raise Refused("MLAAttentionSpec has no bounded_replay: windows over entries can't be held in full")
-    if packed and (spec or dcp > 1 or options.block not in (None, 256)):
+    if packed and (drafts or dcp > 1 or options.block not in (None, 256)):
         raise NotDescribed(
-            "vllm: compressed attention with speculation, context parallelism or other blocks than 256 tokens"
+            "vllm: compressed attention with drafts, context parallelism or other blocks than 256 tokens"
         )
     groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager, packed) if specs else ()
     block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()

@@ -132,6 +132,9 @@ def promoted(specs: Sequence[Spec]) -> list[Spec]:
     """Windows and chunks held in full, where there is full attention too (unify_hybrid_kv_cache_specs)."""
     if merges(specs) or uniform(specs):
         return list(specs)
+    windows = {spec.window for spec in specs if spec.cache in ("sliding", "chunked")}
+    if len(windows) > 1 and any(spec.cache in FULL for spec in specs):
+        raise Refused("All attention layers in the same KV cache group must have the same window size.")
     blocks = {spec.block for spec in specs if spec.cache in FULL}
     block = blocks.pop() if len(blocks) == 1 else None
     known: dict[int, Spec] = {}

@@ -101,7 +101,8 @@ class Shape(Record):
     heads: query heads. head_dim, kv_heads: what the model's config says of its attention, which is what blocks are aligned
     by. encoder_tokens: the most that an encoder may give in one batch
     (max_num_encoder_input_tokens, config/scheduler.py). sinks: learned logits beside the keys.
-    replicates: whether more ranks than key-value heads hold one each.
+    replicates: whether more ranks than key-value heads hold one each. windowed: whether short convolutions are no states,
+    but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py).
     """
 
     heads: int = 0
@@ -110,6 +111,7 @@ class Shape(Record):
     encoder_tokens: int = 0
     sinks: bool = False
     replicates: bool = True
+    windowed: bool = False
 
 
 def is_state(part: Layer) -> bool:
@@ -180,11 +182,15 @@ class Sizer:
     def __init__(self, layers: Sequence[Layer], options: Options, shape: Shape, mixed: bool) -> None:
         self.options, self.shape = options, shape
         pieces = list({id(part): part for layer in layers for part in parts(layer)}.values())
-        self.states = [part for part in pieces if is_state(part)]
+        self.states = [part for part in pieces if is_state(part) and not shape.windowed]
         self.attention = [part for part in pieces if is_attention(part)]
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
         self.packed = any(isinstance(part, CompressedAttention) for part in pieces)
+        self.differs = any(
+            isinstance(part, (FullAttention, SlidingAttention)) and part.head_dim != part.v_head_dim
+            for part in self.attention
+        )
         self.page: int | None = None
         self.kernel = self.kernel_block()
         if self.attention:
@@ -221,7 +227,7 @@ class Sizer:
                     f"DeepseekV4 only supports fp8 kv-cache, got {kv}. Please set `--kv-cache-dtype` to `fp8`."
                 )
             if major not in (9, 10):
-                self.no_backend()
+                self.no_backend("FlashMLA reads compressed entries on compute capability 9 and 10 alone")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
@@ -240,6 +246,8 @@ class Sizer:
             if kv in SCALED or kv in TURBOQUANT or kv == "fp8_e5m2" or (kv == "auto" and not half):
                 self.no_backend()
             return 128 if major == 10 and (options.block is None or options.block % 128 == 0) else DEFAULT_BLOCK
+        if self.differs:
+            self.check_differing()
         if kv in TURBOQUANT and (
             self.shape.sinks or any(isinstance(part, SlidingAttention) for part in self.attention)
         ):
@@ -251,6 +259,18 @@ class Sizer:
         if major == 10 and self.shape.head_dim == 256 and plain and options.dcp == 1:
             return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
         return DEFAULT_BLOCK
+
+    def check_differing(self) -> None:
+        """Which caches the kernels for values of another size than keys read (backends/flash_attn_diffkv.py on compute capability
+        9 and 10, triton_attn_diffkv.py on the others)."""
+        kv, major = self.options.kv_dtype, self.options.capability[0]
+        if major not in (9, 10) or kv in TURBOQUANT:
+            if kv in SCALED or kv in TURBOQUANT or kv == "fp8_e5m2":
+                raise Refused(
+                    f"TritonAttentionDiffKVBackend supports only fp8/fp8_e4m3 quantized KV cache (got kv_cache_dtype='{kv}')."
+                )
+        elif kv == "fp8_e5m2" or (major == 10 and (kv in SCALED or kv in FP8_KERNELS)):
+            raise Refused(f"FlashAttention does not support {kv} kv-cache on this device.")
 
     def no_backend(self, why: str = "") -> None:
         raise Refused(
@@ -312,7 +332,8 @@ class Sizer:
         kv = self.options.kv_dtype
         if plain:
             return ("key", heads * width * 2), ("value", heads * v_width * 2)
-        if kv in SCALED:
+        # FlashAttention for values of another size keeps bytes, and no scales.
+        if kv in SCALED and not self.differs:
             bits = SCALED[kv]
             return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
         if kv in TURBOQUANT:
@@ -353,6 +374,8 @@ class Sizer:
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim)
                 held = -(-self.shape.encoder_tokens // self.block)
                 yield self.pages(part.kind, "cross", tensors, held=held)
+            case ShortConv() if self.shape.windowed:
+                yield self.window_of_convolutions(part)
             case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | LightningAttention() | ShortConv():
                 tensors = state_tensors(part, options)
                 row = sum(size for _, size in tensors)
@@ -385,6 +408,20 @@ class Sizer:
             held=held,
             window=window,
             tokens=tokens,
+        )
+
+    def window_of_convolutions(self, part: ShortConv) -> Spec:
+        """The last tokens of convolutions in one block of a window, in bf16; ranks share the heads (InklingConvState)."""
+        size = 2 * divided(part.channels, self.options.tp)
+        kernel = part.conv_kernel
+        return Spec(
+            kind=part.kind,
+            cache="sliding",
+            tensors=(("conv_state", size),),
+            block=kernel,
+            page=size * kernel,
+            held=kernel - 1 + self.options.in_flight,
+            window=kernel,
         )
 
     def compressed(self, part: CompressedAttention) -> Iterator[Spec]:
@@ -475,7 +512,9 @@ def state_tensors(part: Layer, options: Options) -> Tensors:
             inner = divided(part.intermediate, tp)
             return ("conv_state", inner * (part.conv_kernel - 1) * c), ("recurrent_state", inner * part.state_size * s)
         case Mamba2():
-            # Groups are shared out with the heads: where they don't divide, every rank gets one (extra_groups_for_head_shards).
+            # Groups are shared out with the heads; a single one goes to every rank (extra_groups_for_head_shards, mamba_mixer2.py).
+            if part.groups % tp and part.groups != 1:
+                raise Refused("If tensor parallel world size does not divide num_groups, then num_groups must equal 1.")
             groups = part.groups if part.groups % tp == 0 else tp
             channels = divided(part.intermediate + 2 * groups * part.state_size, tp)
             conv = channels * (part.conv_kernel - 1 + options.spec) * c

@@ -11,10 +11,13 @@ from ..base import NotDescribed, Refused, nearest, show
 from ..layers import (
     CompressedAttention,
     FullAttention,
+    KimiDeltaAttention,
     LatentAttention,
+    LightningAttention,
     Mamba,
     NoState,
     Parallel,
+    ShortConv,
     SlidingAttention,
     parts,
 )
@@ -52,7 +55,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     facts: dict[str, Any] = {
         "longest": longest,
         "longest_key": key,
-        "assumed": 2048 if name in NO_LENGTH else None,
+        # _get_and_verify_max_len: 2,048 where neither the config nor its class says any.
+        "assumed": 2048,
         "heads": number(config, "num_attention_heads") or 0,
         "head_dim": head_dim(config),
         "kv_heads": kv_heads(config),
@@ -64,8 +68,10 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "hybrid": name in HYBRID or None,
         "quantised": quantised(config),
         "sinks": name in SINKS,
-        # gpt_oss.py divides its heads.
-        "replicates": name != "gpt_oss",
+        # gpt_oss.py and models/inkling divide their heads.
+        "replicates": name not in ("gpt_oss", "inkling_text"),
+        "windowed": name == "inkling_text",
+        "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
     return View(layers=SEES.get(name, as_they_are)(layers, config), dtype=run_dtype(name, dtype), facts=facts)
@@ -112,14 +118,14 @@ def kv_heads(config: Config) -> int:
 
 
 def longest_of(config: Config) -> tuple[int | None, str | None]:
-    """The longest max_model_len, and the key that says it; None where the config has none (_get_and_verify_max_len)."""
+    """The longest max_model_len, and the key that says it; None where neither the config nor its class has one (_get_and_verify_max_len)."""
     given = [key for key in LENGTHS if config.given(key)] or LENGTHS
     values = ((config.get(key), key) for key in given)
     found = [
         (int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
     if not found:
-        return None, None
+        return CLASS_LENGTHS.get(config.model_type), "max_position_embeddings"
     longest, name = min(found, key=lambda pair: pair[0])
     model_max = config.get("model_max_length")
     if isinstance(model_max, int) and model_max:
@@ -257,6 +263,11 @@ def expanded(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     return tuple(kept if isinstance(layer, LatentAttention) else layer for layer in layers)
 
 
+def without_indexers(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """The Transformers backend attends to every latent, and keeps no index keys (model_executor/models/transformers/base.py)."""
+    return tuple(next(part for part in parts(layer) if isinstance(part, LatentAttention)) for layer in layers)
+
+
 def attention_alone(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """The Transformers backend gives a cache to attention alone (model_executor/models/transformers/base.py)."""
 
@@ -284,6 +295,47 @@ def windows_of_entries(layers: tuple[Layer, ...], config: Config) -> tuple[Layer
         if isinstance(layer, SlidingAttention)
         else layer
         for layer in layers
+    )
+
+
+def inkling(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """models/inkling: layers of local_layer_ids slide, no others; the four convolutions of a layer are one window, as wide per
+    key-value head as a power of two holds them."""
+    local = set(config.counts("local_layer_ids") or ())
+    window, kernel = (config.count(key) for key in ("sliding_window", "conv_kernel_size"))
+
+    def seen(index: int) -> Layer:
+        prefix = "swa_" if index in local else ""
+        heads = config.count(
+            f"{prefix}num_key_value_heads" if config.given(f"{prefix}num_key_value_heads") else "num_key_value_heads"
+        )
+        size = config.count(f"{prefix}head_dim" if config.given(f"{prefix}head_dim") else "head_dim")
+        attention = FullAttention(kv_heads=heads, head_dim=size, v_head_dim=size)
+        width = 1 << (2 * size + 2 * (config.hidden // heads) - 1).bit_length()
+        convolutions = ShortConv(channels=heads * width, conv_kernel=kernel)
+        return Parallel(parts=(slid(attention, window) if prefix else attention, convolutions))
+
+    return tuple(seen(index) for index in range(len(layers)))
+
+
+def bailing_hybrid(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """bailing_moe_linear.py (BailingMoeV2_5ForCausalLM): lightning attention; bailing_moe_v3.py (BailingMoeV3ForCausalLM):
+    Kimi Delta Attention. The last of each layer_group_size layers is latent, and in the latter an incomplete last group."""
+    classes = config.root.get("architectures") or ()
+    group = config.count("layer_group_size")
+    whole = len(layers) // group * group
+    latent = LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=config.count("qk_rope_head_dim"))
+    if "BailingMoeV2_5ForCausalLM" in classes:
+        # Transformers' config class calls the rotary size head_dim, and that is what vLLM reads.
+        size = config.count("qk_rope_head_dim")
+        lightning = LightningAttention(heads=config.heads, head_dim=size, v_head_dim=size)
+        return tuple(latent if (index + 1) % group == 0 else lightning for index in range(len(layers)))
+    if "BailingMoeV3ForCausalLM" in classes:
+        delta = next(layer for layer in layers if isinstance(layer, KimiDeltaAttention))
+        return tuple(latent if (index + 1) % group == 0 or index >= whole else delta for index in range(len(layers)))
+    raise NotDescribed(
+        f"model type 'bailing_hybrid' in vLLM: architectures {show(classes)}; its classes are BailingMoeV2_5ForCausalLM and "
+        "BailingMoeV3ForCausalLM, and Transformers' own can't be driven"
     )
 
 
@@ -331,12 +383,17 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "zaya": attention_alone,
     "zamba2": every_head,
     "deepseek_v4": windows_of_entries,
+    "axk2": without_indexers,
+    "inkling_text": inkling,
+    "bailing_hybrid": bailing_hybrid,
     "mamba": stated_size,
     "falcon_mamba": stated_size,
 }
 # Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
 RUNS = frozenset(
     """
+    axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
+    granite_docling_text gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
     doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
@@ -364,18 +421,55 @@ LACKS = {
     "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
     "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
+    "diffusion_gemma_text": "its class denoises blocks of tokens, and reserves otherwise than one that writes token after token",
+    "flint": "its class runs on FlashInfer alone, whose blocks are not described",
+    "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
+    "described",
+    "inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
+    "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts higgs_audio_v2 kosmos_2_text_model "
+    "kosmos_2_5_text_model moonshine_streaming pix2struct_text_model pocket_tts pop2piano pp_formulanet_text semantic": "it has no "
+    "class, and can't be driven through Transformers",
     "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
-# Types whose config has no longest sequence: 2,048 where no max_model_len is asked for.
-NO_LENGTH = frozenset({"mamba", "mamba2", "falcon_mamba"})
+# The longest sequence of a config that says none: what its class in Transformers assumes.
+CLASS_LENGTHS = {
+    name: length
+    for length, names in {
+        1024: "biogpt cohere_asr gpt2 gpt_bigcode",
+        1048576: "deepseek_v4 mistral4 muse_spark_text",
+        128000: "lfm2 lfm2_moe qwen3_vl_moe_text qwen3_vl_text",
+        131072: "cosmos3_edge_text cwm ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text gemma3_text gemma4_text glm glm4 glm4_moe "
+        "glm_ocr_text gpt_oss hy_v3 laguna llama4_text longcat_flash mellum mimo_v2_flash ministral mistral mixtral "
+        "muse_glimmer_text paddleocr_vl_text phi4_multimodal phimoe solar_open youtu zaya",
+        16384: "afmoe persimmon",
+        163840: "deepseek_v32",
+        196608: "minimax_m2",
+        202752: "glm4_moe_lite glm_moe_dsa",
+        2048: "bitnet dbrx deepseek_ocr2_text deepseek_v2 doge dots1 exaone4 exaone_moe falcon gpt_neox gptj granite "
+        "granite4_vision_text granitemoe granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_dense hunyuan_v1_moe "
+        "hunyuan_vl_text hyperclovax llama nanochat olmo olmo2 olmo3 opt phi",
+        256: "ctrl",
+        262144: "gemma4_unified_text hy_v4 jamba kolibri1 ministral3",
+        32768: "axk1 gemma3n_text glm4v_text minicpm3 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 "
+        "qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen4_exp_text smollm3 unlimited_ocr_text",
+        36864: "molmo2_text",
+        4096: "arcee chameleon deepseek_v3 flex_olmo helium jetmoe nemotron nemotron_h olmoe phi3 stablelm starcoder2 zamba2",
+        448: "whisper",
+        524288: "minimax_m3_vl_text seed_oss",
+        65536: "apertus glm4v_moe_text",
+        8192: "beam cohere cohere2 cohere2_moe cohere_compass_text falcon_h1 gemma gemma2 granite_swa modernbert-decoder "
+        "vaultgemma",
+    }.items()
+    for name in names.split()
+}
 # Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
 NO_PIPELINE = frozenset(
     "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
 )
 HYBRID = frozenset(
     "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
-    "qwen3_5_moe_text zamba2".split()
+    "qwen3_5_moe_text zamba2 bailing_hybrid".split()
 )
 SINKS = frozenset({"gpt_oss"})
-ENCODER_DECODER = frozenset({"whisper"})
+ENCODER_DECODER = frozenset({"whisper", "cohere_asr"})
