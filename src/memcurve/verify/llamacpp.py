@@ -103,6 +103,7 @@ NEEDED: dict[str, Any] = {
     "embedding_scale": 1.0,
     "rope.dimension_sections": [4, 4, 4, 4],
     "rope.freq_base_swa": 10000.0,
+    "attention.compress_rope_freq_base": 10000.0,
     "kda.gate_lower_bound": -5.0,
     "hyper_connection.epsilon": 1e-6,
     "hyper_connection.sinkhorn_iterations": 2,
