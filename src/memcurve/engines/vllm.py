@@ -21,6 +21,7 @@ from .vllm_specs import (
     MAMBA_DTYPES,
     METHODS,
     PLAIN,
+    TURBOQUANT,
     Options,
     Shape,
     is_attention,
@@ -129,6 +130,8 @@ def keep(
     no_float16: str | None = None,
     default_on_10: str | None = None,
     windowed: bool = False,
+    wide_pages: bool = True,
+    numbered: bool = True,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
@@ -138,7 +141,8 @@ def keep(
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
     its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
-    quantisation says. sinks, replicates, windowed: as Shape has them. no_float16: a model type that is not stable in float16.
+    quantisation says. sinks, replicates, windowed, wide_pages: as Shape has them. no_float16: a model type that is not stable in float16.
+    numbered: whether its layers count as the config's num_hidden_layers does.
     default_on_10: the kv_cache_dtype that its class takes for "auto" on compute capability 10 (model_executor/models/config.py).
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
@@ -198,6 +202,10 @@ def keep(
             f'kv_cache_dtype="{kv_cache_dtype}" is incompatible with dtype="{dtype}". '
             f"Please set `--kv-cache-dtype` to `auto` or `{dtype}`."
         )
+    if kv_cache_dtype in TURBOQUANT and (pp > 1 or not numbered):
+        raise NotDescribed(
+            "vllm: turboquant in pipeline stages, or where layers are counted by halves, is not described"
+        )
     conv = e if mamba_cache_dtype == "auto" else dtype_bytes(mamba_cache_dtype)
     state = mamba_ssm_cache_dtype if mamba_ssm_cache_dtype != "auto" else state_dtype or "auto"
     options = Options(
@@ -225,6 +233,7 @@ def keep(
         sinks=sinks,
         replicates=replicates,
         windowed=windowed,
+        wide_pages=wide_pages,
     )
     specs, ranks = specs_of(layers, options, shape, drafts)
     if dcp > 1 and not attends:

@@ -102,7 +102,9 @@ class Shape(Record):
     by. encoder_tokens: the most that an encoder may give in one batch
     (max_num_encoder_input_tokens, config/scheduler.py). sinks: learned logits beside the keys.
     replicates: whether more ranks than key-value heads hold one each. windowed: whether short convolutions are no states,
-    but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py).
+    but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py). wide_pages: whether
+    the kernel for heads of 256 may read it, which has neither capped logits nor both directions over an image
+    (_fa4_hd256_fallback_reason, backends/fa_utils.py).
     """
 
     heads: int = 0
@@ -112,6 +114,7 @@ class Shape(Record):
     sinks: bool = False
     replicates: bool = True
     windowed: bool = False
+    wide_pages: bool = True
 
 
 def is_state(part: Layer) -> bool:
@@ -226,13 +229,19 @@ class Sizer:
                 raise Refused(
                     f"DeepseekV4 only supports fp8 kv-cache, got {kv}. Please set `--kv-cache-dtype` to `fp8`."
                 )
+            if major == 12:
+                raise NotDescribed("vllm: compressed attention on compute capability 12, where FlashInfer reads it")
             if major not in (9, 10):
-                self.no_backend("FlashMLA reads compressed entries on compute capability 9 and 10 alone")
+                raise Refused(f"compute capability {major}: FlashMLA reads compressed entries on 9 and 10 alone")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
             if kv not in known or (kv == "auto" and not half):
                 self.no_backend()
+            if major == 9 and options.dcp > 1 and not kv.startswith("fp8"):
+                raise Refused(
+                    "DCP for FlashMLA sparse requires an fp8_ds_mla kv-cache; the bf16 sparse path is not supported under DCP."
+                )
             asked = options.block
             return 32 if major == 10 and asked is not None and asked % SPARSE_BLOCK else SPARSE_BLOCK
         if kv in NO_BACKEND:
@@ -256,7 +265,7 @@ class Sizer:
         if major == 9 and fp8 and self.shape.head_dim == 512:
             return 64
         plain = kv in ("auto", "float16", "bfloat16") and half
-        if major == 10 and self.shape.head_dim == 256 and plain and options.dcp == 1:
+        if major == 10 and self.shape.head_dim == 256 and self.shape.wide_pages and plain and options.dcp == 1:
             return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
         return DEFAULT_BLOCK
 
@@ -272,10 +281,10 @@ class Sizer:
         elif kv == "fp8_e5m2" or (major == 10 and (kv in SCALED or kv in FP8_KERNELS)):
             raise Refused(f"FlashAttention does not support {kv} kv-cache on this device.")
 
-    def no_backend(self, why: str = "") -> None:
+    def no_backend(self) -> None:
         raise Refused(
-            f"No valid attention backend found for cuda with kv_cache_dtype={self.options.kv_dtype}"
-            + (f": {why}" if why else f", elements of {self.options.element} bytes")
+            f"No valid attention backend found for cuda with kv_cache_dtype={self.options.kv_dtype}, elements of "
+            f"{self.options.element} bytes"
         )
 
     def align_states(self) -> None:
@@ -332,8 +341,8 @@ class Sizer:
         kv = self.options.kv_dtype
         if plain:
             return ("key", heads * width * 2), ("value", heads * v_width * 2)
-        # FlashAttention for values of another size keeps bytes, and no scales.
-        if kv in SCALED and not self.differs:
+        # FlashAttention, where the class asks for no other backend, keeps bytes, and no scales.
+        if kv in SCALED and not (self.differs or self.shape.windowed):
             bits = SCALED[kv]
             return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
         if kv in TURBOQUANT:

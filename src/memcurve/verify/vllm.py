@@ -17,7 +17,8 @@ block size, grouping, and planning. What is stubbed:
   So FlashMLA's dense kernels and FlashInfer count as not installed; FlashAttention 2, 3 and 4 as supported where the
   capability of the GPU allows, Triton and DeepGEMM as installed;
 - tensors: everything that a model class makes goes to the meta device;
-- the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism;
+- the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism, on nodes of their own;
+- processors of images and sound, which the Transformers backend asks what a tower takes: it takes nothing;
 - tokenizers, weights and quantised kernels: a config's quantization_config is left out.
 
 A draft of multi-token prediction is built beside its target where the options say draft_layers.
@@ -77,6 +78,9 @@ class Anything(type):
 
     def __getitem__(cls, _):
         return cls
+
+    def __rfloordiv__(cls, _):
+        return 1
 
 
 def stub(name: str):
@@ -220,6 +224,9 @@ def prepare(wheel: str, gpu: str) -> None:
         except (ValueError, KeyError):
             data = json.loads(Path(folder, "config.json").read_text())
             kind = type("HubConfig", (PreTrainedConfig,), {"model_type": data.get("model_type", "")})
+            if data.get("use_sliding_window") is False:
+                # MiMo's class, like Qwen2's, drops a window that is not used.
+                data["sliding_window"] = None
             if "block_configs" in data:
                 data["block_configs"] = [named(block) for block in data["block_configs"]]
             return kind(**data)

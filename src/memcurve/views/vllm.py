@@ -58,7 +58,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # _get_and_verify_max_len: 2,048 where neither the config nor its class says any.
         "assumed": 2048,
         "heads": number(config, "num_attention_heads") or 0,
-        "head_dim": head_dim(config),
+        "head_dim": widest(layers) if name in GEMMA_4 else head_dim(config),
         "kv_heads": kv_heads(config),
         "state_dtype": state_dtype(config),
         "pipeline": name not in NO_PIPELINE,
@@ -71,6 +71,9 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # gpt_oss.py and models/inkling divide their heads.
         "replicates": name not in ("gpt_oss", "inkling_text"),
         "windowed": name == "inkling_text",
+        # A layer of Cosmos 3 is two of its class.
+        "numbered": name != "cosmos3_edge_text",
+        "wide_pages": not (capped(config) or both_directions(config)),
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
@@ -99,15 +102,18 @@ def number(config: Config, key: str) -> int | None:
 
 
 def head_dim(config: Config) -> int:
-    """get_head_size of the config: head_dim, or hidden_size over the heads; of Gemma 4 the larger one, and Zamba2's
-    attention is twice as wide."""
+    """get_head_size of the config: head_dim, or hidden_size over the heads; Zamba2's attention is twice as wide."""
     if config.model_type == "zamba2":
         return number(config, "attention_head_dim") or 2 * config.hidden // config.heads
-    for key in ("global_head_dim", "head_dim", "hidden_size_per_head"):
+    for key in ("head_dim", "hidden_size_per_head"):
         if number(config, key):
             return number(config, key) or 0
     hidden, heads = number(config, "hidden_size"), number(config, "num_attention_heads")
     return hidden // heads if hidden and heads else 0
+
+
+def widest(layers: Sequence[Layer]) -> int:
+    return max(part.head_dim for layer in layers for part in parts(layer) if isinstance(part, FullAttention))
 
 
 def kv_heads(config: Config) -> int:
@@ -125,7 +131,7 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
         (int(value), key) for value, key in values if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
     if not found:
-        return CLASS_LENGTHS.get(config.model_type), "max_position_embeddings"
+        return CLASS_LENGTHS.get(config.model_type), "its class's max_position_embeddings"
     longest, name = min(found, key=lambda pair: pair[0])
     model_max = config.get("model_max_length")
     if isinstance(model_max, int) and model_max:
@@ -155,6 +161,19 @@ def rope_parameters(config: Config) -> Sequence[Mapping[str, Any]]:
 def rope_type(rope: Mapping[str, Any]) -> str:
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
     return "longrope" if kind == "su" else kind
+
+
+def capped(config: Config) -> bool:
+    """Whether attention's logits are capped; Gemma 2's class caps them unless told otherwise."""
+    cap = config.data.get("attn_logit_softcapping", 50.0 if config.model_type in ("gemma2", "vaultgemma") else None)
+    return bool(cap)
+
+
+def both_directions(config: Config) -> bool:
+    """Whether the tokens of an image see each other (transformers_utils/model_arch_config_convertor.py, is_mm_prefix_lm)."""
+    if config.model_type in GEMMA_4:
+        return config.root is not config.data and config.get("use_bidirectional_attention") == "vision"
+    return bool(config.root.get("is_mm_prefix_lm", config.root.get("model_type") in ("gemma3", "molmo2", "paligemma")))
 
 
 def state_dtype(config: Config) -> str | None:
@@ -325,13 +344,13 @@ def bailing_hybrid(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ..
     group = config.count("layer_group_size")
     whole = len(layers) // group * group
     latent = LatentAttention(kv_lora_rank=config.count("kv_lora_rank"), rope_head_dim=config.count("qk_rope_head_dim"))
+    # Transformers' config class calls the rotary size head_dim, and that is what vLLM's classes read.
+    size = config.count("qk_rope_head_dim")
     if "BailingMoeV2_5ForCausalLM" in classes:
-        # Transformers' config class calls the rotary size head_dim, and that is what vLLM reads.
-        size = config.count("qk_rope_head_dim")
         lightning = LightningAttention(heads=config.heads, head_dim=size, v_head_dim=size)
         return tuple(latent if (index + 1) % group == 0 else lightning for index in range(len(layers)))
     if "BailingMoeV3ForCausalLM" in classes:
-        delta = next(layer for layer in layers if isinstance(layer, KimiDeltaAttention))
+        delta = next(layer for layer in layers if isinstance(layer, KimiDeltaAttention)).replace(head_dim=size)
         return tuple(latent if (index + 1) % group == 0 or index >= whole else delta for index in range(len(layers)))
     raise NotDescribed(
         f"model type 'bailing_hybrid' in vLLM: architectures {show(classes)}; its classes are BailingMoeV2_5ForCausalLM and "
@@ -345,6 +364,11 @@ def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
         return layers
     inner = config.count("intermediate_size")
     return tuple(layer.replace(intermediate=inner) if isinstance(layer, Mamba) else layer for layer in layers)
+
+
+def held_in_full(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """unlimited_ocr.py: a window over what is generated is reserved for as if it were none (RSWASpec)."""
+    return tuple(full(layer) if isinstance(layer, SlidingAttention) else layer for layer in layers)
 
 
 def slid(layer: Layer, window: int) -> Layer:
@@ -384,6 +408,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "zamba2": every_head,
     "deepseek_v4": windows_of_entries,
     "axk2": without_indexers,
+    "unlimited_ocr_text": held_in_full,
     "inkling_text": inkling,
     "bailing_hybrid": bailing_hybrid,
     "mamba": stated_size,
@@ -393,7 +418,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
 RUNS = frozenset(
     """
     axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
-    granite_docling_text gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
+    gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
     doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
@@ -425,40 +450,39 @@ LACKS = {
     "flint": "its class runs on FlashInfer alone, whose blocks are not described",
     "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
     "described",
-    "inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
+    "granite_docling_text inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
     "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts higgs_audio_v2 kosmos_2_text_model "
     "kosmos_2_5_text_model moonshine_streaming pix2struct_text_model pocket_tts pop2piano pp_formulanet_text semantic": "it has no "
     "class, and can't be driven through Transformers",
     "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
     "hunyuan": "neither it nor Transformers has a class for it",
 }
-# The longest sequence of a config that says none: what its class in Transformers assumes.
+# The longest sequence of a config that says none: what its class assumes, in vLLM (_CONFIG_REGISTRY) or else in Transformers.
 CLASS_LENGTHS = {
     name: length
     for length, names in {
         1024: "biogpt cohere_asr gpt2 gpt_bigcode",
         1048576: "deepseek_v4 mistral4 muse_spark_text",
-        128000: "lfm2 lfm2_moe qwen3_vl_moe_text qwen3_vl_text",
-        131072: "cosmos3_edge_text cwm ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text gemma3_text gemma4_text glm glm4 glm4_moe "
+        128000: "step3p5 lfm2 lfm2_moe qwen3_vl_moe_text qwen3_vl_text",
+        131072: "axk2 voxtral_realtime_text cosmos3_edge_text cwm ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text gemma3_text gemma4_text glm glm4 glm4_moe "
         "glm_ocr_text gpt_oss hy_v3 laguna llama4_text longcat_flash mellum mimo_v2_flash ministral mistral mixtral "
         "muse_glimmer_text paddleocr_vl_text phi4_multimodal phimoe solar_open youtu zaya",
         16384: "afmoe persimmon",
-        163840: "deepseek_v32",
         196608: "minimax_m2",
         202752: "glm4_moe_lite glm_moe_dsa",
-        2048: "bitnet dbrx deepseek_ocr2_text deepseek_v2 doge dots1 exaone4 exaone_moe falcon gpt_neox gptj granite "
+        2048: "aria_text chatglm hrm_text bitnet dbrx deepseek_ocr2_text deepseek_v2 doge dots1 exaone4 exaone_moe falcon gpt_neox gptj granite "
         "granite4_vision_text granitemoe granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_dense hunyuan_v1_moe "
         "hunyuan_vl_text hyperclovax llama nanochat olmo olmo2 olmo3 opt phi",
         256: "ctrl",
-        262144: "gemma4_unified_text hy_v4 jamba kolibri1 ministral3",
-        32768: "axk1 gemma3n_text glm4v_text minicpm3 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 "
+        262144: "bailing_hybrid gemma4_unified_text hy_v4 jamba kolibri1 ministral3",
+        32768: "beam axk1 gemma3n_text glm4v_text minicpm3 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 "
         "qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen4_exp_text smollm3 unlimited_ocr_text",
         36864: "molmo2_text",
-        4096: "arcee chameleon deepseek_v3 flex_olmo helium jetmoe nemotron nemotron_h olmoe phi3 stablelm starcoder2 zamba2",
+        4096: "deepseek_v32 kimi_k2 kimi_linear arcee chameleon deepseek_v3 flex_olmo helium jetmoe nemotron nemotron_h olmoe phi3 stablelm starcoder2 zamba2",
         448: "whisper",
         524288: "minimax_m3_vl_text seed_oss",
-        65536: "apertus glm4v_moe_text",
-        8192: "beam cohere cohere2 cohere2_moe cohere_compass_text falcon_h1 gemma gemma2 granite_swa modernbert-decoder "
+        65536: "olmo_hybrid step3_text apertus glm4v_moe_text",
+        8192: "jais2 cohere cohere2 cohere2_moe cohere_compass_text falcon_h1 gemma gemma2 granite_swa modernbert-decoder "
         "vaultgemma",
     }.items()
     for name in names.split()
@@ -472,4 +496,6 @@ HYBRID = frozenset(
     "qwen3_5_moe_text zamba2 bailing_hybrid".split()
 )
 SINKS = frozenset({"gpt_oss"})
+# Types with wider heads in full layers than in sliding ones.
+GEMMA_4 = frozenset({"gemma4_text", "gemma4_unified_text"})
 ENCODER_DECODER = frozenset({"whisper", "cohere_asr"})
