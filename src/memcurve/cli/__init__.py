@@ -56,7 +56,7 @@ COMMANDS = {
     "verify": (
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
         "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"
-        "memcurve verify --engine vllm Qwen/Qwen3-8B ./config.json\nmemcurve verify --engine sglang --source ./wheel --all\n"
+        "memcurve verify --engine sglang --source ./wheel --all\n"
         "memcurve verify --engine llamacpp openai/gpt-oss-20b model.gguf",
     ),
 }  # fmt: skip

@@ -1,8 +1,7 @@
 """Asks an engine itself and compares: one module per engine, which alone imports it.
 
-`transformers` runs small models; `vllm`, `sglang` and `llamacpp` run the engine's own planning code on a CPU. Each of
-these three offers compare(subjects, source), the version that memcurve describes (PINNED) and what is stubbed (STUBBED),
-and records tests/truth anew in a checkout: `python -m memcurve.verify.vllm --help`.
+`transformers` runs small models; `sglang` and `llamacpp` run the engine's own planning code on a CPU. Both offer compare(subjects, source), the version that memcurve describes (PINNED) and what is stubbed (STUBBED),
+and record tests/truth anew in a checkout: `python -m memcurve.verify.sglang --help`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..base import BadConfig, show
 
-ENGINES = ("transformers", "vllm", "sglang", "llamacpp")
+ENGINES = ("transformers", "sglang", "llamacpp")
 
 
 class Outcome(NamedTuple):
