@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from llamacpp_cases import cases, curve, found
+from llamacpp_cases import cases
+
+from memcurve import load
+from memcurve.verify.llamacpp import curve, found
 
 CASES = list(cases())
 
@@ -13,7 +16,7 @@ CASES = list(cases())
 def test_every_recorded_case_is_equal(count: Any) -> None:
     wrong, refusals, reasons = [], 0, 0
     for case in CASES:
-        mine = found(case.metadata, case.workload)
+        mine = found(load(case.metadata), case.workload)
         if len(case.recorded) == len(mine) == 1:
             refusals += 1
             reasons += mine[0] in case.recorded[0] or case.recorded[0] in mine[0]
@@ -42,7 +45,7 @@ def test_arrays_agree_with_single_contexts() -> None:
 
     for case in CASES[::97]:
         if len(case.recorded) == 6:
-            line = curve(case.metadata, case.workload)
+            line = curve(load(case.metadata), case.workload)
             batch = case.workload["n_seq_max"]
             contexts = np.array([max(batch, 1), 300, 0, 5000, case.workload["n_ctx"]])
             assert line.bytes(contexts, batch).tolist() == [line.bytes(int(one), batch) for one in contexts]

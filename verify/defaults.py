@@ -27,7 +27,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from memcurve.verify import GROUPS, PINNED
+from memcurve.verify.transformers import GROUPS, PINNED
 
 TARGET = Path(__file__).parents[1] / "src" / "memcurve" / "defaults.json"
 # The nested config with the decoder, by the names that get_text_config(decoder=True) and the omni classes use.

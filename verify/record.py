@@ -4,7 +4,7 @@
     python verify/record.py llama jamba     # only these; other types' lines stay
 
 Writes tests/truth/transformers_types.jsonl (tests/README.md says how it reads). A variant changes keys that decide the state, in the
-decoder's section. memcurve.verify builds and runs the models; no number of memcurve's goes into the file.
+decoder's section. memcurve.verify.transformers builds and runs the models; no number of memcurve's goes into the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from catalog import compact
 
 from memcurve.shrink import base_keys, merge, text_section
-from memcurve.verify import (
+from memcurve.verify.transformers import (
     CONFIG_MAPPING,
     INSTALLED,
     PINNED,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from memcurve import cli, verify
+from memcurve import cli
 from memcurve.shrink import base_keys, keys_like
+from memcurve.verify import transformers as verify
 
 # A decoder of one's own code under a hub-only type, as a repository would hold it.
 CODE = """

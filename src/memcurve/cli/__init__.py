@@ -54,8 +54,10 @@ COMMANDS = {
         "memcurve models --kind gdn\nmemcurve models --type gemma3_text\nmemcurve models --types",
     ),
     "verify": (
-        "run small models in Transformers and compare their caches, tensor by tensor",
-        "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today",
+        "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
+        "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"
+        "memcurve verify --engine sglang --source ./wheel --all\n"
+        "memcurve verify --engine llamacpp openai/gpt-oss-20b model.gguf",
     ),
 }  # fmt: skip
 

@@ -26,10 +26,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, model_type_to_module_name
 
-from .curve import MemoryCurve
-from .families import REFUSED
-from .model import load
-from .shrink import base_keys, keys_like, small
+from ..curve import MemoryCurve
+from ..families import REFUSED
+from ..model import load
+from ..shrink import base_keys, keys_like, small
+from . import Outcome
 
 PINNED, INSTALLED = "5.23.0", str(transformers.__version__)
 GROUPS = (
@@ -252,16 +253,6 @@ class Case(NamedTuple):
     held: list[tuple[str, list[tuple[str, torch.Tensor]]]]
 
 
-class Outcome(NamedTuple):
-    """What a comparison found. difference: the first, or why the model could not be run; "" if all are equal."""
-
-    name: str
-    cases: int
-    equal: int
-    tensors: int
-    difference: str
-
-
 def run_model(model: Any) -> Iterator[Case]:
     """Prompts of 5 and 40 tokens and around each window, then none, one or three more tokens; two sequences once."""
     if model.config.is_encoder_decoder:
@@ -414,3 +405,7 @@ def quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
+
+
+def installed() -> str:
+    return INSTALLED
