@@ -79,7 +79,7 @@ def check(
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r", "\n").split("\n")
     compare = {"vllm": _vllm, "sglang": _sglang, "llamacpp": _llamacpp}[name]
     asked = dict(options or {})
-    found = list(compare(lines, model, dict(asked)))
+    found = sorted(compare(lines, model, dict(asked)), key=lambda one: one.line)
     if not found:
         raise BadConfig(f"log: no figure of {name} that can be compared")
     return [
