@@ -25,7 +25,9 @@ def test_without_torch(tmp_path: Path) -> None:
     assert done.stderr == "memcurve: verify needs torch and transformers (torch): pip install 'memcurve[verify]'\n"
 
 
-@pytest.mark.parametrize(("engine", "needs"), [("sglang", "sglang 0.5.23"), ("llamacpp", "llama-cpp-python 0.3.36")])
+@pytest.mark.parametrize(
+    ("engine", "needs"), [("vllm", "vllm 0.33.0"), ("sglang", "sglang 0.5.23"), ("llamacpp", "llama-cpp-python 0.3.36")]
+)
 def test_without_the_engine(tmp_path: Path, engine: str, needs: str) -> None:
     for name in ("torch", "llama_cpp"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('none', name='torch')")
@@ -44,8 +46,8 @@ def test_without_the_engine(tmp_path: Path, engine: str, needs: str) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--engine", "sglnag", "llama"], "engine: 'sglnag'; expected transformers, sglang, llamacpp"),
-        (["--source", ".", "llama"], "source: '.'; expected with --engine sglang only"),
+        (["--engine", "sglnag", "llama"], "engine: 'sglnag'; expected transformers, vllm, sglang, llamacpp"),
+        (["--source", ".", "llama"], "source: '.'; expected with --engine vllm or sglang only"),
         (["--engine", "sglang", "--source", "/nowhere", "llama"], "source: '/nowhere'; expected a folder that holds"),
         (["--engine", "sglang", "--trust-remote-code", "llama"], "trust-remote-code: expected with --engine transf"),
         (["--engine", "llamacpp"], "subjects: none"),

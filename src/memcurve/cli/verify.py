@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..verify import Outcome
 
-NAMES = {"transformers": "Transformers", "sglang": "SGLang", "llamacpp": "llama.cpp"}
+NAMES = {"transformers": "Transformers", "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp"}
 
 
 def build(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +27,12 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="transformers",
         metavar="ENGINE",
-        help="who is asked: transformers, sglang, llamacpp (then also GGUF files) (default: transformers)",
+        help="who is asked: transformers, vllm, sglang, llamacpp (then also GGUF files) (default: transformers)",
     )
     parser.add_argument(
         "--source",
         metavar="DIR",
-        help="sglang: the folder of its unpacked wheel (default: the installed package)",
+        help="vllm, sglang: the folder of its unpacked wheel (default: the installed package)",
     )
     parser.add_argument(
         "--all", action="store_true", help="every model type that generates; of other engines, the whole catalogue"
@@ -77,8 +77,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise BadConfig(
             f"engine: {show(engine)}; expected {', '.join(ENGINES)}" + (f" (nearest: {hint})" if hint else "")
         )
-    if arguments.source is not None and engine != "sglang":
-        raise BadConfig(f"source: {show(arguments.source)}; expected with --engine sglang only")
+    if arguments.source is not None and engine not in ("vllm", "sglang"):
+        raise BadConfig(f"source: {show(arguments.source)}; expected with --engine vllm or sglang only")
     if arguments.trust_remote_code and engine != "transformers":
         raise BadConfig("trust-remote-code: expected with --engine transformers only; the others run no model code")
 

@@ -1,7 +1,8 @@
 """Asks an engine itself and compares: one module per engine, which alone imports it.
 
-`transformers` runs small models; `sglang` and `llamacpp` run the engine's own planning code on a CPU. Both offer compare(subjects, source), the version that memcurve describes (PINNED) and what is stubbed (STUBBED),
-and record tests/truth anew in a checkout: `python -m memcurve.verify.sglang --help`.
+`transformers` runs small models; `vllm`, `sglang` and `llamacpp` run the engine's own planning code on a CPU. Each offers
+compare(subjects, source), the version that memcurve describes (PINNED) and what is stubbed (STUBBED), and records tests/truth
+anew in a checkout: `python -m memcurve.verify.sglang --help`, `python -m memcurve.verify.vllm_recorder --help`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..base import BadConfig, show
 
-ENGINES = ("transformers", "sglang", "llamacpp")
+ENGINES = ("transformers", "vllm", "sglang", "llamacpp")
 
 
 class Outcome(NamedTuple):

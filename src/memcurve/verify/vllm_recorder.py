@@ -1,10 +1,10 @@
 """Runs vLLM's own planning code on a CPU, and compares what it reserves with memcurve.
 
-    python verify/vllm.py WHEEL compare                the catalogue's configs, with vLLM's defaults
-    python verify/vllm.py WHEEL compare JOBS.jsonl     configs and options of a file
-    python verify/vllm.py WHEEL check                  every config and option of tests/truth/vllm.jsonl, recorded again
-    python verify/vllm.py WHEEL rewrite                the same, and writes the file
-    python verify/vllm.py WHEEL record [--gpu B200] < JOBS.jsonl > RECORDED.jsonl
+    python -m memcurve.verify.vllm_recorder WHEEL compare                the catalogue's configs, with vLLM's defaults
+    python -m memcurve.verify.vllm_recorder WHEEL compare JOBS.jsonl     configs and options of a file
+    python -m memcurve.verify.vllm_recorder WHEEL check                  every config and option of tests/truth/vllm.jsonl, recorded again
+    python -m memcurve.verify.vllm_recorder WHEEL rewrite                the same, and writes the file
+    python -m memcurve.verify.vllm_recorder WHEEL record [--gpu B200] < JOBS.jsonl > RECORDED.jsonl
 
 WHEEL is a folder with vLLM 0.33.0 unpacked; torch, Transformers below 5.21 and vLLM's pure Python requirements must be
 installed. A job is {"id", "config", "options"}, options as `Model.curve(engine="vllm")` takes them.
@@ -39,8 +39,8 @@ import types
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-TRUTH = ROOT / "tests" / "truth" / "vllm.jsonl"
+# In a checkout
+TRUTH = Path(__file__).parents[3] / "tests" / "truth" / "vllm.jsonl"
 
 GIB = 2**30
 # name, capability, bytes of memory
@@ -543,7 +543,7 @@ def recorded(wheel: str, jobs: list[dict]) -> list[dict]:
     found: dict[str, dict] = {}
     for gpu in sorted({job["options"].get("gpu", "H100") for job in jobs}):
         mine = [job for job in jobs if job["options"].get("gpu", "H100") == gpu]
-        command = [sys.executable, __file__, wheel, "record", "--gpu", gpu]
+        command = [sys.executable, "-m", "memcurve.verify.vllm_recorder", wheel, "record", "--gpu", gpu]
         text = "\n".join(json.dumps(job) for job in mine)
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
         for line in done.stdout.splitlines():
@@ -555,7 +555,6 @@ def recorded(wheel: str, jobs: list[dict]) -> list[dict]:
 
 def differences(job: dict, row: dict) -> list[str]:
     """What memcurve says otherwise than what was recorded: bytes by length, and pools by memory. Empty if all is equal."""
-    sys.path.insert(0, str(ROOT / "src"))
     from memcurve import load
     from memcurve.base import MemcurveError
 
@@ -587,7 +586,6 @@ def differences(job: dict, row: dict) -> list[str]:
 
 
 def catalogue() -> list[dict]:
-    sys.path.insert(0, str(ROOT / "src"))
     from memcurve import catalog
 
     return [{"id": name, "config": catalog.find(name), "options": {}} for name in catalog.names()]
@@ -609,7 +607,6 @@ def compare(wheel: str, jobs: list[dict]) -> int:
 def rerecord(wheel: str, write: bool) -> int:
     """Every config and option of the recorded file again; how many numbers differ. Specs that were made by hand stay."""
     entries = [json.loads(line) for line in TRUTH.read_text().splitlines()]
-    sys.path.insert(0, str(ROOT / "src"))
     from memcurve import catalog
 
     for entry in entries:
