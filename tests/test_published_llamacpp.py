@@ -71,6 +71,22 @@ INSTEAD = {"P39": 7 * 576 * 2 * 2**20, "P40": 7 * 576 * 34 // 32 * 2**20, "P41":
 TYPES = {"P39": "f16", "P40": "q8_0", "P41": "q4_0", "E04": "f16"}
 
 
+# Logs of ik_llama.cpp, a fork that keeps the same where it keeps keys and values alike.
+FORK: dict[str, tuple[Any, Options]] = {
+    "E01": ("deepseek-ai/DeepSeek-R1", {}),
+    "E11": ("maxtext/gemma3_27b", {"swa_full": True}),
+    "E12": ("Qwen/Qwen3-235B-A22B", {"type_k": "q8_0"}),
+    "E16": (plain("qwen3", 64, 8, 128), {"type_k": "q8_0", "type_v": "q8_0"}),
+    "E18": (plain("glm4", 61, 8, 128), {}),
+    "E22": (plain("bitnet", 30, 5, 128), {}),
+}
+NOT_OURS = {
+    "E07": "no config of DeepSeek-V2.5 is at hand",
+    "E17": "no config of Llama-3.1-Nemotron-Ultra-253B is at hand",
+    "E20": "the fork keeps Kimi-K2's keys and values expanded, this commit the latent",
+}
+
+
 def curve(model: Any, options: Options) -> MemoryCurve:
     return load(model).curve("llamacpp", **options)
 
@@ -97,3 +113,14 @@ def test_no_log_of_llama_cpp_is_passed_over(count: Any) -> None:
     mine = {key for key, entry in FIGURES.items() if entry["engine"] == "llama.cpp"}
     assert mine == set(LOGS) | set(EARLIER)
     count(f"llama.cpp logs: {len(LOGS)} reproduced, {len(EARLIER)} of earlier versions explained")
+
+
+@pytest.mark.parametrize("key", sorted(FORK))
+def test_a_log_of_the_fork_reproduces(key: str) -> None:
+    model, options = FORK[key]
+    entry = FIGURES[key]
+    assert abs(curve(model, options).bytes(int(entry["context"])) / MIB - entry["claimed_value"]) <= entry["tolerance"]
+
+
+def test_no_log_of_the_fork_is_passed_over() -> None:
+    assert {key for key, entry in FIGURES.items() if entry["engine"] == "ik_llama.cpp"} == set(FORK) | set(NOT_OURS)
