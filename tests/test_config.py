@@ -212,6 +212,13 @@ def test_a_nested_decoder_is_found(section: str) -> None:
     assert model.layers == load(LLAMA).layers
 
 
+def test_sizes_below_a_decoders_own_type_are_found() -> None:
+    inner = {**LLAMA, "num_hidden_layers": 26}
+    assert len(load({"model_type": "llama", "text_config": inner}).layers) == 26
+    assert len(load({**LLAMA, "text_config": inner}).layers) == 32
+    assert len(load("mlc/ministral3_3b_2512").layers) == 26
+
+
 def test_the_text_sections_dtype_comes_first() -> None:
     config = {"model_type": "llava", "torch_dtype": "float32", "text_config": {**LLAMA, "dtype": "bfloat16"}}
     assert load(config).dtype == "bfloat16"

@@ -20,8 +20,6 @@ BY_LAYERS = {
     "nvidia/Nemotron-H-56B-Base-8K",
     "nvidia/NVIDIA-Nemotron-Nano-9B-v2",
 }
-# A text section below a type that has a class of its own: the converter reads the section, memcurve the file.
-SECTION = {"mlc/ministral3_3b_2512"}
 # What no key of the file tells: windows that llama.cpp does not use, and an expansion that Transformers takes from
 # elsewhere than the file's intermediate_size.
 UNTOLD = {
@@ -53,7 +51,7 @@ def test_every_recorded_config_gives_the_same_caches(count: Any) -> None:
         mine, theirs = seen(model, model.config, unread), seen(model, Metadata(entry["keys"]), unread)
         if "trained_context" not in mine.facts:
             theirs = theirs.replace(facts={k: v for k, v in theirs.facts.items() if k != "trained_context"})
-        if (mine.layers, mine.facts) != (theirs.layers, theirs.facts) and entry["name"] not in BY_LAYERS | SECTION:
+        if (mine.layers, mine.facts) != (theirs.layers, theirs.facts) and entry["name"] not in BY_LAYERS:
             wrong.append(entry["name"])
     count(f"llama.cpp's converter: {len(RECORDED)} configs of the catalogue, {len(wrong)} otherwise")
     assert wrong == []
@@ -65,7 +63,7 @@ def test_a_gguf_file_keeps_what_its_config_keeps() -> None:
         return [line.bytes(context, 2, 7) for context in (1, 300, 70_000)]
 
     names = {entry["name"] for entry in RECORDED if kept(load(entry["keys"])) != kept(load(entry["name"]))}
-    assert names == UNTOLD | BY_LAYERS | SECTION
+    assert names == UNTOLD | BY_LAYERS
 
 
 def test_types_of_the_catalogue_are_converted_or_named() -> None:

@@ -226,7 +226,15 @@ def decoder(data: Mapping[str, Any]) -> tuple[Config, list[Mapping[str, Any]]]:
     for _ in range(4):
         defaults = class_defaults(model_type)
         if families.structure_of(model_type):
-            return Config(data, model_type, defaults, path, levels[-1]), levels
+            config = Config(data, model_type, defaults, path, levels[-1])
+            key = next((key for key in SECTIONS if isinstance(data.get(key), dict)), None)
+            if key is None or config.given("num_hidden_layers"):
+                return config, levels
+            # Some files name the decoder's type outside and keep its sizes inside.
+            data, path = data[key], f"{path}{key}."
+            model_type = read_type({"model_type": model_type, **data}, path)
+            levels.insert(0, data)
+            continue
         if model_type in families.REFUSED:
             raise families.not_described(model_type)
         nested = (defaults or {}).get("text")
