@@ -285,3 +285,10 @@ def test_options_as_words() -> None:
         call("estimate", "openai/gpt-oss-120b", "--dtype", "bf16", "--engine", "llamacpp", "--batch", "300").stdout
         == ""
     )
+
+
+def test_side_by_side_says_whose_an_option_is() -> None:
+    text = call(
+        "estimate", "openai/gpt-oss-120b", "--dtype", "bf16", "--engine", "all", "-O", "tensor_parallel_size=2"
+    ).stdout
+    assert "tensor_parallel_size: an option of vllm only\n" in text

@@ -178,6 +178,8 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
         return
     print(f"{clean(model.name)} · {model.structure} · batch {batch:,}")
     print(f"differences from the paper's count at {contexts[-1]:,} tokens")
+    for key in options:
+        print(f"{key}: an option of {', '.join(name for name in NAMES if key in known[name])} only")
     print(f"{'engine':<14}" + "".join(f"{show_tokens(context):>22}" for context in contexts) + "  how")
     for row in rows:
         sizes = row["bytes"] or ["—"] * len(contexts)
