@@ -102,7 +102,7 @@ class MemoryCurve(Record):
             if context.size == 0:
                 return np.zeros(context.shape, np.int64)
             if context.dtype != np.uint64:
-                context = context.astype(np.int64)
+                context = context.astype(np.int64, copy=False)
             if context.min() < 0:
                 raise BadConfig(f"context: {context.min()}; expected 0 or more tokens")
             if self.limits is not None:
@@ -115,7 +115,7 @@ class MemoryCurve(Record):
                 raise TooLarge(
                     f"{self.name}: up to {bound:,} bytes at context {context.max():,}; int64 holds {INT64_MAX:,}"
                 )
-            plan, held = self._plan(np.minimum), context.astype(np.int64)
+            plan, held = self._plan(np.minimum), context.astype(np.int64, copy=False)
         constant, slope, rest = plan
         total = (constant + slope * held) * batch
         for weight, slots, shared in rest:
