@@ -27,7 +27,7 @@ MAY = {
     "export": {"curve", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
     "figures": {"curve", "export"},
-    "logs": {"curve", "model", "terms"},
+    "logs": {"engines", "curve", "model", "terms"},
     "cli": {
         "cli",
         "logs",

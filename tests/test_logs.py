@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memcurve import BadConfig, load
+from memcurve import BadConfig, MemcurveError, NotDescribed, load
 from memcurve.logs import Finding, check, engine_of, rounded
 
 QWEN3_14B = {"model_type": "qwen3", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960, "dtype": "bfloat16"}  # fmt: skip
@@ -62,6 +62,8 @@ def test_sglang() -> None:
     states = "Mamba Cache is allocated. max_mamba_cache_size: 336, conv_state size: 0.56GB, ssm_state size: 23.70GB "
     assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking") == [True]
     assert verdicts(states.replace("336", "330"), "Qwen/Qwen3-Next-80B-A3B-Thinking") == [False]
+    with pytest.raises(NotDescribed, match="pools of its own kind"):
+        check(states, load("deepseek-ai/DeepSeek-V4-Flash"))
     window = "KV Cache is allocated. #tokens: 300288, K size: 8.38 GB, V size: 5.59 GB"
     assert verdicts(window, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4) == [True]
 
@@ -151,6 +153,16 @@ def test_a_log_with_two_starts_is_compared_start_by_start() -> None:
     other = one.replace("4096", "8192")
     found = check(one.format(288, 288) + other.format(576, 575), load("Qwen/Qwen3-8B"))
     assert [(each.line, each.agrees) for each in found] == [(3, True), (3, True), (6, True), (6, False)]
+    many = check(one.format(288, 288) * 2000, load("Qwen/Qwen3-8B"))
+    assert [(each.line, each.agrees) for each in many[-2:]] == [(6000, True), (6000, True)]
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1.2.3", ".", ",", "-1"])
+def test_numbers_that_are_none_are_no_figures(number: str) -> None:
+    for line in ("Available KV cache memory: {0} GiB\nGPU KV cache size: {0} tokens", "KV Cache is allocated. #tokens: {0}, K size: {0} GB, V size: {0} GB",
+                 "llama_context: n_seq_max = {0}\nllama_kv_cache: size = {0} MiB ( {0} cells, 1 layers, {0}/1 seqs), K (f16): {0} MiB"):  # fmt: skip
+        with pytest.raises(MemcurveError, match=r"^log: no "):
+            check(line.format(number), load("Qwen/Qwen3-8B"))
 
 
 def test_drafts_of_sglang_are_logged_apart() -> None:

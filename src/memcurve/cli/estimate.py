@@ -141,7 +141,7 @@ def encoder_of(arguments: argparse.Namespace, model: Model, curve: MemoryCurve) 
 
 def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int]) -> None:
     """One table over all engines: bytes at each context, and what makes them differ from the paper's count."""
-    from ..engines import HOW, NAMES, module
+    from ..engines import HOW, NAMES, SHARED_CONTEXT, module
 
     if arguments.memory is not None:
         raise BadConfig("memory: a pool is of one engine; expected --engine vllm or sglang beside it")
@@ -157,8 +157,7 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
         try:
             curve = model.curve(name, arguments.dtype, **{k: v for k, v in options.items() if k in known[name]})
             encoder = encoder_of(arguments, model, curve)
-            # llama.cpp's context is one that all sequences share out.
-            share = max(batch, 1) if name == "llamacpp" else 1
+            share = max(batch, 1) if name in SHARED_CONTEXT else 1
             row["bytes"] = [curve.bytes(context * share, batch, encoder) for context in contexts]
             kinds = by_kind(curve.breakdown(contexts[-1] * share, batch, encoder))
             if name == "logical":

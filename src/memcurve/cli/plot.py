@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..base import BadConfig, MemcurveError, show
-from ..engines import NAMES
+from ..engines import NAMES, SHARED_CONTEXT
 from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
@@ -150,8 +150,11 @@ def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, An
     found = []
     engines = NAMES if engine == "all" else (engine,)
     if engine == "all" and arguments.batch > 1:
-        engines = tuple(one for one in NAMES if one != "llamacpp")
-        print("left out: llamacpp: its context is shared by all sequences; draw it by itself", file=sys.stderr)
+        engines = tuple(one for one in NAMES if one not in SHARED_CONTEXT)
+        print(
+            f"left out: {', '.join(SHARED_CONTEXT)}: all sequences share its context; draw it by itself",
+            file=sys.stderr,
+        )
     for one in engines:
         try:
             curve = model.curve(one, dtype, **options)

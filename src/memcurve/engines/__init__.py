@@ -32,6 +32,8 @@ HOW = {
     "llamacpp": "cells in multiples of 256 for the whole context, states in fp32",
 }
 NAMES = tuple(HOW)
+# Whose context is one that all sequences share out.
+SHARED_CONTEXT = ("llamacpp",)
 
 
 def module(engine: str) -> Engine:

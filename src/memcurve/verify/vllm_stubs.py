@@ -97,6 +97,7 @@ def prepare(wheel: str, gpu: str) -> None:
 
     # Operators of the extensions: asked whether a kernel is there, they say no.
     import torch._ops as ops
+    from torch import library as operators
 
     class Operator:
         default = out = property(lambda self: self)
@@ -114,14 +115,14 @@ def prepare(wheel: str, gpu: str) -> None:
             return Operator()
 
     ops._OpNamespace.__getattr__ = operator
-    register = torch.library.register_fake
+    register = operators.register_fake
 
     def register_fake(op, func=None, **options):
         if isinstance(op, str) and op.split("::")[0].strip("_").startswith(("C", "moe_C", "torchvision")):
             return func or (lambda one: one)
         return register(op, func, **options)
 
-    torch.library.register_fake = register_fake
+    operators.register_fake = register_fake
 
     import vllm.platforms as platforms
     from vllm.platforms.interface import DeviceCapability
