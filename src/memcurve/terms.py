@@ -21,7 +21,7 @@ from .base import BadConfig, Record, Refused, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, TypeAlias
 
     Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
@@ -193,6 +193,14 @@ class Allocator(Record):
     def pool(self, memory_bytes: int) -> Pool:
         """The pool made of so many bytes."""
         raise NotImplementedError
+
+    def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """How many requests of so many tokens the pool made of so many bytes holds at once, and what keeps one more out."""
+        raise NotImplementedError
+
+    def stages(self) -> Sequence[tuple[tuple[Term, ...], Allocator]] | None:
+        """Terms and allocator of each pipeline stage, where the layers of all stages are grouped together."""
+        return None
 
     def explain(self, context: int | None) -> list[str]:
         """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""

@@ -197,6 +197,9 @@ class SGLangAllocator(Allocator):
             padding_bytes=sum(padding.values()),
         )
 
+    def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        return self.pool(memory_bytes).binding(context)
+
     def _states(self, rest: float) -> tuple[float, int]:
         """What is left beside the state slots, and how many there are (_handle_max_mamba_cache); rest in GiB."""
         assert self.states is not None

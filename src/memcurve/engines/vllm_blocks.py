@@ -295,6 +295,7 @@ class VllmAllocator(Allocator):
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
+    max_num_seqs: int = 2**63 - 1
 
     @cached_property
     def _blocks(self) -> tuple[int, list[Function]]:
@@ -361,6 +362,24 @@ class VllmAllocator(Allocator):
             capacity_tokens=int(concurrency * self.largest),
             longest_context=longest,
         )
+
+    def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """Requests that hold all their blocks at once: one block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py)."""
+        blocks = self.blocks(context) if any(self.block_bytes) else 0
+        if not blocks:
+            return self.max_num_seqs, "max_num_seqs"
+        held = max(min((memory_bytes // size for size in self.block_bytes if size), default=0) - 1, 0) // blocks
+        word = "tokens" if self.blocks(2**40) > self.blocks(1) else "state slots"
+        return min((self.max_num_seqs, "max_num_seqs"), (held, word), key=lambda limit: limit[0])
+
+    def stages(self) -> list[tuple[tuple[Term, ...], Allocator]]:
+        found: list[tuple[tuple[Term, ...], Allocator]] = []
+        for rank, size in enumerate(self.block_bytes):
+            groups = tuple(
+                Group(members=tuple((spec, (count[rank],)) for spec, count in group.members)) for group in self.groups
+            )
+            found.append((terms_of(groups, (size,)), self.replace(groups=groups, block_bytes=(size,))))
+        return found
 
     def explain(self, context: int | None) -> list[str]:
         if not self.groups:

@@ -32,6 +32,7 @@ from ..layers import (
     parts,
 )  # fmt: skip
 from ..units import dtype_bytes
+from .ranks import stage_ends
 from .vllm_blocks import Spec
 
 TYPE_CHECKING = False
@@ -128,7 +129,7 @@ def is_attention(part: Layer) -> bool:
 
 def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: int) -> tuple[list[Spec], list[int]]:
     """One spec per layer that keeps anything, at the platform's block size, and the pipeline rank of each."""
-    ends = stage_ends(len(layers), options.pp)
+    ends = stage_ends("vllm", len(layers), options.pp)
     skipped = boundary(layers) if options.kv_dtype in TURBOQUANT else frozenset()
     known: dict[tuple[int, bool], tuple[Spec, ...]] = {}
     sizer = Sizer(layers, options, shape, bool(skipped))
@@ -152,14 +153,6 @@ def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: in
         specs.extend(module * drafts)
         ranks.extend([options.pp - 1] * len(module) * drafts)
     return specs, ranks
-
-
-def stage_ends(count: int, stages: int) -> list[int]:
-    """The first layer after each pipeline stage (distributed/utils.py, get_pp_indices): what is left over goes to the stages before the last."""
-    sizes = [count // stages] * stages
-    for back in range(2, count % stages + 2):
-        sizes[-back] += 1
-    return [sum(sizes[: stage + 1]) for stage in range(stages)]
 
 
 def boundary(layers: Sequence[Layer]) -> frozenset[int]:

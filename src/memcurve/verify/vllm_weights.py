@@ -1,0 +1,74 @@
+"""What vLLM's own model classes hold of weights on each rank, on the meta device: bytes of every parameter.
+
+    python -m memcurve.verify.vllm_weights WHEEL < JOBS.jsonl > RECORDED.jsonl
+
+A job is {"id", "config", "options"} as in vllm_recorder, which says what is stubbed; the tensor rank is the first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+
+
+def build(vllm_config, rank: int):
+    """The model of one pipeline rank."""
+    import torch
+    from vllm.config import set_current_vllm_config
+    from vllm.model_executor.model_loader.utils import initialize_model
+
+    from .vllm_stubs import groups_of, on_meta
+
+    parallel = vllm_config.parallel_config
+    groups_of(parallel.tensor_parallel_size, parallel.pipeline_parallel_size, rank, 1)
+    vllm_config.compilation_config.static_forward_context.clear()
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(vllm_config.model_config.dtype)
+    try:
+        with torch.device("meta"), on_meta(), set_current_vllm_config(vllm_config):
+            return initialize_model(vllm_config=vllm_config)
+    finally:
+        torch.set_default_dtype(old)
+
+
+def record(config: dict, options: dict, names: bool) -> list[dict]:
+    """Per pipeline rank: bytes, parameters, and with names each parameter's shape and dtype."""
+    from vllm.usage.usage_lib import UsageContext
+
+    from .vllm_recorder import engine_args
+    from .vllm_stubs import groups_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        groups_of(1, 1, 0, 1)
+        vllm_config = engine_args(config, options, folder).create_engine_config(UsageContext.OPENAI_API_SERVER)
+        found = []
+        for rank in range(vllm_config.parallel_config.pipeline_parallel_size):
+            tensors = dict(build(vllm_config, rank).named_parameters())
+            row = {
+                "bytes": sum(one.numel() * one.element_size() for one in tensors.values()),
+                "parameters": sum(one.numel() for one in tensors.values()),
+            }
+            if names:
+                row["tensors"] = {
+                    name: [str(one.dtype).removeprefix("torch."), list(one.shape)] for name, one in tensors.items()
+                }
+            found.append(row)
+    return found
+
+
+def main() -> None:
+    from .vllm_stubs import prepare
+
+    prepare(sys.argv[1], "H100")
+    for line in sys.stdin:
+        job = json.loads(line)
+        try:
+            row: dict = {"ranks": record(job["config"], job["options"], bool(job.get("names")))}
+        except Exception as error:  # noqa: BLE001 - whatever vLLM refuses or its class fails with is what is recorded
+            row = {"error": f"{type(error).__name__}: {error}"[:1000]}
+        print(json.dumps({"id": job["id"], **row}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
