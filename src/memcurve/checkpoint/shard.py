@@ -1,15 +1,15 @@
-"""What of a checkpoint each GPU holds: tensors split over tensor-parallel ranks, layers over pipeline stages.
+"""What of a checkpoint each GPU holds: tensors divided over tensor-parallel ranks, layers over pipeline stages.
 
-How a tensor is split follows from the last module in its name, as vLLM 0.33.0 and SGLang 0.5.23 split it
-(layers/linear.py, ColumnParallelLinear and RowParallelLinear; layers/vocab_parallel_embedding.py; layers/mamba/), both
-under vllm/model_executor/ and sglang/srt/:
+How a tensor is divided follows from its part of the model and the last words of its name, as vLLM 0.33.0 and SGLang 0.5.23
+divide it (layers/linear.py, ColumnParallelLinear, RowParallelLinear and QKVParallelLinear; vocab_parallel_embedding.py;
+layers/mamba/; fused_moe/layer.py; beneath vllm/model_executor/ and sglang/srt/):
 
-    column  the outputs are divided            row     the inputs are divided, a bias is on every rank
-    kv      key-value heads are divided; where there are more ranks than heads, each head is on several
+    column  the outputs, and so a bias        row     the inputs; a bias is on every rank
+    kv      key-value heads; where there are more ranks than heads, each head is on several
     qkv     queries, keys and values in one tensor
-    ssm     Mamba-2's x, z, B, C and dt in one tensor; groups of B and C that do not divide are copied
-    expert  each expert's inner size is divided vocab   rows, padded to a multiple of 64
-    whole   on every rank: norms, routers, latent projections, indexers
+    ssm     Mamba-2's z, x, B, C and dt in one tensor; groups of B and C that do not divide are copied
+    expert  the inner size of every expert    vocab   rows, padded to a multiple of 64
+    whole   on every rank: norms, routers, projections into latents, indexers
 """
 
 from __future__ import annotations
@@ -17,117 +17,145 @@ from __future__ import annotations
 import re
 
 from ..base import Record
-from ..layers import (
-    ChunkedAttention,
-    CrossAttention,
-    FullAttention,
-    Mamba2,
-    SlidingAttention,
-    parts,
-)
-from . import Tensor
+from ..layers import ChunkedAttention, CrossAttention, FullAttention, Mamba2, SlidingAttention, parts
+from .parts import parts as parts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ..layers import Layer
+    from . import Tensor, Weights
 
 VOCAB_PADDING = 64  # DEFAULT_VOCAB_PADDING_SIZE
 
-# The first pattern that is found in a name decides.
+# By the words of a name in a layer; the first pattern that is found decides, and without one the tensor is whole.
 SPLITS = tuple(
     (re.compile(rf"(?:^|\.)(?:{pattern})(?:\.|$)"), split)
     for pattern, split in (
-        (r"experts(?:\.\d+)?\.(?:down_proj|w2)_?bias|experts\.\d+\.(?:down_proj|w2)\.bias", "whole"),
-        (r"experts", "expert"),
-        (r"indexer|compressor|wk|weights_proj", "whole"),
-        (r"\w*norm\w*|ln_\w+|\w*_ln", "whole"),
-        (r"embed_tokens|wte|word_embeddings|embed_in|embeddings|lm_head|embed_out|tok_embeddings|output", "vocab"),
+        (r"indexer|compressor|wk|weights_proj|q_a_proj|kv_a_proj_with_mqa|kv_proj|f_a_proj|g_a_proj", "whole"),
+        (r"(?:mixer|mamba)\.norm", "column"),
+        (r"\w*norm\w*|ln_\w+|gate|router|shared_expert_gate", "whole"),
         (r"k_proj|v_proj", "kv"),
         (r"qkv_proj|query_key_value|Wqkv|c_attn|W_pack|wqkv", "qkv"),
         (r"(?:mixer|mamba)\.(?:in_proj|conv1d)", "ssm"),
-        (r"q_a_proj|kv_a_proj_with_mqa|kv_proj|f_a_proj|g_a_proj|gate|router|shared_expert_gate", "whole"),
         (
             r"q_proj|q_b_proj|kv_b_proj|gate_proj|up_proj|gate_up_proj|w1|w3|c_fc|fc1|fc_in|dense_h_to_4h|linear_fc1|"
             r"input_linear|in_proj\w*|f_b_proj|g_b_proj|g_proj|b_proj|conv1d|conv|qkv|linear_x|linear_y|dt_proj|"
-            r"A_log|D|dt_bias|sinks|o_a_proj|\w_conv1d",
+            r"A_log|D|dt_bias|sinks|o_a_proj|[qkv]_conv1d|merger\.mlp\.0",
             "column",
         ),
         (
             r"o_proj|out_proj|down_proj|w2|c_proj|fc2|fc_out|dense|dense_4h_to_h|linear_fc2|output_linear|proj|"
-            r"linear_out|x_proj|o_b_proj",
+            r"linear_out|x_proj|o_b_proj|merger\.mlp\.2",
             "row",
         ),
     )
 )
-LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+DOWN_BIAS = re.compile(r"(?:down_proj|w2)(?:_bias|\.bias)$")
+BY_PART = {"embedding": "vocab", "head": "vocab", "norm": "whole", "router": "whole", "experts": "expert"}
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block|blk)\.(\d+)\.")
+# Before the layers, or after them; None where it is the layer's number that says which stage.
+PLACES = {"embedding": "first", "vision": "first", "audio": "first", "head": "last", "norm": "last", "other": "first"}
 
 
-class Sizes(Record):
-    """Of one layer, what says how its fused tensors divide: key-value heads, and Mamba-2's (groups · state size, heads)."""
+class Heads(Record):
+    """What says how the fused tensors of a layer divide: key-value heads, and the B and C of Mamba-2 (groups of state_size)."""
 
-    kv_heads: int
-    head_dim: int
-    groups: int
-    state: int
-    heads: int
-    intermediate: int
+    kv_heads: int = 0
+    head_dim: int = 0
+    groups: int = 0
+    state_size: int = 0
 
 
-def sizes_of(layer: Layer) -> Sizes:
-    kv_heads = head_dim = groups = state = heads = intermediate = 0
+def heads_of(layer: Layer) -> Heads:
+    found = Heads()
     for part in parts(layer):
         if isinstance(part, FullAttention | SlidingAttention | ChunkedAttention | CrossAttention):
-            kv_heads, head_dim = part.kv_heads, part.head_dim
+            found = found.replace(kv_heads=part.kv_heads, head_dim=part.head_dim)
         elif isinstance(part, Mamba2):
-            groups, state, heads, intermediate = part.groups, part.state_size, part.heads, part.intermediate
-    return Sizes(
-        kv_heads=kv_heads, head_dim=head_dim, groups=groups, state=state, heads=heads, intermediate=intermediate
-    )
+            found = found.replace(groups=part.groups, state_size=part.state_size)
+    return found
 
 
-def split_of(name: str) -> str:
-    return next((split for pattern, split in SPLITS if pattern.search(name)), "whole")
+def split_of(part: str, name: str) -> str:
+    if part == "experts":
+        return "whole" if DOWN_BIAS.search(name) else "expert"
+    return BY_PART.get(part) or next((split for pattern, split in SPLITS if pattern.search(name)), "whole")
 
 
-def rows_kept(tensor: Tensor, split: str, sizes: Sizes, tp: int) -> tuple[int, int]:
-    """The share of a tensor that the fullest rank holds, as a fraction (of, over)."""
-    rows = tensor.shape[0] if tensor.shape else 1
+def share(split: str, rows: int, flat: bool, heads: Heads, tp: int) -> tuple[int, int]:
+    """What the fullest of `tp` ranks holds of a tensor with so many rows, as a fraction; flat: it has one dimension."""
     if split == "vocab":
         return -(-rows // VOCAB_PADDING) * VOCAB_PADDING // tp, rows
-    if split == "whole" or tp == 1 or (split == "row" and len(tensor.shape) < 2):
+    if split == "whole" or tp == 1 or (split == "row" and flat):
         return 1, 1
-    if split == "kv" and sizes.kv_heads:
-        return max(1, sizes.kv_heads // tp), sizes.kv_heads
-    if split == "qkv" and sizes.kv_heads and rows % sizes.head_dim == 0:
-        queries = rows // sizes.head_dim - 2 * sizes.kv_heads
-        return queries // tp + 2 * max(1, sizes.kv_heads // tp), queries + 2 * sizes.kv_heads
-    if split == "ssm" and sizes.groups:
-        groups = max(1, sizes.groups // tp) if sizes.groups % tp == 0 else 1 if tp % sizes.groups == 0 else sizes.groups
-        copied = 2 * sizes.groups * sizes.state
-        return (rows - copied) // tp + 2 * groups * sizes.state, rows
+    if split == "kv" and heads.kv_heads:
+        return max(1, heads.kv_heads // tp), heads.kv_heads
+    if split == "qkv" and heads.kv_heads and rows % heads.head_dim == 0:
+        queries = rows // heads.head_dim - 2 * heads.kv_heads
+        return queries // tp + 2 * max(1, heads.kv_heads // tp), queries + 2 * heads.kv_heads
+    if split == "ssm" and heads.groups:
+        # extra_groups_for_head_shards (layers/mamba/mamba_mixer2.py): as many more groups as make them divide.
+        groups = heads.groups // tp if heads.groups % tp == 0 else 1
+        copied = 2 * heads.groups * heads.state_size
+        return (rows - copied) // tp + 2 * groups * heads.state_size, rows
     return 1, tp
 
 
-def held(tensors: Iterable[Tensor], layers: Sequence[Layer], tp: int, stages: Sequence[int]) -> list[int]:
-    """Bytes of weights on the fullest tensor rank of each pipeline stage.
+class Shards:
+    """The tensors of a model, summed by what decides where they go.
 
-    stages: the first layer after each stage. What stands before the layers is on the first, what stands after them on
-    the last; an embedding that is tied to the head is on both.
+    everywhere: parts ("embedding", "head") that the engine's class puts on every stage. tied: the head is the embedding.
+    drafts: whether draft layers are loaded.
     """
-    sizes = [sizes_of(layer) for layer in layers]
-    found = [0] * len(stages)
-    plain = sizes_of(layers[0]) if layers else Sizes(kv_heads=0, head_dim=0, groups=0, state=0, heads=0, intermediate=0)
-    for tensor in tensors:
-        layer = LAYER.search(tensor.name)
-        index = int(layer[1]) if layer else None
-        mine = sizes[index] if index is not None and index < len(sizes) else plain
-        of, over = rows_kept(tensor, split_of(tensor.name), mine, tp)
-        size = -(-tensor.bytes * of // over)
-        if index is not None:
-            stage = next((number for number, end in enumerate(stages) if index < end), len(stages) - 1)
-            found[stage] += size
-        else:
-            found[0 if split_of(tensor.name) == "vocab" and "head" not in tensor.name else -1] += size
-    return found
+
+    def __init__(
+        self, weights: Weights, layers: Sequence[Layer], everywhere: Sequence[str] = (), drafts: bool = False
+    ) -> None:
+        names = [tensor.name for tensor in weights.tensors]
+        found = parts_of(names)
+        self.everywhere, self.tied = everywhere, "head" not in found
+        heads = [heads_of(layer) for layer in layers]
+        plain = heads[0] if heads else Heads()
+        self.sums: dict[tuple[int | str, str, int, bool, Heads], int] = {}
+        for tensor, part in zip(weights.tensors, found, strict=True):
+            if part == "draft" and not drafts:
+                continue
+            place: int | str = "embedding" if part == "embedding" else PLACES.get(part, "layer")
+            number = None if part in ("vision", "audio", "draft") else LAYER.search(tensor.name)
+            own = plain
+            if number is not None:
+                place = int(number[1])
+                own = heads[place] if place < len(heads) else plain
+            elif part == "head":
+                place = "head"
+            elif place == "layer":
+                place = "last" if part == "draft" else "first"
+            split = split_of(part, tensor.name)
+            rows = tensor.shape[0] if tensor.shape else 1
+            fused = split in ("kv", "qkv", "ssm")
+            key = (
+                place, split, rows if split in ("vocab", "qkv", "ssm") else 0, len(tensor.shape) < 2,
+                own if fused else Heads(),
+            )  # fmt: skip
+            self.sums[key] = self.sums.get(key, 0) + tensor.bytes
+
+    def held(self, tp: int, ends: Sequence[int]) -> list[int]:
+        """Bytes of weights on the fullest tensor rank of each pipeline stage. ends: the first layer after each stage."""
+        found = [0] * len(ends)
+        last = len(ends) - 1
+        for (place, split, rows, flat, heads), size in self.sums.items():
+            of, over = share(split, rows, flat, heads, tp)
+            mine = -(-size * of // over)
+            if isinstance(place, int):
+                stages = [next((stage for stage, end in enumerate(ends) if place < end), last)]
+            elif place in self.everywhere:
+                stages = list(range(len(ends)))
+            elif place == "embedding":
+                stages = sorted({0, last}) if self.tied else [0]
+            else:
+                stages = [0 if place == "first" else last]
+            for stage in stages:
+                found[stage] += mine
+        return found
