@@ -28,6 +28,8 @@ MAY = {
     "seed": {"curve", "terms", "engines", "export", "layers"},
     "figures": {"curve", "export"},
     "logs": {"engines", "curve", "model", "terms"},
+    "sizes": {"config", "engines", "gguf", "layers", "model", "views"},
+    "startup": {"engines", "logs"},
     "cli": {
         "cli",
         "logs",

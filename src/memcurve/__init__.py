@@ -12,17 +12,19 @@ from .model import Model, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .checkpoint.sources import weights
     from .figures import plot
     from .patterns import pattern
 
 __version__ = "0.1.0"
 __all__ = [
     "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
+    "weights",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    """plot and pattern, imported when used."""
+    """plot, pattern and weights, imported when used."""
     if name == "plot":
         from .figures import plot
 
@@ -31,4 +33,8 @@ def __getattr__(name: str) -> object:
         from .patterns import pattern
 
         return pattern
+    if name == "weights":
+        from .checkpoint.sources import weights
+
+        return weights
     raise AttributeError(f"module 'memcurve' has no attribute {name!r}")

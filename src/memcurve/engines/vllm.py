@@ -193,13 +193,7 @@ def keep(
         whole("mamba_block_size", mamba_block_size, 1)
         if not prefix and mamba_block_size != model_len:
             raise Refused("--mamba-block-size can only be set with --enable-prefix-caching")
-    seqs = device.max_num_seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs, 1)
-    if max_num_batched_tokens is None:
-        batched = device.max_num_batched_tokens
-        if model_len is not None:
-            batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
-    else:
-        batched = whole("max_num_batched_tokens", max_num_batched_tokens, 1)
+    batched, _ = batch_of(device, model_len, max_num_batched_tokens, max_num_seqs, chunked)
     # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
     in_flight = batched * (pp + 1 if ahead else pp)
     check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
@@ -293,6 +287,20 @@ def gpu_of(name: object) -> Gpu:
                 return Gpu(capability=capability, max_num_batched_tokens=batched, max_num_seqs=seqs)
     one_of("gpu", name, tuple(GPUS))
     raise AssertionError(name)
+
+
+def batch_of(
+    device: Gpu, model_len: int | None, max_num_batched_tokens: int | None, max_num_seqs: int | None, chunked: bool
+) -> tuple[int, int]:
+    """max_num_batched_tokens and max_num_seqs, where they are not given as _set_default_max_num_seqs_and_batched_tokens_args
+    (engine/arg_utils.py) sets them."""
+    seqs = device.max_num_seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs, 1)
+    if max_num_batched_tokens is not None:
+        return whole("max_num_batched_tokens", max_num_batched_tokens, 1), seqs
+    batched = device.max_num_batched_tokens
+    if model_len is not None:
+        batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
+    return batched, seqs
 
 
 def model_length(asked: int | None, longest: int | None, key: str | None) -> int | None:

@@ -1,0 +1,122 @@
+"""What an engine sets aside of a GPU's memory beside weights and sequence state: total = weights + state + these.
+
+Some follow from the engine's own rule (exact); the others are assumed, by formulas in the model's sizes whose constants
+lean to the safe side of recorded start-ups (tests/truth/startup.jsonl). A start-up log of one's own replaces assumptions.
+"""
+
+from __future__ import annotations
+
+from ..base import BadConfig, show, whole
+from . import module
+from .allowances import Allowance, Measured, MiB, Sizes, flag, known, lacks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["Allowance", "Measured", "Sizes", "budget", "given_pool"]
+
+CONTEXT = 512 * MiB
+MAX_TOTAL = 2**50
+
+
+def budget(
+    engine: str,
+    total_bytes: int,
+    *,
+    sizes: Sizes,
+    tp: int = 1,
+    pp: int = 1,
+    options: Mapping[str, Any] | None = None,
+    log: Measured | None = None,
+) -> tuple[Allowance, ...]:
+    """What `engine` sets aside on each GPU of total_bytes (what the driver reports, not the data sheet's).
+
+    options: the engine's own, by its names. log: what a start-up of the same model said (startup.read_startup).
+    BadConfig for an unknown option or a log of another engine; Refused where the engine would not start so.
+    """
+    own = module(engine)
+    total = whole("total_bytes", total_bytes, 1)
+    if total > MAX_TOTAL:
+        raise BadConfig(f"total_bytes: {show(total_bytes)}; expected the bytes of one GPU")
+    ranks, stages = whole("tp", tp, 1), whole("pp", pp, 1)
+    if log is not None and log.engine != engine:
+        raise BadConfig(f"log: of {log.engine}; expected a start-up log of {engine}")
+    given = dict(options or {})
+    match engine:
+        case "vllm":
+            from . import budget_vllm as rules
+
+            known(engine, given, rules.OPTIONS, own.OPTIONS)
+            return rules.allowances(total, sizes, ranks, stages, given, log)
+        case "sglang":
+            from . import budget_sglang
+
+            known(engine, given, budget_sglang.OPTIONS, own.OPTIONS)
+            return budget_sglang.allowances(total, sizes, ranks, stages, given, log)
+        case "llamacpp":
+            known(engine, given, ("fit", "fit_target"), own.OPTIONS)
+            return llamacpp(sizes, given, log)
+        case "transformers":
+            known(engine, given, (), own.OPTIONS)
+            return transformers(sizes)
+        case _:
+            known(engine, given, (), own.OPTIONS)
+            return ()
+
+
+def given_pool(engine: str, options: Mapping[str, Any]) -> int | None:
+    """The bytes for sequence state on each rank where an option gives them (vLLM's kv_cache_memory_bytes), else None."""
+    if engine != "vllm":
+        return None
+    from .budget_vllm import given_pool as given
+
+    return given(options)
+
+
+def llamacpp(sizes: Sizes, options: Mapping[str, Any], log: Measured | None) -> tuple[Allowance, ...]:
+    """llama.cpp 0c1e57098: the compute buffer of one GPU, CUDA's context, and the margin that fitting leaves.
+
+    The buffer is what ggml's scheduler reserves for a graph of n_ubatch tokens that all give logits (llama-context.cpp,
+    sched_reserve). common/fit.cpp leaves fit_params_target free on each device (common.h: 1024 MiB) after all of it.
+    """
+    if log is not None:
+        if log.compute is None:
+            raise lacks(log, '"compute buffer size"')
+        compute = Allowance(name="compute buffer", bytes=log.compute.high, why=f"measured: {log.compute.text}")
+    else:
+        compute = compute_buffer(sizes, options)
+    parts = [compute, Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process")]
+    if flag(options, "fit", True):
+        target = whole("fit_target", options.get("fit_target", 1024))
+        parts.append(
+            Allowance(
+                name="margin", bytes=target * MiB, why=f"--fit leaves {target:,} MiB free (--fit-target)", exact=True
+            )
+        )
+    return tuple(parts)
+
+
+def compute_buffer(sizes: Sizes, options: Mapping[str, Any]) -> Allowance:
+    tokens = whole("n_ubatch", options.get("n_ubatch") or 512, 1)
+    size = tokens * 4 * (sizes.vocabulary + sizes.hidden)
+    why = f"{tokens:,} tokens × ({sizes.vocabulary:,} logits + {sizes.hidden:,}) in fp32"
+    return Allowance(name="compute buffer", bytes=size, why=f"assumed: {why}")
+
+
+def transformers(sizes: Sizes) -> tuple[Allowance, ...]:
+    """Transformers sets nothing aside; what a prefill of 2,048 tokens holds in a layer, its last logits, and the context."""
+    tokens = 2048
+    layer = (
+        tokens * sizes.element * (4 * sizes.hidden + 3 * max(sizes.intermediate, sizes.experts * sizes.expert_width))
+    )
+    logits = sizes.vocabulary * (sizes.element + 4)
+    return (
+        Allowance(
+            name="activations",
+            bytes=layer + logits,
+            why=f"assumed: one layer of {tokens:,} tokens of prefill, and the last one's logits",
+        ),
+        Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process"),
+    )
