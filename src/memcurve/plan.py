@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
 from .checkpoint import Weights
 from .checkpoint.shard import Shards
 from .curve import MemoryCurve
-from .engines import RANKS_OPTION, SHARED_CONTEXT
+from .engines import RANKS_OPTION, SHARED_CONTEXT, module
 from .engines.allowances import Allowance, Measured
-from .engines.budget import budget
+from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
-from .gpus import Gpu, gpu as find_gpu
 from .model import Model, load
 from .sizes import sizes_of
-from .units import parse_bytes
+from .units import show_bytes
+from .views.stages import on_every_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 SCHEMA = 1
 # How far the fewest GPUs are looked for, and the most ranks that share a layer there: those of a node.
 MOST_GPUS, MOST_RANKS = 64, 8
+# Options that make an engine load the model's own draft layers.
+DRAFTS = ("draft_layers", "speculative_algorithm", "mtp_context")
 # LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; the others' limits are options of the engine.
+STORED = (".safetensors", ".safetensors.index.json", ".gguf")
 MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 UNLIMITED = 2**31
 
@@ -43,6 +48,10 @@ class PerGpu:
     free_bytes: int
     total_bytes: int
     allowances: tuple[Allowance, ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        data = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**data, "allowances": [allowance.as_dict() for allowance in self.allowances]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +85,12 @@ class Fit:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, without the curves."""
         found: dict[str, Any] = {"schema": SCHEMA}
-        for name in self.__dataclass_fields__:
+        for name in (one.name for one in fields(self)):
             value = getattr(self, name)
             if name == "per_gpu":
-                found[name] = _gpu_data(value)
+                found[name] = value.to_dict()
             elif name == "stages":
-                found[name] = [_gpu_data(stage) for stage in value]
+                found[name] = [stage.to_dict() for stage in value]
             elif name == "fewest":
                 found[name] = value and dict(zip(("gpus", "tp", "pp"), value, strict=True))
             elif name != "curves":
@@ -89,21 +98,17 @@ class Fit:
         return found
 
 
-def _gpu_data(gpu: PerGpu) -> dict[str, Any]:
-    data = asdict(gpu)
-    return {**data, "allowances": [allowance.as_dict() for allowance in gpu.allowances]}
-
-
 class Stage:
     """One GPU of a pipeline stage: its share of the state as a curve, and the room that weights and reserve leave for it."""
 
-    def __init__(self, curve: MemoryCurve, weights: int, total: int, allowances: tuple[Allowance, ...]) -> None:
+    def __init__(
+        self, curve: MemoryCurve, weights: int, total: int, allowances: tuple[Allowance, ...], pool: int | None
+    ) -> None:
         self.curve, self.weights, self.total, self.allowances = curve, weights, total, allowances
         self.reserve = sum(allowance.bytes for allowance in allowances)
-
-    @cached_property
-    def room(self) -> int:
-        return self.total - self.weights - self.reserve
+        left = total - weights - self.reserve
+        # Bytes for sequence state: an option's, or what is left.
+        self.room = left if pool is None else min(left, pool)
 
     def state(self, context: int, batch: int) -> int:
         """Bytes of so many requests; llama.cpp's context is one that all sequences share out."""
@@ -137,34 +142,51 @@ class Stage:
 
 
 class Plan:
-    """A model on GPUs of one kind: what does not change between one split and another."""
+    """A model on GPUs of one kind under one engine: what does not change from one split to another."""
 
     def __init__(
-        self, model: Model, engine: str, dtype: str | None, gpu: str, total: int, shards: Shards,
-        options: dict[str, Any], own: dict[str, Any], log: Measured | None, reserve: int | None,
+        self, model: Model, engine: str, dtype: str | None, total: int, weights: Weights, options: Mapping[str, Any],
+        log: Measured | None = None, reserve: int | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.engine, self.dtype, self.gpu, self.total = model, engine, dtype, gpu, total
-        self.shards, self.options, self.own, self.log, self.reserve = shards, options, own, log, reserve
+        known = module(engine).OPTIONS
+        self.model, self.engine, self.dtype, self.total = model, engine, dtype, total
+        self.own = {name: value for name, value in options.items() if name in known}
+        self.beside = {name: value for name, value in options.items() if name not in known}
+        self.log, self.reserve = log, reserve
+        vocabulary = next((tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None)
+        self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, vocabulary)
+        drafts = any(self.own.get(name) for name in DRAFTS)
+        self.shards = Shards(weights, model.layers, on_every_stage(engine, model.model_type), drafts, engine == "llamacpp")
 
     def stages(self, tp: int, pp: int) -> list[Stage]:
         """A GPU of each pipeline stage. Refused where the engine does not split the model so."""
         ranks = RANKS_OPTION.get(self.engine)
         if tp > 1 and ranks is None:
             raise NotDescribed(
-                f"tp: {tp}; engine {self.engine} divides by layers here: expected tp=1 and pp as many as there are GPUs"
+                f"tp: {tp}; engine {self.engine} is described with layers divided over GPUs: expected tp=1 and pp={tp}"
             )
-        options = {**self.options, ranks: tp} if ranks else self.options
+        options = self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
         curves = self.model.stages(self.engine, self.dtype, count=pp, **options)
-        ends = stage_ends(self.engine, len(self.model.layers), pp)
-        if self.reserve is None:
-            allowances = budget(
-                self.engine, self.total, sizes=sizes_of(self.model, curves[0]), tp=tp, pp=pp,
-                options={**options, **self.own}, log=self.log,
-            )  # fmt: skip
+        if self.sizes is None:
+            allowances: tuple[Allowance, ...] = (Allowance(name="reserve", bytes=self.reserve or 0, why="as given"),)
         else:
-            allowances = (Allowance(name="reserve", bytes=self.reserve, why="as given"),)
-        weights = self.shards.held(tp, ends)
-        return [Stage(curve, size, self.total, allowances) for curve, size in zip(curves, weights, strict=True)]
+            allowances = budget(
+                self.engine, self.total, sizes=self.sizes, tp=tp, pp=pp, options={**options, **self.beside}, log=self.log
+            )
+        pool = given_pool(self.engine, self.beside)
+        weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
+        return [
+            Stage(curve, size, self.total, allowances, pool) for curve, size in zip(curves, weights, strict=True)
+        ]
+
+    def splits(self, gpus: int) -> Iterator[tuple[int, int]]:
+        """(tp, pp) for so many GPUs, as people would try them: as many ranks to a layer as a node has, then stages."""
+        if self.engine not in RANKS_OPTION:
+            yield 1, gpus
+            return
+        for tp in range(min(gpus, MOST_RANKS), 0, -1):
+            if gpus % tp == 0:
+                yield tp, gpus // tp
 
 
 def requests(stages: list[Stage], context: int) -> tuple[int, str, int]:
@@ -190,3 +212,175 @@ def longest(stages: list[Stage], batch: int, limit: int | None) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low if limit is None else min(low, limit)
+
+
+def context_limit(stages: list[Stage]) -> int | None:
+    """The longest request that the engine takes."""
+    allocator = stages[0].curve.allocator
+    return None if allocator is None else allocator.context_limit
+
+
+def held_by(stages: list[Stage], number: int, context: int, batch: int) -> PerGpu:
+    stage = stages[number]
+    state = stage.state(context, batch)
+    return PerGpu(
+        stage=number,
+        weights_bytes=stage.weights,
+        state_bytes=state,
+        reserve_bytes=stage.reserve,
+        free_bytes=stage.total - stage.weights - stage.reserve - state,
+        total_bytes=stage.total,
+        allowances=stage.allowances,
+    )
+
+
+def choose(
+    plan: Plan, gpus: int | None, tp: int | None, pp: int | None, context: int | None, batch: int
+) -> tuple[tuple[int, int], list[Stage]]:
+    """The split as asked; of several the first that fits, else the first that the engine takes."""
+    for name, value in (("gpus", gpus), ("tp", tp), ("pp", pp)):
+        if value is not None:
+            whole(name, value, 1)
+    if tp is not None or pp is not None:
+        many = gpus or (tp or 1) * (pp or 1)
+        ranks = tp or many // (pp or 1)
+        stages = pp or many // ranks
+        if ranks * stages != many:
+            raise BadConfig(f"gpus: {many}; expected tp × pp = {ranks} × {stages} = {ranks * stages} of them")
+        return (ranks, stages), plan.stages(ranks, stages)
+    taken: list[tuple[tuple[int, int], list[Stage]]] = []
+    refused: MemcurveError | None = None
+    for split in plan.splits(gpus or 1):
+        try:
+            found = plan.stages(*split)
+        except (Refused, NotDescribed) as error:
+            refused = refused or error
+            continue
+        taken.append((split, found))
+        if requests(found, context or 1)[0] >= batch:
+            return taken[-1]
+    if not taken:
+        assert refused is not None
+        raise refused
+    return taken[0]
+
+
+def fewest(plan: Plan, context: int, batch: int) -> tuple[int, int, int] | None:
+    """(GPUs, tp, pp): the fewest that run so many requests of so many tokens; None where 64 do not."""
+    for gpus in range(1, MOST_GPUS + 1):
+        for tp, pp in plan.splits(gpus):
+            try:
+                if requests(plan.stages(tp, pp), context)[0] >= batch:
+                    return gpus, tp, pp
+            except (Refused, NotDescribed):
+                continue
+    return None
+
+
+def startup_notes(stages: list[Stage], limit: int | None) -> list[str]:
+    """Whether vLLM starts at all with its longest request, which one must fit."""
+    if limit is None or stages[0].curve.engine != "vllm":
+        return []
+    fits = longest(stages, 1, limit) or 0
+    if not 0 < fits < limit:
+        return []
+    return [f"vLLM starts only with max_model_len of {fits:,} or less here: one request of its {limit:,} tokens does not fit"]
+
+
+def device(
+    gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]
+) -> tuple[str, int, dict[str, Any]]:
+    """Name and bytes of one GPU, and the engine's options, which say what kind it is where its defaults depend on it."""
+    given = dict(options)
+    if gpu is None:
+        if memory is None:
+            raise BadConfig("gpu: missing; expected a name, such as H100-80G (see: memcurve gpus), or gpu_memory, such as 80GiB")
+        return f"{show_bytes(memory)}", whole("gpu_memory", memory, 1), given
+    from .gpus import alike, find_gpu
+
+    found = find_gpu(gpu)
+    if engine == "vllm" and "gpu" not in given and (kind := alike(found)) is not None:
+        given["gpu"] = kind
+    return found.name, found.memory_bytes if memory is None else whole("gpu_memory", memory, 1), given
+
+
+def weights_of(
+    model: Model, source: object, given: Weights | str | None, dtype: str | None
+) -> tuple[Weights, tuple[str, ...]]:
+    """The weights as given, or those in the model's own folder or GGUF file; else an estimate by its config."""
+    from .checkpoint.sources import weights
+
+    if isinstance(given, Weights):
+        return given, ()
+    if given is not None:
+        return weights(given), ()
+    if isinstance(source, (str, os.PathLike)) and os.path.exists(source):
+        path = os.fspath(source)
+        if path.endswith(".gguf") or (os.path.isdir(path) and any(name.endswith(STORED) for name in os.listdir(path))):
+            return weights(path), ()
+    from .checkpoint.estimate import estimate
+
+    return estimate(model, dtype), ()
+
+
+def fit(
+    model: Model | str | os.PathLike[str] | dict[str, Any],
+    *,
+    gpu: str | None = None,
+    gpu_memory: int | None = None,
+    gpus: int | None = None,
+    engine: str = "vllm",
+    dtype: str | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    context: int | None = None,
+    batch: int = 1,
+    weights: Weights | str | None = None,
+    log: str | None = None,
+    reserve: int | None = None,
+    **options: Any,
+) -> Fit:
+    """Whether a model fits `gpus` GPUs with `batch` requests of `context` tokens, and what else it leaves room for.
+
+    gpu: a name of `memcurve gpus`, or gpu_memory: bytes of one. tp, pp: ranks that share a layer, and pipeline stages; without
+    them the first split of so many GPUs that fits, or that the engine takes. context: by default 8,192 tokens, or the model's longest.
+    weights: a checkpoint (path or hub id); without it an estimate by the config. log: the text of a start-up log, which
+    replaces what is assumed of activations and the like; reserve: bytes that do. options: the engine's own.
+    BadConfig for what can't be, Refused where the engine refuses, NotDescribed where the weights can't be reckoned.
+    """
+    subject = model if isinstance(model, Model) else load(model)
+    name, total, given = device(gpu, gpu_memory, engine, options)
+    held, notes = weights_of(subject, model, weights, dtype)
+    batch = whole("batch", batch, 1)
+    measured = None
+    if log is not None:
+        from .startup import read_startup
+
+        measured = read_startup(log)
+    plan = Plan(subject, engine, dtype, total, held, given, measured, None if reserve is None else whole("reserve", reserve))
+    split, stages = choose(plan, gpus, tp, pp, context, batch)
+    limit = context_limit(stages)
+    length = min(8192, limit or 8192) if context is None else whole("context", context, 1)
+    count, bound, tight = requests(stages, length)
+    if limit is not None and length > limit:
+        count, bound = 0, "context"
+    return Fit(
+        fits=count >= batch,
+        model=subject.name,
+        engine=engine,
+        gpu=name,
+        gpus=split[0] * split[1],
+        tp=split[0],
+        pp=split[1],
+        context=length,
+        batch=batch,
+        per_gpu=held_by(stages, tight, length, batch),
+        max_context=longest(stages, batch, limit),
+        max_requests=count,
+        bound_by=bound,
+        stages=tuple(held_by(stages, number, length, batch) for number in range(len(stages))),
+        fewest=fewest(plan, length, batch) if limit is None or length <= limit else None,
+        weights=held.source + (" (estimated from the config)" if held.estimated else ""),
+        notes=(*notes, *held.notes, *startup_notes(stages, limit), *stages[0].curve.notes),
+        curves=tuple(stage.curve for stage in stages),
+    )

@@ -198,6 +198,11 @@ class Allocator(Record):
         """How many requests of so many tokens the pool made of so many bytes holds at once, and what keeps one more out."""
         raise NotImplementedError
 
+    @property
+    def context_limit(self) -> int | None:
+        """The longest request that the engine takes; None where nothing says."""
+        return None
+
     def stages(self) -> Sequence[tuple[tuple[Term, ...], Allocator]] | None:
         """Terms and allocator of each pipeline stage, where the layers of all stages are grouped together."""
         return None

@@ -106,16 +106,22 @@ def share(split: str, rows: int, flat: bool, heads: Heads, tp: int) -> tuple[int
 class Shards:
     """The tensors of a model, summed by what decides where they go.
 
-    everywhere: parts ("embedding", "head") that the engine's class puts on every stage. tied: the head is the embedding.
-    drafts: whether draft layers are loaded.
+    everywhere: parts ("embedding", "head") that the engine's class puts on every stage. drafts: whether draft layers are
+    loaded. host_embedding: the embedding stays in the host's memory, but where it is the head as well (llama.cpp,
+    src/llama-model.cpp, load_tensors: dev_input is the CPU).
     """
 
     def __init__(
-        self, weights: Weights, layers: Sequence[Layer], everywhere: Sequence[str] = (), drafts: bool = False
+        self,
+        weights: Weights,
+        layers: Sequence[Layer],
+        everywhere: Sequence[str] = (),
+        drafts: bool = False,
+        host_embedding: bool = False,
     ) -> None:
         names = [tensor.name for tensor in weights.tensors]
         found = parts_of(names)
-        self.everywhere, self.tied = everywhere, "head" not in found
+        self.everywhere, self.tied, self.host = everywhere, "head" not in found, host_embedding
         heads = [heads_of(layer) for layer in layers]
         plain = heads[0] if heads else Heads()
         self.sums: dict[tuple[int | str, str, int, bool, Heads], int] = {}
@@ -154,6 +160,8 @@ class Shards:
                 stages = list(range(len(ends)))
             elif place == "embedding":
                 stages = sorted({0, last}) if self.tied else [0]
+                if self.host:
+                    stages = [last] if self.tied else []
             else:
                 stages = [0 if place == "first" else last]
             for stage in stages:

@@ -197,6 +197,10 @@ class SGLangAllocator(Allocator):
             padding_bytes=sum(padding.values()),
         )
 
+    @property
+    def context_limit(self) -> int | None:
+        return self.context_length
+
     def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
         return self.pool(memory_bytes).binding(context)
 

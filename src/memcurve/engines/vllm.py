@@ -193,7 +193,7 @@ def keep(
         whole("mamba_block_size", mamba_block_size, 1)
         if not prefix and mamba_block_size != model_len:
             raise Refused("--mamba-block-size can only be set with --enable-prefix-caching")
-    batched, _ = batch_of(device, model_len, max_num_batched_tokens, max_num_seqs, chunked)
+    batched, seqs = batch_of(device, model_len, max_num_batched_tokens, max_num_seqs, chunked)
     # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
     in_flight = batched * (pp + 1 if ahead else pp)
     check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))

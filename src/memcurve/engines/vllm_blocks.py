@@ -314,6 +314,10 @@ class VllmAllocator(Allocator):
         return fixed + sum(int(slots(context, 1, 0)) for slots in rest)
 
     @property
+    def context_limit(self) -> int | None:
+        return self.max_model_len
+
+    @property
     def largest(self) -> int:
         """max_model_len, which a pool needs."""
         if self.max_model_len is None:
