@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SCHEMA = 1
-# How far the fewest GPUs are looked for, and the most ranks that share a layer there: those of a node.
-MOST_GPUS, MOST_RANKS = 64, 8
+# Where the fewest GPUs are looked for: within a node, then whole nodes. The most ranks that share a layer there: a node's.
+COUNTS = (*range(1, 9), *range(16, 65, 8))
+MOST_RANKS = 8
 # Options that make an engine load the model's own draft layers.
 DRAFTS = ("draft_layers", "speculative_algorithm", "mtp_context")
 # LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; the others' limits are options of the engine.
@@ -79,6 +80,7 @@ class Fit:
     stages: tuple[PerGpu, ...]
     fewest: tuple[int, int, int] | None
     weights: str
+    total_weights: int
     notes: tuple[str, ...] = ()
     curves: tuple[MemoryCurve, ...] = field(default=(), repr=False)
 
@@ -153,10 +155,14 @@ class Plan:
         self.own = {name: value for name, value in options.items() if name in known}
         self.beside = {name: value for name, value in options.items() if name not in known}
         self.log, self.reserve = log, reserve
-        vocabulary = next((tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None)
+        vocabulary = next(
+            (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
+        )
         self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, vocabulary)
         drafts = any(self.own.get(name) for name in DRAFTS)
-        self.shards = Shards(weights, model.layers, on_every_stage(engine, model.model_type), drafts, engine == "llamacpp")
+        self.shards = Shards(
+            weights, model.layers, on_every_stage(engine, model.model_type), drafts, engine == "llamacpp"
+        )
 
     def stages(self, tp: int, pp: int) -> list[Stage]:
         """A GPU of each pipeline stage. Refused where the engine does not split the model so."""
@@ -171,13 +177,17 @@ class Plan:
             allowances: tuple[Allowance, ...] = (Allowance(name="reserve", bytes=self.reserve or 0, why="as given"),)
         else:
             allowances = budget(
-                self.engine, self.total, sizes=self.sizes, tp=tp, pp=pp, options={**options, **self.beside}, log=self.log
+                self.engine,
+                self.total,
+                sizes=self.sizes,
+                tp=tp,
+                pp=pp,
+                options={**options, **self.beside},
+                log=self.log,
             )
         pool = given_pool(self.engine, self.beside)
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
-        return [
-            Stage(curve, size, self.total, allowances, pool) for curve, size in zip(curves, weights, strict=True)
-        ]
+        return [Stage(curve, size, self.total, allowances, pool) for curve, size in zip(curves, weights, strict=True)]
 
     def splits(self, gpus: int) -> Iterator[tuple[int, int]]:
         """(tp, pp) for so many GPUs, as people would try them: as many ranks to a layer as a node has, then stages."""
@@ -266,8 +276,8 @@ def choose(
 
 
 def fewest(plan: Plan, context: int, batch: int) -> tuple[int, int, int] | None:
-    """(GPUs, tp, pp): the fewest that run so many requests of so many tokens; None where 64 do not."""
-    for gpus in range(1, MOST_GPUS + 1):
+    """(GPUs, tp, pp): the fewest that run so many requests of so many tokens, beyond 8 in whole nodes; None where 64 do not."""
+    for gpus in COUNTS:
         for tp, pp in plan.splits(gpus):
             try:
                 if requests(plan.stages(tp, pp), context)[0] >= batch:
@@ -284,7 +294,9 @@ def startup_notes(stages: list[Stage], limit: int | None) -> list[str]:
     fits = longest(stages, 1, limit) or 0
     if not 0 < fits < limit:
         return []
-    return [f"vLLM starts only with max_model_len of {fits:,} or less here: one request of its {limit:,} tokens does not fit"]
+    return [
+        f"vLLM starts only with max_model_len of {fits:,} or less here: one request of its {limit:,} tokens does not fit"
+    ]
 
 
 def device(
@@ -294,7 +306,9 @@ def device(
     given = dict(options)
     if gpu is None:
         if memory is None:
-            raise BadConfig("gpu: missing; expected a name, such as H100-80G (see: memcurve gpus), or gpu_memory, such as 80GiB")
+            raise BadConfig(
+                "gpu: missing; expected a name, such as H100-80G (see: memcurve gpus), or gpu_memory, such as 80GiB"
+            )
         return f"{show_bytes(memory)}", whole("gpu_memory", memory, 1), given
     from .gpus import alike, find_gpu
 
@@ -357,7 +371,9 @@ def fit(
         from .startup import read_startup
 
         measured = read_startup(log)
-    plan = Plan(subject, engine, dtype, total, held, given, measured, None if reserve is None else whole("reserve", reserve))
+    plan = Plan(
+        subject, engine, dtype, total, held, given, measured, None if reserve is None else whole("reserve", reserve)
+    )
     split, stages = choose(plan, gpus, tp, pp, context, batch)
     limit = context_limit(stages)
     length = min(8192, limit or 8192) if context is None else whole("context", context, 1)
@@ -380,6 +396,7 @@ def fit(
         bound_by=bound,
         stages=tuple(held_by(stages, number, length, batch) for number in range(len(stages))),
         fewest=fewest(plan, length, batch) if limit is None or length <= limit else None,
+        total_weights=held.bytes,
         weights=held.source + (" (estimated from the config)" if held.estimated else ""),
         notes=(*notes, *held.notes, *startup_notes(stages, limit), *stages[0].curve.notes),
         curves=tuple(stage.curve for stage in stages),

@@ -44,6 +44,17 @@ COMMANDS = {
         "memcurve estimate Qwen/Qwen3-Next-80B-A3B-Thinking --context 131072 --engine transformers\n"
         "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json",
     ),
+    "fit": (
+        "does a model fit these GPUs: weights, state, what the engine sets aside, and how many requests",
+        "memcurve fit Qwen/Qwen3-Next-80B-A3B-Thinking --gpu H100-80G --gpus 4 --context 32k\n"
+        "memcurve fit ./checkpoint --gpu-memory 24GiB --engine llamacpp --batch 4 -o fit.png\n"
+        "memcurve fit openai/gpt-oss-120b --gpu H200 --weights openai/gpt-oss-120b -O gpu_memory_utilization=0.95 --explain",
+    ),
+    "compare": (
+        "models in one table: state per token, constant state, at three contexts, and what fits a GPU",
+        "memcurve compare Qwen/Qwen3-Next-80B-A3B-Thinking openai/gpt-oss-120b google/gemma-3-27b-it --gpu H100-80G --gpus 4\n"
+        "memcurve compare 3gdn:1mha 48mha ./config.json --format md",
+    ),
     "check-log": (
         "compare an engine's start-up log with what memcurve computes",
         "memcurve check-log vllm.log --model Qwen/Qwen3-14B -O tensor_parallel_size=2\n"

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from typing import Any
 
 
-def build(vllm_config, rank: int):
+def build(vllm_config: Any, rank: int) -> Any:
     """The model of one pipeline rank."""
     import torch
     from vllm.config import set_current_vllm_config
@@ -26,13 +27,14 @@ def build(vllm_config, rank: int):
     old = torch.get_default_dtype()
     torch.set_default_dtype(vllm_config.model_config.dtype)
     try:
-        with torch.device("meta"), on_meta(), set_current_vllm_config(vllm_config):
+        with torch.device("meta"), on_meta(),  # type: ignore[no-untyped-call]
+            set_current_vllm_config(vllm_config):
             return initialize_model(vllm_config=vllm_config)
     finally:
         torch.set_default_dtype(old)
 
 
-def record(config: dict, options: dict, names: bool) -> list[dict]:
+def record(config: dict[str, Any], options: dict[str, Any], names: bool) -> list[dict[str, Any]]:
     """Per pipeline rank: bytes, parameters, and with names each parameter's shape and dtype."""
     from vllm.usage.usage_lib import UsageContext
 
@@ -64,7 +66,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         try:
-            row: dict = {"ranks": record(job["config"], job["options"], bool(job.get("names")))}
+            row: dict[str, Any] = {"ranks": record(job["config"], job["options"], bool(job.get("names")))}
         except Exception as error:  # noqa: BLE001 - whatever vLLM refuses or its class fails with is what is recorded
             row = {"error": f"{type(error).__name__}: {error}"[:1000]}
         print(json.dumps({"id": job["id"], **row}), flush=True)
