@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from memcurve.catalog import find
 from memcurve.engines import keep
 from memcurve.engines.sglang_pools import SGLangAllocator
 from memcurve.engines.sglang_v4 import CompressedAllocator
@@ -20,6 +19,7 @@ from memcurve.layers import (
     SparseIndexer,
 )
 from memcurve.verify.sglang import difference
+from replay import unquantised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def answers(line: dict[str, Any]) -> list[str]:
             for k, v in line["bytes"].items()
             if found.get(k) != v
         ]
-    config = line.get("config") or find(line["model"])
-    assert config is not None
+    config = line.get("config") or unquantised(line["model"])
     texts = [difference(config, case) for case in line["cases"]]
     return [f"{name} {text}" for text in texts if text]
 

@@ -106,8 +106,8 @@ LOGGED: dict[str, Callable[[], int]] = {
     # Qwen3.8-27B has the linear layers of Qwen3.6-27B: 48 of 48 heads (the figure's config_values)
     "E71": lambda: states("nvidia/Qwen3.6-27B-NVFP4", "ssm", 360),
     "E72": lambda: states("nvidia/Qwen3.6-27B-NVFP4", "conv", 360),
-    # Qwen3.5-27B too, with 16 layers of 4 heads of 256
-    "E75": lambda: tensor("nvidia/Qwen3.6-27B-NVFP4", "key", 330323),
+    # Qwen3.5-27B too, with 16 layers of 4 heads of 256; its cache was bf16
+    "E75": lambda: tensor("nvidia/Qwen3.6-27B-NVFP4", "key", 330323, kv_cache_dtype="bf16"),
     "E76": lambda: states(QWEN3_NEXT, "ssm", 336),
     "E77": lambda: states(QWEN3_NEXT, "conv", 336),
     "E91": lambda: allocator((FullAttention(kv_heads=2, head_dim=64, v_head_dim=64),) * 24).pool_of(20480)["kv"] // 2,

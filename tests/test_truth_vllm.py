@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay import lines
+from replay import lines, unquantised
 
 import memcurve
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, load
@@ -22,7 +22,7 @@ GIB = 2**30
 def answered(entry: dict[str, Any], options: dict[str, Any]) -> MemoryCurve:
     """The curve of a config, or of specs as vLLM's planning was given them where it has no class for the model."""
     if "specs" not in entry:
-        return load(entry.get("config") or entry["catalogue"]).curve("vllm", **options)
+        return load(entry.get("config") or unquantised(entry["catalogue"])).curve("vllm", **options)
     specs = [
         Spec(
             kind=row["cache"],
@@ -84,7 +84,7 @@ def test_every_recorded_case_is_equal(count: Any) -> None:
     cases = sum(len(entry["cases"]) for entry in ENTRIES)
     numbers = sum(len(lengths) + len(memories) for entry in ENTRIES for *_, lengths, memories in entry["cases"])
     types = len(
-        {load(entry.get("config") or entry["catalogue"]).model_type for entry in ENTRIES if "specs" not in entry}
+        {load(entry.get("config") or unquantised(entry["catalogue"])).model_type for entry in ENTRIES if "specs" not in entry}
     )
     count(f"vllm 0.33.0: {cases} recorded cases of {types} model types ({numbers:,} numbers), {len(found)} wrong")
     assert found == []
