@@ -22,7 +22,7 @@ class Gpu(Record):
 
     memory_bytes: the device's total, from which engines reckon (`gpu_memory_utilization` is a share of it).
     memory_from: "driver", as its driver reported it, or "data sheet". reported_by: who prints it, such as CUDA or Metal;
-    nvidia-smi prints up to 2 % more than CUDA. driver_bytes: the total of nvidia-smi where it differs. unified_bytes: the
+    nvidia-smi prints up to 3 % more than CUDA. driver_bytes: the total of nvidia-smi where it differs. unified_bytes: the
     memory of a machine whose CPU and GPU share it, of which memory_bytes is what a process may have of it on the GPU.
     capability: NVIDIA's compute capability.
     """
