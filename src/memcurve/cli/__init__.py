@@ -64,6 +64,10 @@ COMMANDS = {
         "the catalogue, and the model types described",
         "memcurve models --kind gdn\nmemcurve models --type gemma3_text\nmemcurve models --types",
     ),
+    "gpus": (
+        "accelerators by name, and the memory that an engine on one reckons with, with sources",
+        "memcurve gpus\nmemcurve gpus H100\nmemcurve gpus M4-Max-128G --json",
+    ),
     "verify": (
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
         "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"
