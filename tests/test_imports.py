@@ -18,7 +18,9 @@ MAY = {
     "config": set(),
     "families": {"config", "layers", "families"},
     "engines": {"terms", "layers", "engines"},
-    "gguf": set(),
+    "files": set(),
+    "gguf": {"files"},
+    "checkpoint": {"checkpoint", "files", "gguf", "hub"},
     "views": {"config", "families", "gguf", "layers", "views"},
     "catalog": set(),
     "hub": {"config", "catalog"},
@@ -29,6 +31,7 @@ MAY = {
     "figures": {"curve", "export"},
     "logs": {"engines", "curve", "model", "terms"},
     "cli": {
+        "checkpoint",
         "cli",
         "logs",
         "config",
@@ -61,7 +64,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"curve", "model", "patterns", "figures"},
+    "memcurve": {"checkpoint", "curve", "model", "patterns", "figures"},
     "__main__": {"cli"},
 }
 
