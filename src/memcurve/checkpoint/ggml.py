@@ -67,13 +67,13 @@ def checked(reader: Reader, name: str, dims: tuple[int, ...], kind: int) -> Tens
     word, block, size = TYPES[kind]
     count = 1
     for one in dims:
-        count *= max(one, 1)
+        count *= one
         if one > MAX_SIZE or count > MAX_SIZE:
             reader.bad(f"{show(name)}: dimensions {show(str(list(dims)))}", "a product within 63 bits")
     row = dims[0] if dims else 1
     if row % block:
         reader.bad(f"{show(name)}: rows of {row} in {word}", f"a multiple of {block}")
-    taken = 0 if 0 in dims else count // block * size
+    taken = count // block * size
     if taken > MAX_SIZE:
         reader.bad(f"{show(name)}: {taken} bytes", "what 63 bits hold")
     return Tensor(name=name, dtype=word, shape=dims[::-1], bytes=taken)
