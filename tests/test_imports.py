@@ -18,7 +18,9 @@ MAY = {
     "config": set(),
     "families": {"config", "layers", "families"},
     "engines": {"terms", "layers", "engines"},
-    "gguf": set(),
+    "files": set(),
+    "gguf": {"files"},
+    "checkpoint": {"checkpoint", "files", "gguf", "hub"},
     "views": {"config", "families", "gguf", "layers", "views"},
     "catalog": set(),
     "hub": {"config", "catalog"},
@@ -32,6 +34,7 @@ MAY = {
     "sizes": {"config", "engines", "gguf", "layers", "model", "views"},
     "startup": {"engines", "logs"},
     "cli": {
+        "checkpoint",
         "cli",
         "logs",
         "config",
@@ -65,7 +68,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"curve", "model", "patterns", "figures"},
+    "memcurve": {"checkpoint", "curve", "model", "patterns", "figures"},
     "__main__": {"cli"},
 }
 

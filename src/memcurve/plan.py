@@ -310,11 +310,13 @@ def device(
                 "gpu: missing; expected a name, such as H100-80G (see: memcurve gpus), or gpu_memory, such as 80GiB"
             )
         return f"{show_bytes(memory)}", whole("gpu_memory", memory, 1), given
-    from .gpus import alike, find_gpu
+    from .gpus import gpu as find
 
-    found = find_gpu(gpu)
-    if engine == "vllm" and "gpu" not in given and (kind := alike(found)) is not None:
-        given["gpu"] = kind
+    found = find(gpu)
+    if engine == "vllm" and "gpu" not in given:
+        from .engines.vllm import alike
+
+        given["gpu"] = alike(found.name, found.capability, found.memory_bytes)
     return found.name, found.memory_bytes if memory is None else whole("gpu_memory", memory, 1), given
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..files import File
+    from .sources import Place
 
 # ggml's types by number (enum ggml_type, ggml.h): name, elements per block and bytes per block (type_traits, ggml.c).
 TYPES = {
@@ -33,8 +34,9 @@ MAX_SIZE = 2**63 - 1
 MAX_PARTS = 2**10
 
 
-def part(path: str, file: File | None = None) -> tuple[dict[str, Any], list[Tensor]]:
+def part(file: File) -> tuple[dict[str, Any], list[Tensor]]:
     """The metadata and the tensors of one file, each checked to lie where it must, and within the file."""
+    path = file.path
     with Reader(path, file) as reader:
         count, keys = reader.header()
         data = reader.metadata(keys)
@@ -65,38 +67,35 @@ def checked(reader: Reader, name: str, dims: tuple[int, ...], kind: int) -> Tens
     word, block, size = TYPES[kind]
     count = 1
     for one in dims:
-        count *= max(one, 1)
+        count *= one
         if one > MAX_SIZE or count > MAX_SIZE:
             reader.bad(f"{show(name)}: dimensions {show(str(list(dims)))}", "a product within 63 bits")
     row = dims[0] if dims else 1
     if row % block:
         reader.bad(f"{show(name)}: rows of {row} in {word}", f"a multiple of {block}")
-    taken = 0 if 0 in dims else count // block * size
+    taken = count // block * size
     if taken > MAX_SIZE:
         reader.bad(f"{show(name)}: {taken} bytes", "what 63 bits hold")
     return Tensor(name=name, dtype=word, shape=dims[::-1], bytes=taken)
 
 
-def tensors(path: str, files: dict[str, File] | None = None) -> list[Tensor]:
-    """The tensors of a GGUF file, and of all parts of a split one, given by its first.
-
-    files: open files by path, where they are not local ones.
-    """
-    data, found = part(path, files[path] if files else None)
+def tensors(place: Place, name: str) -> list[Tensor]:
+    """The tensors of a GGUF file, and of all parts of a split one, given by its first."""
+    data, found = part(place.open(name))
     count, number = data.get("split.count", 0), data.get("split.no", 0)
-    if not isinstance(count, int) or not isinstance(number, int):
-        raise BadFile(f"{path}: split.count {show(count)}, split.no {show(number)}; expected numbers")
+    if type(count) is not int or type(number) is not int:
+        raise BadFile(f"{name}: split.count {show(count)}, split.no {show(number)}; expected numbers")
     if count <= 1:
         return found
-    tail = f"-{number + 1:05d}-of-{count:05d}.gguf"
-    if number or count > MAX_PARTS or not path.endswith(tail):
+    tail = f"-00001-of-{count:05d}.gguf"
+    if number or count > MAX_PARTS or not name.endswith(tail):
         raise BadFile(
-            f"{path}: part {number + 1} of {count}; expected the first of at most {MAX_PARTS}, named …-00001-of-{count:05d}.gguf"
+            f"{name}: part {number + 1} of {count}; expected the first of at most {MAX_PARTS}, named …-00001-of-{count:05d}.gguf"
         )
     names = {tensor.name for tensor in found}
     for index in range(1, count):
-        other = f"{path.removesuffix(tail)}-{index + 1:05d}-of-{count:05d}.gguf"
-        own, more = part(other, files[other] if files else None)
+        other = f"{name.removesuffix(tail)}-{index + 1:05d}-of-{count:05d}.gguf"
+        own, more = part(place.open(other))
         if own.get("split.no") != index or own.get("split.count", count) != count:
             raise BadFile(
                 f"{other}: split.no {show(own.get('split.no'))} of {show(own.get('split.count'))}; expected {index} of {count}"
@@ -108,7 +107,7 @@ def tensors(path: str, files: dict[str, File] | None = None) -> list[Tensor]:
         found += more
     told = data.get("split.tensors.count")
     if told != len(found):
-        raise BadFile(f"{path}: split.tensors.count {show(told)}; expected {len(found)}, as the parts hold")
+        raise BadFile(f"{name}: split.tensors.count {show(told)}; expected {len(found)}, as the parts hold")
     return found
 
 

@@ -1,8 +1,8 @@
 """Safetensors files by their headers: eight bytes of length, a JSON object of tensors, and data without holes.
 
 The rules are those of the safetensors package 0.8.0 (`deserialize`, `Metadata::validate` of its tensor.rs). Beyond
-them: a name stands once, a tensor is an object and its dtype a string, at most MAX_TENSORS tensors, and no
-tensor's text over 8 KiB.
+them: a name stands once, a tensor is an object and its dtype a string; at most MAX_HEADER bytes of header,
+MAX_TENSORS tensors of MAX_DIMS sizes, and what no writer makes (other keys, escapes) in 8 KiB a tensor, 4 MiB in all.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from .scan import SPACE, Scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
     from ..files import File
 
-# 100 MB is the package's own limit. DeepSeek-V3 has 91,991 tensors over 163 files; more than so many in one is damage.
-MAX_HEADER, MAX_TENSORS, MAX_NUMBER = 100_000_000, 2**18, 2**64 - 1
+# DeepSeek-V3 has 91,991 tensors in all its 163 files. So many in one file, at 128 bytes of header each, are read in
+# about a second and 200 MiB; the package's own limit is 100 MB of header, which it never meets.
+MAX_HEADER, MAX_TENSORS, MAX_NUMBER = 2**25, 2**18, 2**64 - 1
+DTYPE_KEY = b'"dtype"'
+MAX_DIMS = 64  # of numpy and of torch
 
 # dtypes and their bits, tensor.rs
 BITS = {
@@ -31,16 +32,17 @@ BITS = {
 }  # fmt: skip
 
 NUMBER = rb"(?:0|[1-9][0-9]{0,19}+)(?![0-9.eE])"
-# What every writer makes of a tensor: its three keys, in the order of the package.
-usual = re.compile(
-    SPACE.join(
-        (
-            rb"\{", rb'"dtype"', rb":", rb'"([A-Z0-9_]{1,16})"', rb",", rb'"shape"', rb":", rb"\[",
-            rb"((?:" + NUMBER + rb"(?:" + SPACE + rb"," + SPACE + NUMBER + rb")*+)?)", rb"\]", rb",", rb'"data_offsets"', rb":", rb"\[",
-            rb"(" + NUMBER + rb")", rb",", rb"(" + NUMBER + rb")", rb"\]", rb"\}",
-        )
-    )
-).match  # fmt: skip
+MORE = SPACE.join((b"", b",", NUMBER))
+LIST = SPACE.join((rb"\[", rb"((?:%b(?:%b){0,63}+)?)" % (NUMBER, MORE), rb"\]"))
+DTYPE, SHAPE, OFFSETS = (
+    SPACE.join((b'"%b"' % key, b":", value))
+    for key, value in ((b"dtype", rb'"([A-Z0-9_]{1,16})"'), (b"shape", LIST), (b"data_offsets", LIST))
+)
+# A tensor as every writer makes it: these three keys, in this order or in another.
+usual = re.compile(SPACE.join((rb"\{", DTYPE, b",", SHAPE, b",", OFFSETS, rb"\}"))).match
+FIELD = rb"(?:%b|%b|%b)" % (DTYPE, SHAPE, OFFSETS)
+fields = re.compile(FIELD).finditer
+reordered = re.compile(SPACE.join((rb"\{", FIELD, b",", FIELD, b",", FIELD, rb"\}"))).match
 
 
 def tensors(file: File) -> list[Tensor]:
@@ -55,6 +57,8 @@ def tensors(file: File) -> list[Tensor]:
     header = file.read(8, length)
     if len(header) < length:
         raise BadFile(f"{file.path}: the file ends after {8 + len(header)} bytes; expected {8 + length}")
+    if header.count(DTYPE_KEY) > MAX_TENSORS:
+        raise BadFile(f"{file.path}: {header.count(DTYPE_KEY)} tensors; expected at most {MAX_TENSORS} in one file")
     scanner = Scanner(file.path, header, 8)
     found: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
@@ -68,41 +72,45 @@ def tensors(file: File) -> list[Tensor]:
             continue
         if name in found or len(found) == MAX_TENSORS:
             scanner.bad(f"{show(name)} again, or more than {MAX_TENSORS} tensors", "fewer, and each once")
-        dtype, shape, begin, end = record(scanner, name)
+        dtype, shape, (begin, end) = record(scanner, name)
         size = data_size(scanner, name, dtype, shape)
         if end - begin != size:
             scanner.bad(
                 f"{show(name)}: data_offsets [{begin}, {end}]",
-                f"a span of {size} bytes, for {dtype} of {show(str(list(shape)))}",
+                f"a span of {size} bytes, for {dtype} of {show(str(shape))}",
             )
-        found[name] = Tensor(name=name, dtype=dtype, shape=shape, bytes=size)
+        found[name] = Tensor(name=name, dtype=dtype, shape=tuple(shape), bytes=size)
         spans.append((begin, end))
     scanner.end()
     check_spans(file, spans, 8 + length)
     return list(found.values())
 
 
-def record(scanner: Scanner, name: str) -> tuple[str, tuple[int, ...], int, int]:
-    """One tensor: dtype, shape, and where its data begin and end."""
-    found = usual(scanner.text, scanner.at)
-    if found:
-        scanner.at = found.end()
-        shape: Any = [int(size) for size in found[2].split(b",")] if found[2] else []
-        dtype, offsets = found[1].decode(), [int(found[3]), int(found[4])]
+def record(scanner: Scanner, name: str) -> tuple[str, list[int], list[int]]:
+    """One tensor: dtype, shape and data_offsets, begin and end."""
+    match = usual(scanner.text, scanner.at)
+    found = match.groups() if match else ()
+    if not match and (match := reordered(scanner.text, scanner.at)):
+        values = {one.lastindex or 0: one[one.lastindex or 0] for one in fields(scanner.text, scanner.at, match.end())}
+        found = tuple(values[key] for key in sorted(values))
+    if match and len(found) == 3:
+        scanner.at = match.end()
+        dtype, shape, offsets = found[0].decode(), numbers(found[1]), numbers(found[2])
     else:
         dtype, shape, offsets = unusual(scanner, name)
-    if not isinstance(dtype, str) or dtype not in BITS:
+    if dtype not in BITS:
         scanner.bad(f"{show(name)}: dtype {show(dtype)}", f"one of {', '.join(BITS)}")
-    for key, value in (("shape", shape), ("data_offsets", offsets)):
-        if not isinstance(value, list) or not all(type(one) is int and 0 <= one <= MAX_NUMBER for one in value):
-            scanner.bad(f"{show(name)}: {key} {show(value)}", "a list of integers of 64 bits, 0 or more")
-    if len(offsets) != 2:
-        scanner.bad(f"{show(name)}: {len(offsets)} data_offsets", "two")
-    return dtype, tuple(shape), offsets[0], offsets[1]
+    if len(offsets) != 2 or len(shape) > MAX_DIMS:
+        scanner.bad(f"{show(name)}: {len(shape)} sizes and {len(offsets)} data_offsets", f"at most {MAX_DIMS}, and two")
+    return dtype, shape, offsets
 
 
-def unusual(scanner: Scanner, name: str) -> tuple[Any, Any, Any]:
-    """A tensor that is written otherwise: keys in another order, escaped, or with others between them, which don't matter."""
+def numbers(text: bytes) -> list[int]:
+    return [int(word) for word in text.split(b",")] if text else []
+
+
+def unusual(scanner: Scanner, name: str) -> tuple[str, list[int], list[int]]:
+    """A tensor that is written otherwise: escaped, or with other keys, which don't matter."""
     if not scanner.text.startswith(b"{", scanner.at):
         scanner.bad(f"{show(name)}: {scanner.here()}", "an object: {")
     pairs = scanner.value()
@@ -111,23 +119,24 @@ def unusual(scanner: Scanner, name: str) -> tuple[Any, Any, Any]:
         if keys.count(key) != 1:
             scanner.bad(f"{show(name)}: {key} {keys.count(key)} times", "it once")
     found = dict(pairs)
+    if not isinstance(found["dtype"], str):
+        scanner.bad(f"{show(name)}: dtype {show(found['dtype'])}", f"one of {', '.join(BITS)}")
+    for key in ("shape", "data_offsets"):
+        value = found[key]
+        if not isinstance(value, list) or not all(type(one) is int and 0 <= one <= MAX_NUMBER for one in value):
+            scanner.bad(f"{show(name)}: {key} {show(value)}", "a list of integers of 64 bits, 0 or more")
     return found["dtype"], found["shape"], found["data_offsets"]
 
 
-def data_size(scanner: Scanner, name: str, dtype: str, shape: tuple[int, ...]) -> int:
+def data_size(scanner: Scanner, name: str, dtype: str, shape: list[int]) -> int:
     """Bytes of the data: the elements in whole bytes, all products within 64 bits."""
-
-    def overflow() -> NoReturn:
-        scanner.bad(f"{show(name)}: shape {show(str(list(shape)))}", "a product within 64 bits")
-
-    count = 1
+    count, most = 1, 0
     for size in shape:
         count *= size
-        if count > MAX_NUMBER:
-            overflow()
+        most = max(most, count, size)
     bits = count * BITS[dtype]
-    if bits > MAX_NUMBER:
-        overflow()
+    if max(most, bits) > MAX_NUMBER:
+        scanner.bad(f"{show(name)}: shape {show(str(shape))}", "a product within 64 bits")
     if bits % 8:
         scanner.bad(f"{show(name)}: {count} elements of {BITS[dtype]} bits", "whole bytes")
     return bits // 8

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # A record of a tensor takes about 130 bytes; what is read as objects is no longer than this.
 MAX_VALUE, MAX_DEPTH = 2**13, 126
-MAX_PAIRS = 2**18
+MAX_PAIRS, MAX_VALUES = 2**18, 2**22
 
 SPACE = rb"[ \t\n\r]*+"
 ESCAPE = rb"""\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}
@@ -42,6 +42,7 @@ class Scanner:
 
     def __init__(self, path: str, text: bytes, start: int = 0) -> None:
         self.path, self.text, self.start, self.at = path, text, start, 0
+        self.objects = 0
         if not text.isascii():
             self.check_utf8()
 
@@ -121,6 +122,9 @@ class Scanner:
         if "\\u" in text and lone(json.dumps(found, ensure_ascii=False)):
             self.bad("half of a surrogate pair", "text")
         self.at += len(text.encode())
+        self.objects += len(text)
+        if self.objects > MAX_VALUES:
+            self.bad(f"more than {MAX_VALUES} bytes of other keys", "fewer")
         return found
 
     def end(self) -> None:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 
 from ..base import BadConfig, BadFile, show
 from ..files import LocalFile
+from ..gguf import MAGIC
 from . import Tensor, Weights
 from .ggml import split_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable, Iterable
+    from typing import Any, Protocol
 
     from ..files import File
 
+    class Place(Protocol):
+        """Where files are read from by their names. path: what errors call it."""
+
+        path: str
+
+        def open(self, name: str) -> File: ...
+
+        def shard(self, name: str) -> File: ...
+
+        def each(self, read: Callable[[str], list[Tensor]], names: Iterable[str]) -> Iterable[list[Tensor]]: ...
+
+
 SINGLE, INDEX, INDEX_ENDING = "model.safetensors", "model.safetensors.index.json", ".safetensors.index.json"
 MAX_INDEX, MAX_FILES = 2**26, 2**14
-EXPECTED = "a file of weights"
 
 
 def weights(source: Any) -> Weights:
@@ -43,27 +57,27 @@ def weights(source: Any) -> Weights:
     raise BadFile(f"{show(text)}: no such file; expected a .safetensors or .gguf file, a folder, or a hub id")
 
 
+class Folder:
+    """A local folder, as a place that files are read from by their names."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def open(self, name: str) -> File:
+        return LocalFile(os.path.join(self.path, name), "a file of weights")
+
+    def shard(self, name: str) -> File:
+        """A file that an index names."""
+        return LocalFile(inside(self.path, name), "a shard of the index beside it")
+
+    def each(self, read: Callable[[str], list[Tensor]], names: Iterable[str]) -> Iterable[list[Tensor]]:
+        return map(read, names)
+
+
 def path(name: str) -> Weights:
-    """One file: an index by its ending, GGUF by its first bytes, and else safetensors."""
-    if name.endswith(".json"):
-        return Weights(source=name, tensors=tuple(indexed(name)))
-    from ..gguf import is_gguf
-
-    if is_gguf(name):
-        from .ggml import tensors as read_gguf
-
-        return Weights(source=name, tensors=tuple(read_gguf(name)))
-    return Weights(source=name, tensors=tuple(safetensors(name)))
-
-
-def safetensors(name: str) -> list[Tensor]:
-    from .safetensors import tensors
-
-    file = LocalFile(name, EXPECTED)
-    try:
-        return tensors(file)
-    finally:
-        file.close()
+    """One file by its path."""
+    where, own = os.path.split(name)
+    return Weights(source=name, tensors=tuple(read(Folder(where), [own])))
 
 
 def folder(name: str) -> Weights:
@@ -73,10 +87,37 @@ def folder(name: str) -> Weights:
     except OSError as error:
         raise BadFile(f"{name}: {error.strerror or 'unreadable'}; expected a folder of weights") from None
     chosen, notes = choose(names, name)
-    first = os.path.join(name, chosen[0])
-    if chosen[0].endswith(".json") or chosen[0].endswith(".gguf"):
-        return path(first).replace(source=name, notes=notes)
-    return Weights(source=name, tensors=tuple(union(name, chosen)), notes=notes)
+    return Weights(source=name, tensors=tuple(read(Folder(name), chosen)), notes=notes)
+
+
+def read(place: Place, names: list[str]) -> list[Tensor]:
+    """The tensors of an index (by its ending), a GGUF file (by its beginning), a safetensors file, or shards of one."""
+    if names[0].endswith(".json"):
+        return indexed(place, names[0])
+    file = place.open(names[0])
+    try:
+        is_gguf = names[0].endswith(".gguf") or file.read(0, 4) == MAGIC
+    finally:
+        file.close()
+    if is_gguf:
+        from .ggml import tensors
+
+        return tensors(place, names[0])
+    found: dict[str, Tensor] = {}
+    for tensor in chain.from_iterable(place.each(lambda name: safetensors(place.open(name)), names)):
+        if tensor.name in found:
+            raise BadFile(f"{place.path}: {show(tensor.name)} in two shards; expected it once")
+        found[tensor.name] = tensor
+    return list(found.values())
+
+
+def safetensors(file: File) -> list[Tensor]:
+    from .safetensors import tensors
+
+    try:
+        return tensors(file)
+    finally:
+        file.close()
 
 
 def choose(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]]:
@@ -115,38 +156,26 @@ def choose(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]]:
     return models, (f"{', '.join(projectors[:3])} not counted: its own file by its path",) if projectors else ()
 
 
-def union(where: str, names: list[str]) -> list[Tensor]:
-    """The tensors of shards that no index maps: each name once."""
-    found: dict[str, Tensor] = {}
-    for name in names:
-        for tensor in safetensors(os.path.join(where, name)):
-            if tensor.name in found:
-                raise BadFile(f"{where}: {show(tensor.name)} in two shards; expected it once")
-            found[tensor.name] = tensor
-    return list(found.values())
-
-
-def indexed(name: str) -> list[Tensor]:
-    """What an index maps to its shards, in the order of the index."""
-    where = os.path.dirname(name)
-    file = LocalFile(name, "an index of safetensors files")
+def indexed(place: Place, name: str) -> list[Tensor]:
+    """What an index maps to its shards, in its order. BadFile for a tensor that its shard lacks."""
+    file = place.shard(name)
     try:
         mapped = read_index(file)
     finally:
         file.close()
-    inside(where, os.path.basename(name), name)
-    return mapped_tensors(mapped, lambda shard: safetensors(inside(where, shard, name)), name)
-
-
-def mapped_tensors(mapped: dict[str, str], read: Any, name: str) -> list[Tensor]:
-    """The tensors that an index maps, of shards that `read` gives. BadFile for one that its shard lacks."""
-    shards = {shard: {tensor.name: tensor for tensor in read(shard)} for shard in dict.fromkeys(mapped.values())}
-    found = []
+    shards = list(dict.fromkeys(mapped.values()))
+    wanted: dict[str, set[str]] = {shard: set() for shard in shards}
     for tensor, shard in mapped.items():
-        if tensor not in shards[shard]:
-            raise BadFile(f"{name}: {show(tensor)} is not in {show(shard)}; expected it there, as weight_map says")
-        found.append(shards[shard][tensor])
-    return found
+        wanted[shard].add(tensor)
+
+    def mapped_of(shard: str) -> list[Tensor]:
+        return [tensor for tensor in safetensors(place.shard(shard)) if tensor.name in wanted[shard]]
+
+    held = {tensor.name: tensor for tensor in chain.from_iterable(place.each(mapped_of, shards))}
+    for tensor, shard in mapped.items():
+        if tensor not in held:
+            raise BadFile(f"{file.path}: {show(tensor)} is not in {show(shard)}; expected it there, as weight_map says")
+    return [held[tensor] for tensor in mapped]
 
 
 def read_index(file: File) -> dict[str, str]:
@@ -187,21 +216,18 @@ def is_below(name: str) -> bool:
     )
 
 
-def inside(where: str, shard: str, index: str) -> str:
-    """The path of a shard, which may not lead out of the folder by links either.
+def inside(where: str, name: str) -> str:
+    """The path of a file that an index names: it may not lead out of the folder by links either.
 
     But for the hub's cache: a snapshot's files are links to blobs of the same repository
     (models--org--name/snapshots/commit/file → ../../blobs/hash), and those are where they belong.
     """
-    joined = os.path.join(where, shard)
-    try:
-        root, real = os.path.realpath(where or "."), os.path.realpath(joined)
-    except (OSError, ValueError):
-        raise BadFile(f"{index}: {show(shard)} can't be followed; expected a file beside it") from None
+    joined = os.path.join(where, name)
+    root, real = os.path.realpath(where or "."), os.path.realpath(joined)
     roots = [root]
     snapshots, repository = os.path.dirname(root), os.path.dirname(os.path.dirname(root))
-    if os.path.basename(snapshots) == "snapshots" and "--" in os.path.basename(repository):
+    if os.path.basename(snapshots) == "snapshots" and os.path.basename(repository).startswith("models--"):
         roots.append(os.path.join(repository, "blobs"))
     if not any(real.startswith(os.path.join(one, "")) for one in roots):
-        raise BadFile(f"{index}: {show(shard)} leads out of its folder; expected a file beside it")
+        raise BadFile(f"{joined}: leads out of its folder; expected a file in {where or '.'}")
     return joined

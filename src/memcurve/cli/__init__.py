@@ -74,6 +74,10 @@ COMMANDS = {
         "memcurve verify --engine sglang --source ./wheel --all\n"
         "memcurve verify --engine llamacpp openai/gpt-oss-20b model.gguf",
     ),
+    "weights": (
+        "what a checkpoint's parameters take, by dtype and part, read from its headers alone",
+        "memcurve weights ./Qwen3-8B\nmemcurve weights model-Q4_K_M.gguf --json\nmemcurve weights Qwen/Qwen3-8B",
+    ),
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ GPUS = {
     "GB200": ((10, 0), LARGE),
     "B300": ((10, 3), LARGE),
     "A100": ((8, 0), SMALL),
+    "A800": ((8, 0), MIDDLE),
     "A10": ((8, 6), SMALL),
     "A10G": ((8, 6), SMALL),
     "A40": ((8, 6), SMALL),
@@ -285,6 +286,23 @@ def gpu_of(name: object) -> Gpu:
                 return Gpu(capability=capability, max_num_batched_tokens=batched, max_num_seqs=seqs)
     one_of("gpu", name, tuple(GPUS))
     raise AssertionError(name)
+
+
+def alike(name: str, capability: tuple[int, int] | None, memory_bytes: int) -> str:
+    """A GPU here of the same compute capability whose memory gives it the same batch; else one with the same batch.
+
+    NotDescribed for one without a compute capability: which attention backend runs there, and with it the blocks, is not read.
+    """
+    if capability is None:
+        raise NotDescribed("engine vllm is described on NVIDIA's GPUs; give gpu_memory and the gpu of them that is nearest")
+    slow = "A100" in name or capability == (12, 1)  # get_batch_defaults: GB10 has the memory, not the compute
+    batch = SMALL if memory_bytes < 70 * 2**30 or slow else MIDDLE if memory_bytes < 160 * 2**30 else LARGE
+    names = [name for name, (_, own) in GPUS.items() if own == batch]
+    found = [name for name in names if GPUS[name][0] == capability]
+    near = [name for name in names if GPUS[name][0][0] == capability[0]]
+    if not found and not near:
+        raise NotDescribed(f"engine vllm: no GPU of compute capability {capability[0]}.{capability[1]} and this memory is described")
+    return (found or near)[0]
 
 
 def batch_of(
