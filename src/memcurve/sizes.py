@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Keys that hold a size, in the order they are looked for; a list is one per layer, and the largest counts.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 VOCABULARY = ("vocab_size", "padded_vocab_size", "n_vocab")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 INTERMEDIATE = (
     "intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "ff_intermediate_size",
     "block_ff_dim", "d_intermediate",
@@ -83,6 +84,7 @@ def sizes_of(
         return _of_gguf(model, model.config, vocabulary)
     config = model.config
     hidden = largest(config, HIDDEN)
+    heads = largest(config, HEADS, 1)
     experts = largest(config, EXPERTS, 0)
     intermediate = largest(config, INTERMEDIATE, 4 * hidden)
     pieces = [part for layer in seen.layers for part in parts(layer)]
@@ -96,13 +98,13 @@ def sizes_of(
         hidden=hidden,
         vocabulary=largest(config, VOCABULARY, vocabulary),
         layers=max(1, len(seen.layers)),
-        heads=config.count("num_attention_heads", 1),
+        heads=heads,
         intermediate=intermediate,
         experts=experts,
         expert_width=largest(config, EXPERT_WIDTH, intermediate) if experts else 0,
         latent_layers=latent,
         latent_rank=config.count("kv_lora_rank", 0, least=0) if latent else 0,
-        latent_heads=config.count("num_attention_heads", 1) * head,
+        latent_heads=heads * head,
         recurrent=any(isinstance(part, RECURRENT) for part in pieces),
         element=dtype_bytes(seen.dtype) if seen.dtype in ("float16", "bfloat16", "float32") else 2,
         quantised=any(isinstance(level.get("quantization_config"), dict) for level in (config.root, config.data)),

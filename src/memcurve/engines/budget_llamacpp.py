@@ -48,7 +48,7 @@ def compute_buffer(sizes: Sizes, options: Mapping[str, Any]) -> Allowance:
     """tokens × the widest stage of a layer or the logits, and a mask of tokens × cells; without flash attention the scores.
 
     A stage counts five hidden states beside its own: a feed-forward's three halves; experts, each token to each of its
-    own; heads of queries and of latents; a recurrence's inner states.
+    own; heads of queries and of latents; a recurrence's inner states. A sixteenth is added for what that leaves out.
     """
     tokens = whole("n_ubatch", options.get("n_ubatch", 512), 1)
     outputs = min(tokens, whole("n_outputs_max", options.get("n_outputs_max", options.get("n_seq_max", 4)), 1))
@@ -67,7 +67,7 @@ def compute_buffer(sizes: Sizes, options: Mapping[str, Any]) -> Allowance:
         mask *= 2
     return Allowance(
         name="compute buffer",
-        bytes=size + mask,
+        bytes=size * 17 // 16 + mask,
         why=f"assumed: {why}, and a mask for {cells:,} cells ({show_bytes(mask)})",
     )
 
