@@ -5,7 +5,17 @@ from __future__ import annotations
 from .base import NotDescribed
 from .config import Config
 from .engines.allowances import Sizes
-from .layers import KimiDeltaAttention, LatentAttention, parts
+from .layers import (
+    RWKV,
+    RWKV4,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    parts,
+)
 from .units import dtype_bytes
 from .views import view
 
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 # Keys that hold a size, in the order they are looked for; a list is one per layer, and the largest counts.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 VOCABULARY = ("vocab_size", "padded_vocab_size", "n_vocab")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 INTERMEDIATE = (
     "intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "ff_intermediate_size",
     "block_ff_dim", "d_intermediate",
@@ -55,6 +66,7 @@ MiniMaxM3Sparse Cohere2Vision Glm5Next InternS2Mobius PaddleOCRVL Qwen3_5 Qwen3_
 KimiK25
 """.split()
 TAIL = "ForConditionalGeneration"
+RECURRENT = (GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, RWKV, RWKV4)
 
 
 def sizes_of(
@@ -69,12 +81,14 @@ def sizes_of(
         raise NotDescribed(f"{model.name}: a pattern of layers has no weights; expected a config.json or a GGUF file")
     seen = view(engine, model.layers, model.dtype, model.config)
     if not isinstance(model.config, Config):
-        return _of_gguf(model.config, vocabulary)
+        return _of_gguf(model, model.config, vocabulary)
     config = model.config
     hidden = largest(config, HIDDEN)
+    heads = largest(config, HEADS, 1)
     experts = largest(config, EXPERTS, 0)
     intermediate = largest(config, INTERMEDIATE, 4 * hidden)
-    latent = sum(isinstance(part, LatentAttention) for layer in seen.layers for part in parts(layer))
+    pieces = [part for layer in seen.layers for part in parts(layer)]
+    latent = sum(isinstance(part, LatentAttention) for part in pieces)
     head = sum(config.count(key, 0, least=0) for key in ("qk_nope_head_dim", "v_head_dim")) if latent else 0
     names = [name.removesuffix(TAIL) for name in config.architectures[:1]]
     multimodal = bool(names) and names[0] in MULTIMODAL
@@ -84,13 +98,14 @@ def sizes_of(
         hidden=hidden,
         vocabulary=largest(config, VOCABULARY, vocabulary),
         layers=max(1, len(seen.layers)),
-        heads=config.count("num_attention_heads", 1),
+        heads=heads,
         intermediate=intermediate,
         experts=experts,
         expert_width=largest(config, EXPERT_WIDTH, intermediate) if experts else 0,
         latent_layers=latent,
         latent_rank=config.count("kv_lora_rank", 0, least=0) if latent else 0,
-        latent_heads=config.count("num_attention_heads", 1) * head,
+        latent_heads=heads * head,
+        recurrent=any(isinstance(part, RECURRENT) for part in pieces),
         element=dtype_bytes(seen.dtype) if seen.dtype in ("float16", "bfloat16", "float32") else 2,
         quantised=any(isinstance(level.get("quantization_config"), dict) for level in (config.root, config.data)),
         multimodal=multimodal,
@@ -101,7 +116,7 @@ def sizes_of(
         graphs_prefill=not (
             (multimodal and names[0] not in GRAPHED)
             or model.model_type == "deepseek_v4"
-            or any(isinstance(part, KimiDeltaAttention) for layer in seen.layers for part in parts(layer))
+            or any(isinstance(part, KimiDeltaAttention) for part in pieces)
         ),
         tokens=tokens,
         sequences=sequences,
@@ -139,7 +154,7 @@ def _of_vision(vision: Mapping[str, Any], key: str, default: int) -> int:
     return value if isinstance(value, int) and 0 < value < 2**20 else default
 
 
-def _of_gguf(metadata: Metadata, vocabulary: int | None) -> Sizes:
+def _of_gguf(model: Model, metadata: Metadata, vocabulary: int | None) -> Sizes:
     """By the keys below the architecture (gguf-py/gguf/constants.py, Keys.LLM)."""
     width = metadata.count("embedding_length", least=1)
     experts = metadata.count("expert_used_count", 0)
@@ -147,11 +162,19 @@ def _of_gguf(metadata: Metadata, vocabulary: int | None) -> Sizes:
     words = metadata.checked("vocab_size", vocabulary if own is None else own, least=1)
     layers = metadata.count("block_count", least=1)
     fed = max(metadata.counts("feed_forward_length", layers, [4 * width]))
+    pieces = [part for layer in model.layers for part in parts(layer)]
+    latent = sum(isinstance(part, LatentAttention) for part in pieces)
+    heads = max(metadata.counts("attention.head_count", layers, [1]))
+    head = metadata.count("attention.key_length_mla", 0) + metadata.count("attention.value_length_mla", 0)
     return Sizes(
         hidden=width,
         vocabulary=words,
         layers=layers,
-        heads=max(metadata.counts("attention.head_count", layers, [1])),
+        heads=heads,
+        latent_layers=latent,
+        latent_rank=metadata.count("attention.kv_lora_rank", 0) if latent else 0,
+        latent_heads=heads * head,
+        recurrent=any(isinstance(part, RECURRENT) for part in pieces),
         intermediate=fed,
         experts=experts,
         expert_width=metadata.count("expert_feed_forward_length", fed) if experts else 0,

@@ -41,7 +41,7 @@ class Sizes(Record):
 
     intermediate: the widest dense feed-forward layer. experts: those of a token; expert_width: the width of one.
     latent_layers, latent_rank, latent_heads: MLA's layers, and kv_b_proj's shape there (rank × heads · (nope + v)).
-    quantised: the checkpoint's linear layers are. vision: the picture encoder's layers and width, None without one.
+    recurrent: whether layers keep states (Mamba, delta nets…). quantised: whether the checkpoint's linear layers are. vision: the picture encoder's layers and width, None without one.
     graphs_prefill: whether SGLang captures prefills of this class by default. tokens, sequences: max_num_batched_tokens and
     max_num_seqs as vLLM resolves them; 0 for other engines.
     """
@@ -56,6 +56,7 @@ class Sizes(Record):
     latent_layers: int = 0
     latent_rank: int = 0
     latent_heads: int = 0
+    recurrent: bool = False
     element: int = 2
     quantised: bool = False
     multimodal: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..base import BadConfig, show, whole
 from . import module
-from .allowances import Allowance, Measured, MiB, Sizes, flag, known, lacks
+from .allowances import Allowance, Measured, MiB, Sizes, known
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,18 +46,20 @@ def budget(
     given = dict(options or {})
     match engine:
         case "vllm":
-            from . import budget_vllm as rules
+            from . import budget_vllm
 
-            known(engine, given, rules.OPTIONS, own.OPTIONS)
-            return rules.allowances(total, sizes, ranks, stages, given, log)
+            known(engine, given, budget_vllm.OPTIONS, own.OPTIONS)
+            return budget_vllm.allowances(total, sizes, ranks, stages, given, log)
         case "sglang":
             from . import budget_sglang
 
             known(engine, given, budget_sglang.OPTIONS, own.OPTIONS)
             return budget_sglang.allowances(total, sizes, ranks, stages, given, log)
         case "llamacpp":
-            known(engine, given, ("fit", "fit_target"), own.OPTIONS)
-            return llamacpp(sizes, given, log)
+            from . import budget_llamacpp
+
+            known(engine, given, budget_llamacpp.OPTIONS, own.OPTIONS)
+            return budget_llamacpp.allowances(sizes, given, log)
         case "transformers":
             known(engine, given, (), own.OPTIONS)
             return transformers(sizes)
@@ -73,36 +75,6 @@ def given_pool(engine: str, options: Mapping[str, Any]) -> int | None:
     from .budget_vllm import given_pool as given
 
     return given(options)
-
-
-def llamacpp(sizes: Sizes, options: Mapping[str, Any], log: Measured | None) -> tuple[Allowance, ...]:
-    """llama.cpp 0c1e57098: the compute buffer of one GPU, CUDA's context, and the margin that fitting leaves.
-
-    The buffer is what ggml's scheduler reserves for a graph of n_ubatch tokens that all give logits (llama-context.cpp,
-    sched_reserve). common/fit.cpp leaves fit_params_target free on each device (common.h: 1024 MiB) after all of it.
-    """
-    if log is not None:
-        if log.compute is None:
-            raise lacks(log, '"compute buffer size"')
-        compute = Allowance(name="compute buffer", bytes=log.compute.high, why=f"measured: {log.compute.text}")
-    else:
-        compute = compute_buffer(sizes, options)
-    parts = [compute, Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process")]
-    if flag(options, "fit", True):
-        target = whole("fit_target", options.get("fit_target", 1024))
-        parts.append(
-            Allowance(
-                name="margin", bytes=target * MiB, why=f"--fit leaves {target:,} MiB free (--fit-target)", exact=True
-            )
-        )
-    return tuple(parts)
-
-
-def compute_buffer(sizes: Sizes, options: Mapping[str, Any]) -> Allowance:
-    tokens = whole("n_ubatch", options.get("n_ubatch") or 512, 1)
-    size = tokens * 4 * (sizes.vocabulary + sizes.hidden)
-    why = f"{tokens:,} tokens × ({sizes.vocabulary:,} logits + {sizes.hidden:,}) in fp32"
-    return Allowance(name="compute buffer", bytes=size, why=f"assumed: {why}")
 
 
 def transformers(sizes: Sizes) -> tuple[Allowance, ...]:

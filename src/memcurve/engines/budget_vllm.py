@@ -55,7 +55,7 @@ def allowances(
     graphed = not flag(options, "enforce_eager")
     counted = graphed and flag(options, "estimate_cudagraphs", True)
     if log is not None:
-        return left_free(total, use), *measured(log, sizes, graphed, counted)
+        return left_free(total, use), *measured(log, total, use, graphed, counted)
     parts = [activations(sizes, tp), non_torch(tp, pp)]
     if sizes.quantised and sizes.latent_layers:
         parts.append(
@@ -141,18 +141,24 @@ def captured(largest: int) -> int:
     return sum(size <= largest for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)))
 
 
-def measured(log: Measured, sizes: Sizes, graphed: bool, counted: bool) -> list[Allowance]:
+def measured(log: Measured, total: int, use: float, graphed: bool, counted: bool) -> list[Allowance]:
     """Everything between the weights and the pool, from a log of the same model on the same kind of GPU."""
-    if log.requested is None or log.weights is None or log.pool is None:
-        raise lacks(log, '"Model loading took"', '"Available KV cache memory"', "total and gpu_memory_utilization")
-    beside = max(0, log.requested.high - log.weights.low - log.pool.low)
-    why = f"measured: {log.requested.text} − {log.weights.text} of weights − {log.pool.text} of pool"
+    if log.weights is None or log.pool is None:
+        raise lacks(log, '"Model loading took"', '"Available KV cache memory"')
+    if log.requested is not None:
+        requested, said = log.requested.high, log.requested.text
+    else:
+        whole_of = total if log.total is None else log.total.high
+        requested = ceil(whole_of * (log.utilization or use))
+        said = f"{log.utilization or use:g} of {show_bytes(whole_of)}"
+    beside = max(0, requested - log.weights.low - log.pool.low)
+    why = f"measured: {said} − {log.weights.text} of weights − {log.pool.text} of pool"
     parts = []
     if log.graphs is not None and log.counted and not counted:
         beside = max(0, beside - log.graphs.low)
         why += f" − {log.graphs.text} of graphs"
     parts.append(Allowance(name="beside weights", bytes=beside, why=why))
-    if counted and not log.counted:
+    if graphed and counted and not log.counted:
         if log.graphs is None:
             raise lacks(log, '"Graph capturing finished"')
         parts.append(Allowance(name="CUDA graphs", bytes=log.graphs.high, why=f"measured: {log.graphs.text}"))
