@@ -91,7 +91,7 @@ def test_json_schema() -> None:
         ),
         (["estimate", "3gdnx:1mha"], 2, "'gdnx'; expected a kind"),
         (["estimate"], 2, "required: model (see: memcurve estimate --help)"),
-        (["estimat"], 2, "command 'estimat'; expected one of plot, estimate, check-log, models"),
+        (["estimat"], 2, "command 'estimat'; expected one of plot, estimate, fit, compare"),
         (["plot", "-o", "/no/such/place.svg"], 2, "/no/such/place.svg: No such file or directory"),
         (["plot", "3gdn:1mha", "-o", "a.xyz"], 2, "'a.xyz'"),
     ],

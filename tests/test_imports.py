@@ -20,7 +20,7 @@ MAY = {
     "engines": {"terms", "layers", "engines"},
     "files": set(),
     "gguf": {"files"},
-    "checkpoint": {"checkpoint", "files", "gguf", "hub"},
+    "checkpoint": {"checkpoint", "config", "families", "files", "gguf", "hub", "layers", "model"},
     "views": {"config", "families", "gguf", "layers", "views"},
     "catalog": set(),
     "hub": {"config", "catalog"},
@@ -33,9 +33,15 @@ MAY = {
     "logs": {"engines", "curve", "model", "terms"},
     "sizes": {"config", "engines", "gguf", "layers", "model", "views"},
     "startup": {"engines", "logs"},
+    "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "startup", "views"},
+    "bars": {"figures", "plan"},
+    "compare": {"curve", "model", "plan"},
     "cli": {
+        "bars",
         "checkpoint",
         "cli",
+        "compare",
+        "plan",
         "logs",
         "config",
         "engines",
@@ -68,7 +74,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"checkpoint", "curve", "model", "patterns", "figures"},
+    "memcurve": {"checkpoint", "curve", "model", "patterns", "figures", "plan"},
     "__main__": {"cli"},
 }
 

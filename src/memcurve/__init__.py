@@ -15,26 +15,19 @@ if TYPE_CHECKING:
     from .checkpoint.sources import weights
     from .figures import plot
     from .patterns import pattern
+    from .plan import fit
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
-    "weights",
+    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "fit", "load", "pattern",
+    "plot", "weights",
 ]  # fmt: skip
+
+# Imported when used: the module of each.
+LATER = {"fit": "plan", "pattern": "patterns", "plot": "figures", "weights": "checkpoint.sources"}
 
 
 def __getattr__(name: str) -> object:
-    """plot, pattern and weights, imported when used."""
-    if name == "plot":
-        from .figures import plot
-
-        return plot
-    if name == "pattern":
-        from .patterns import pattern
-
-        return pattern
-    if name == "weights":
-        from .checkpoint.sources import weights
-
-        return weights
+    if name in LATER:
+        return getattr(__import__(f"{__name__}.{LATER[name]}", fromlist=[name]), name)
     raise AttributeError(f"module 'memcurve' has no attribute {name!r}")
