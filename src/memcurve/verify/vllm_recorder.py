@@ -74,7 +74,7 @@ def engine_args(config: dict, requested: dict, folder: str):
     )
 
 
-def build(vllm_config, rank: int, drafts: bool) -> None:
+def build(vllm_config, rank: int, drafts: bool):
     """One pipeline rank's layers, by vLLM's model class on the meta device; they register themselves in the config."""
     import torch
     from vllm.config import set_current_vllm_config
@@ -89,9 +89,10 @@ def build(vllm_config, rank: int, drafts: bool) -> None:
     torch.set_default_dtype(vllm_config.model_config.dtype)
     try:
         with torch.device("meta"), on_meta(), set_current_vllm_config(vllm_config):
-            initialize_model(vllm_config=vllm_config)
+            model = initialize_model(vllm_config=vllm_config)
             if drafts:
                 build_draft(vllm_config)
+            return model
     finally:
         torch.set_default_dtype(old)
 

@@ -13,32 +13,11 @@ import tempfile
 from typing import Any
 
 
-def build(vllm_config: Any, rank: int) -> Any:
-    """The model of one pipeline rank."""
-    import torch
-    from vllm.config import set_current_vllm_config
-    from vllm.model_executor.model_loader.utils import initialize_model
-
-    from .vllm_stubs import groups_of, on_meta
-
-    parallel = vllm_config.parallel_config
-    groups_of(parallel.tensor_parallel_size, parallel.pipeline_parallel_size, rank, 1)
-    vllm_config.compilation_config.static_forward_context.clear()
-    old = torch.get_default_dtype()
-    torch.set_default_dtype(vllm_config.model_config.dtype)
-    try:
-        with torch.device("meta"), on_meta(),  # type: ignore[no-untyped-call]
-            set_current_vllm_config(vllm_config):
-            return initialize_model(vllm_config=vllm_config)
-    finally:
-        torch.set_default_dtype(old)
-
-
 def record(config: dict[str, Any], options: dict[str, Any], names: bool) -> list[dict[str, Any]]:
     """Per pipeline rank: bytes, parameters, and with names each parameter's shape and dtype."""
     from vllm.usage.usage_lib import UsageContext
 
-    from .vllm_recorder import engine_args
+    from .vllm_recorder import build, engine_args
     from .vllm_stubs import groups_of
 
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +25,7 @@ def record(config: dict[str, Any], options: dict[str, Any], names: bool) -> list
         vllm_config = engine_args(config, options, folder).create_engine_config(UsageContext.OPENAI_API_SERVER)
         found = []
         for rank in range(vllm_config.parallel_config.pipeline_parallel_size):
-            tensors = dict(build(vllm_config, rank).named_parameters())
+            tensors = dict(build(vllm_config, rank, False).named_parameters())
             row = {
                 "bytes": sum(one.numel() * one.element_size() for one in tensors.values()),
                 "parameters": sum(one.numel() for one in tensors.values()),
