@@ -30,6 +30,8 @@ def by_name(engine: str, total: int = H100, **options: object) -> dict[str, int]
 
 def test_vllm_leaves_what_utilisation_leaves() -> None:
     assert by_name("vllm")["left free"] == H100 - ceil(H100 * 0.92)
+    # ⌈100 × 0.333⌉ is 34, where rounding would give 33
+    assert by_name("vllm", 100, gpu_memory_utilization=0.333)["left free"] == 66
     # 75.23 GiB requested: logged by vLLM 0.19.0 with 0.95 on 79.19 GiB
     left = by_name("vllm", gpu_memory_utilization=0.95)["left free"]
     assert round((H100 - left) / GiB, 2) == 75.23
@@ -42,6 +44,14 @@ def test_vllm_samples_and_passes() -> None:
     few = LLAMA.replace(sequences=8)
     passing = 8192 * 2 * (4 * 4096 + 3 * 14336) + 256 * MiB
     assert budget("vllm", H100, sizes=few)[1].bytes == passing
+
+
+def test_vllm_keeps_the_workspaces_of_experts() -> None:
+    # Mixtral on 2 ranks: each of 8,192 tokens for 2 experts, a half of 14,336 or a hidden state of 4,096, and both halves
+    # of 7,168 side by side (workspace_shapes)
+    mixtral = LLAMA.replace(vocabulary=32000, experts=2, expert_width=14336)
+    plain = budget("vllm", H100, sizes=mixtral.replace(experts=0), tp=2)[1].bytes
+    assert budget("vllm", H100, sizes=mixtral, tp=2)[1].bytes - plain == 8192 * 2 * (7168 + 14336) * 2
 
 
 def test_vllm_graphs() -> None:
@@ -194,6 +204,8 @@ def test_a_pool_that_is_given() -> None:
     # gpu_memory_utilization is not respected then (determine_available_memory): the context counts instead
     names = set(by_name("vllm", kv_cache_memory_bytes=5 * GiB))
     assert names == {"CUDA context", "activations", "outside PyTorch", "CUDA graphs"}
+    assert set(by_name("vllm", kv_cache_memory_bytes=GiB, estimate_cudagraphs=False)) == names
+    assert "CUDA graphs" not in by_name("vllm", estimate_cudagraphs=False)
 
 
 def test_absorbed_copies() -> None:

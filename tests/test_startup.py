@@ -57,7 +57,7 @@ load_tensors:   CPU_Mapped model buffer size =   308.23 MiB
 load_tensors:        CUDA0 model buffer size =  2375.91 MiB
 llama_kv_cache:      CUDA0 KV buffer size =  1152.00 MiB
 0.00.635.819 \x1b[32mI \x1b[0msched_reserve:      CUDA0 compute buffer size =    85.01 MiB
-sched_reserve:      CUDA1 compute buffer size =    90,25 MiB
+sched_reserve:      CUDA1 compute buffer size =\x1b[0m    90,25 MiB
 sched_reserve:  CUDA_Host compute buffer size =   411.29 MiB
 """
 
@@ -128,6 +128,9 @@ def test_graphs_that_a_log_did_not_count() -> None:
     assert found[2].bytes == pytest.approx(0.375 * GiB, abs=1e5)
     eager = budget("vllm", round(44.4 * GiB), sizes=LLAMA, options={"enforce_eager": True}, log=read_startup(text))
     assert len(eager) == 2
+    kept = {"kv_cache_memory_bytes": 9 * GiB}
+    given = budget("vllm", round(44.4 * GiB), sizes=LLAMA, options=kept, log=read_startup(text))
+    assert [one.name for one in given] == ["CUDA context", "beside weights", "CUDA graphs"]
     # counted in the log, and not wanted: taken off again
     less = budget("vllm", round(44.4 * GiB), sizes=LLAMA, options={"enforce_eager": True}, log=read_startup(VLLM))
     assert less[1].bytes == pytest.approx(found[1].bytes - 0.365 * GiB, abs=1e5)

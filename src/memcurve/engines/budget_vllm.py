@@ -55,10 +55,20 @@ def allowances(
     total: int, sizes: Sizes, tp: int, pp: int, options: Mapping[str, Any], log: Measured | None
 ) -> tuple[Allowance, ...]:
     use = share("gpu_memory_utilization", options.get("gpu_memory_utilization"), UTILIZATION)
+    given = given_pool(options) is not None
     graphed = not flag(options, "enforce_eager")
-    counted = graphed and flag(options, "estimate_cudagraphs", True)
+    # Where the pool is given its size does not answer to the graphs, but they take their memory all the same.
+    counted = graphed and (given or flag(options, "estimate_cudagraphs", True))
     if log is not None:
-        return left_free(total, use), *measured(log, total, use, graphed, counted)
+        parts = measured(log, total, use, graphed, counted)
+    else:
+        parts = assumed(sizes, tp, pp, counted, options)
+    if given:
+        return Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process"), *parts
+    return left_free(total, use), *parts
+
+
+def assumed(sizes: Sizes, tp: int, pp: int, counted: bool, options: Mapping[str, Any]) -> list[Allowance]:
     capability = gpu_of(options.get("gpu", "H100")).capability[0]
     parts = [activations(sizes, tp), non_torch(tp, capability)]
     if sizes.quantised and sizes.latent_layers:
@@ -71,11 +81,7 @@ def allowances(
         )
     if counted:
         parts.append(graphs(sizes, pp, capability, options))
-    if given_pool(options) is not None:
-        if graphed and not counted:
-            parts.append(graphs(sizes, pp, capability, options))
-        return Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process"), *parts
-    return left_free(total, use), *parts
+    return parts
 
 
 def left_free(total: int, use: float) -> Allowance:
