@@ -92,7 +92,6 @@ def sizes_of(
     head = sum(config.count(key, 0, least=0) for key in ("qk_nope_head_dim", "v_head_dim")) if latent else 0
     names = [name.removesuffix(TAIL) for name in config.architectures[:1]]
     multimodal = bool(names) and names[0] in MULTIMODAL
-    vision = config.root.get("vision_config")
     tokens, sequences = _batch(seen.facts, options or {}) if engine == "vllm" else (0, 0)
     return Sizes(
         hidden=hidden,
@@ -109,9 +108,7 @@ def sizes_of(
         element=dtype_bytes(seen.dtype) if seen.dtype in ("float16", "bfloat16", "float32") else 2,
         quantised=any(isinstance(level.get("quantization_config"), dict) for level in (config.root, config.data)),
         multimodal=multimodal,
-        vision=(_of_vision(vision, "num_hidden_layers", 24), _of_vision(vision, "hidden_size", 1024))
-        if isinstance(vision, dict)
-        else None,
+        vision=_vision(config.root.get("vision_config"), multimodal),
         # disable_breakable_cudagraph_if_incompatible (arg_groups/cuda_graph_hook.py)
         graphs_prefill=not (
             (multimodal and names[0] not in GRAPHED)
@@ -149,9 +146,15 @@ def _batch(facts: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, i
     )
 
 
-def _of_vision(vision: Mapping[str, Any], key: str, default: int) -> int:
-    value = vision.get(key)
-    return value if isinstance(value, int) and 0 < value < 2**20 else default
+def _vision(section: Any, multimodal: bool) -> tuple[int, int] | None:
+    """The picture encoder's layers and width; ViT-L/14's where its section does not say them, as SGLang takes it."""
+    if not isinstance(section, dict):
+        return (24, 1024) if multimodal else None
+    layers, width = section.get("num_hidden_layers"), section.get("hidden_size")
+    return (
+        layers if isinstance(layers, int) and 0 < layers < 10_000 else 24,
+        width if isinstance(width, int) and 0 < width < 2**20 else 1024,
+    )
 
 
 def _of_gguf(model: Model, metadata: Metadata, vocabulary: int | None) -> Sizes:

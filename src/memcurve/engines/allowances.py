@@ -75,8 +75,8 @@ class Measured(Record):
 
     total: of the GPU. utilization, fraction: gpu_memory_utilization, mem_fraction_static. requested: total × utilization.
     before: free before weights load. weights: as loaded. consumed: weights and everything else that stays. activations:
-    peak above what stays. graphs: CUDA graphs as estimated before the pool is sized, or as captured; counted: whether the
-    pool was sized without them. pool: for sequence state. compute: llama.cpp's compute buffer.
+    peak above what stays. graphs: CUDA graphs as estimated before the pool is sized, or as captured; counted: whether they
+    were taken off the pool. pool: for sequence state. compute: llama.cpp's compute buffer.
     """
 
     engine: str

@@ -33,8 +33,9 @@ OPTIONS = (
     "disable_prefill_cuda_graph",
     "mm_feature_transport",
 )
-# Driver and runtime, before the weights; with several ranks NCCL and the all-reduce buffers too.
-CONTEXT, COLLECTIVES = 640 * MiB, 2 * GiB
+# Driver and runtime, before the weights; with several ranks NCCL and the all-reduce buffers too, which are large on the
+# GPUs of servers.
+CONTEXT, CHANNELS, COLLECTIVES, SERVER = 800 * MiB, 256 * MiB, 2304 * MiB, 60 * GiB
 # environ.py: SGLANG_VLM_CACHE_SIZE_MB, SGLANG_MM_FEATURE_CACHE_MB
 PICTURES, FEATURES = 100 * MiB, 1024 * MiB
 
@@ -70,7 +71,6 @@ def allowances(
         fraction, why = mem_fraction_static(total / MiB, sizes, tp, pp, options)
     if not 0 < fraction <= 1:
         raise Refused(f"mem_fraction_static would be {fraction:g} ({why}): SGLang keeps more than the GPU has")
-    # A picture encoder whose config does not say its size is taken for ViT-L/14, as SGLang does.
     free = total - before.bytes
     parts = [
         before,
@@ -78,7 +78,8 @@ def allowances(
             name="slack for activations and graphs",
             bytes=round(free * (1 - fraction)),
             why=f"(1 − mem_fraction_static {fraction:g}, {why}) of {show_bytes(free)} free before the weights",
-            exact=True,
+            # A config may call its picture encoder's sizes otherwise than SGLang reads them.
+            exact=given is not None or not sizes.multimodal,
         ),
     ]
     if sizes.latent_layers:
@@ -106,9 +107,11 @@ def runtime(total: int, tp: int, pp: int, log: Measured | None) -> Allowance:
             bytes=taken,
             why=f"measured: {log.before.text} free of {show_bytes(total)} before the weights",
         )
-    size = CONTEXT if tp * pp == 1 else CONTEXT + COLLECTIVES
-    more = "" if tp * pp == 1 else f", {show_bytes(COLLECTIVES)} of NCCL and all-reduce buffers"
-    return Allowance(name="runtime", bytes=size, why=f"assumed: {show_bytes(CONTEXT)} of CUDA context{more}")
+    between = 0 if tp * pp == 1 else COLLECTIVES if total > SERVER else CHANNELS
+    more = f", {show_bytes(between)} of NCCL and all-reduce buffers" if between else ""
+    return Allowance(
+        name="runtime", bytes=CONTEXT + between, why=f"assumed: {show_bytes(CONTEXT)} of CUDA context{more}"
+    )
 
 
 def mem_fraction_static(memory: float, sizes: Sizes, tp: int, pp: int, options: Mapping[str, Any]) -> tuple[float, str]:

@@ -16,6 +16,7 @@ from math import ceil
 from ..base import whole
 from ..units import show_bytes
 from .allowances import Allowance, MiB, flag, lacks, share
+from .vllm import gpu_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ OPTIONS = (
 UTILIZATION = 0.92  # config/cache.py
 # The context before vLLM looks: 0.51 GiB on an H100.
 CONTEXT = 512 * MiB
-# FlashInfer's and cuBLAS' workspaces and indices, which stay or live at the peak.
-WORKSPACE = 192 * MiB
-# Kernels loaded during the run; with several ranks NCCL's channels and the all-reduce workspaces.
-KERNELS, COLLECTIVES = 256 * MiB, 2304 * MiB
-GRAPHS_LARGEST = 512  # config/vllm.py, _set_cudagraph_sizes
-GRAPH_BASE, GRAPH_LAYER = 256 * MiB, 128 * 1024
+# Workspaces of FlashInfer and cuBLAS and indices, which live at the peak; and what a picture encoder's run adds to it.
+WORKSPACE, PICTURES = 256 * MiB, 512 * MiB
+# Outside PyTorch: kernels loaded during the run; with several ranks NCCL's channels and all-reduce buffers, whose symmetric
+# memory (distributed/device_communicators/symm_mem.py) only capabilities 9 and 10 have.
+KERNELS, CHANNELS, SYMMETRIC = 448 * MiB, 512 * MiB, 2304 * MiB
+# config/vllm.py, _set_cudagraph_sizes: the largest size captured, on capability 10 and on others
+LARGEST_10, LARGEST = 1024, 512
+GRAPH_BASE, GRAPH_LAYER = 256 * MiB, 192 * 1024
 
 
 def given_pool(options: Mapping[str, Any]) -> int | None:
@@ -52,11 +55,22 @@ def allowances(
     total: int, sizes: Sizes, tp: int, pp: int, options: Mapping[str, Any], log: Measured | None
 ) -> tuple[Allowance, ...]:
     use = share("gpu_memory_utilization", options.get("gpu_memory_utilization"), UTILIZATION)
+    given = given_pool(options) is not None
     graphed = not flag(options, "enforce_eager")
-    counted = graphed and flag(options, "estimate_cudagraphs", True)
+    # Where the pool is given its size does not answer to the graphs, but they take their memory all the same.
+    counted = graphed and (given or flag(options, "estimate_cudagraphs", True))
     if log is not None:
-        return left_free(total, use), *measured(log, total, use, graphed, counted)
-    parts = [activations(sizes, tp), non_torch(tp, pp)]
+        parts = measured(log, total, use, graphed, counted)
+    else:
+        parts = assumed(sizes, tp, pp, counted, options)
+    if given:
+        return Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process"), *parts
+    return left_free(total, use), *parts
+
+
+def assumed(sizes: Sizes, tp: int, pp: int, counted: bool, options: Mapping[str, Any]) -> list[Allowance]:
+    capability = gpu_of(options.get("gpu", "H100")).capability[0]
+    parts = [activations(sizes, tp), non_torch(tp, capability)]
     if sizes.quantised and sizes.latent_layers:
         parts.append(
             Allowance(
@@ -66,12 +80,8 @@ def allowances(
             )
         )
     if counted:
-        parts.append(graphs(sizes, pp, options))
-    if given_pool(options) is not None:
-        if graphed and not counted:
-            parts.append(graphs(sizes, pp, options))
-        return Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process"), *parts
-    return left_free(total, use), *parts
+        parts.append(graphs(sizes, pp, capability, options))
+    return parts
 
 
 def left_free(total: int, use: float) -> Allowance:
@@ -103,11 +113,13 @@ def activations(sizes: Sizes, tp: int) -> Allowance:
         if sampling >= model
         else f"{tokens:,} tokens through {sizes.intermediate:,} units in {tp} rank{'s' * (tp > 1)}"
     )
+    pictures = 0 if sizes.vision is None else PICTURES
+    seen = f", {show_bytes(pictures)} for the picture encoder" if pictures else ""
     routed = f", {sizes.experts} experts a token ({show_bytes(experts)})" if experts else ""
     return Allowance(
         name="activations",
-        bytes=max(model, sampling) + experts + WORKSPACE,
-        why=f"assumed: {most}{routed}, {show_bytes(WORKSPACE)} of workspaces",
+        bytes=max(model, sampling) + experts + pictures + WORKSPACE,
+        why=f"assumed: {most}{routed}{seen}, {show_bytes(WORKSPACE)} of workspaces",
     )
 
 
@@ -117,22 +129,33 @@ def moe_workspace(sizes: Sizes, tp: int) -> int:
     return sizes.tokens * sizes.experts * (max(width, sizes.hidden) + max(2 * width, sizes.hidden)) * sizes.element
 
 
-def non_torch(tp: int, pp: int) -> Allowance:
-    size = COLLECTIVES if tp > 1 else KERNELS
-    why = "NCCL channels and all-reduce workspaces" if tp > 1 else "kernels loaded"
+def non_torch(tp: int, capability: int) -> Allowance:
+    if tp == 1:
+        size, why = KERNELS, "kernels loaded"
+    elif capability in (9, 10):
+        size, why = SYMMETRIC, "NCCL channels and symmetric memory for all-reduce"
+    else:
+        size, why = CHANNELS, "kernels loaded and NCCL channels"
     return Allowance(name="outside PyTorch", bytes=size, why=f"assumed: {why}, after vLLM's first look at the GPU")
 
 
-def graphs(sizes: Sizes, pp: int, options: Mapping[str, Any]) -> Allowance:
-    """profile_cudagraph_memory: the first graph's pool, and so much for each further one (gpu_model_runner.py)."""
-    largest = whole("max_cudagraph_capture_size", options.get("max_cudagraph_capture_size", GRAPHS_LARGEST), 1)
-    mixed = captured(min(largest, 2 * sizes.sequences, sizes.tokens))
-    count = mixed + captured(min(largest, sizes.sequences, sizes.tokens))
+def graphs(sizes: Sizes, pp: int, capability: int, options: Mapping[str, Any]) -> Allowance:
+    """profile_cudagraph_memory (gpu_model_runner.py): the first graph's pool, and so much for each further one.
+
+    The first graph of a recurrence is captured with max_num_batched_tokens tokens of history, whose states vLLM counts too.
+    Across nodes of experts vLLM's own estimate has been ten times what the graphs took; that is not foreseen here.
+    """
+    default = LARGEST_10 if capability == 10 else LARGEST
+    largest = whole("max_cudagraph_capture_size", options.get("max_cudagraph_capture_size", default), 1)
+    count = captured(min(largest, 2 * sizes.sequences, sizes.tokens))
+    count += captured(min(largest, sizes.sequences, sizes.tokens))
     layers = -(-sizes.layers // pp)
+    states = sizes.tokens * 6 * sizes.hidden * sizes.element if sizes.recurrent else 0
+    more = f", {show_bytes(states)} of states" if states else ""
     return Allowance(
         name="CUDA graphs",
-        bytes=GRAPH_BASE + count * layers * GRAPH_LAYER,
-        why=f"assumed: {count} graphs of {layers} layers at {show_bytes(GRAPH_LAYER)}, and {show_bytes(GRAPH_BASE)}",
+        bytes=GRAPH_BASE + count * layers * GRAPH_LAYER + states,
+        why=f"assumed: {count} graphs of {layers} layers at {show_bytes(GRAPH_LAYER)}, {show_bytes(GRAPH_BASE)} of pool{more}",
     )
 
 
