@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from replay import unquantised
+
 from memcurve.engines import keep
 from memcurve.engines.sglang_pools import SGLangAllocator
 from memcurve.engines.sglang_v4 import CompressedAllocator
@@ -19,7 +21,6 @@ from memcurve.layers import (
     SparseIndexer,
 )
 from memcurve.verify.sglang import difference
-from replay import unquantised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

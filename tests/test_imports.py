@@ -33,7 +33,7 @@ MAY = {
     "logs": {"engines", "curve", "model", "terms"},
     "sizes": {"config", "engines", "gguf", "layers", "model", "views"},
     "startup": {"engines", "logs"},
-    "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "startup", "views"},
+    "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "startup", "terms", "views"},
     "bars": {"figures", "plan"},
     "compare": {"curve", "model", "plan"},
     "cli": {

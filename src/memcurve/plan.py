@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
+from .base import BadConfig, MemcurveError, NotDescribed, Refused, whole
 from .checkpoint import Weights
 from .checkpoint.shard import Shards
 from .curve import MemoryCurve
@@ -17,10 +18,12 @@ from .engines.ranks import stage_ends
 from .model import Model, load
 from .sizes import sizes_of
 from .units import show_bytes
-from .views.stages import on_every_stage
+from .views.stages import on_every_stage, own_drafts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from .terms import Pool
 
 SCHEMA = 1
 # Where the fewest GPUs are looked for: within a node, then whole nodes. The most ranks that share a layer there: a node's.
@@ -62,6 +65,8 @@ class Fit:
     per_gpu: the fullest GPU; stages: one of each pipeline stage. max_context: the longest context that `batch` requests
     can each have, None without an end, 0 if none; max_requests: how many of `context` tokens run at once; bound_by: what
     keeps one more out (weights, tokens, state slots, max_num_seqs …). fewest: (GPUs, tp, pp) of this kind that do it.
+    extras: how much of the fullest GPU's state is there for drafting ahead, and for prefixes that may be used again.
+    pool: what the engine makes of the room that is left for state there, where it makes a pool.
     """
 
     fits: bool
@@ -81,6 +86,8 @@ class Fit:
     fewest: tuple[int, int, int] | None
     weights: str
     total_weights: int
+    extras: tuple[tuple[str, int], ...] = ()
+    pool: Pool | None = None
     notes: tuple[str, ...] = ()
     curves: tuple[MemoryCurve, ...] = field(default=(), repr=False)
 
@@ -93,6 +100,10 @@ class Fit:
                 found[name] = value.to_dict()
             elif name == "stages":
                 found[name] = [stage.to_dict() for stage in value]
+            elif name == "pool":
+                found[name] = value and value.as_dict()
+            elif name == "extras":
+                found[name] = dict(value)
             elif name == "fewest":
                 found[name] = value and dict(zip(("gpus", "tp", "pp"), value, strict=True))
             elif name != "curves":
@@ -136,6 +147,15 @@ class Stage:
             return low, limit
         return low, "tokens" if any(term.grows for term in self.curve.terms) else "state slots"
 
+    def pool(self) -> Pool | None:
+        """What the engine makes of the room, where it makes a pool and starts with so little."""
+        if self.curve.allocator is None or self.room <= 0:
+            return None
+        try:
+            return self.curve.allocator.pool(self.room)
+        except (Refused, BadConfig):
+            return None
+
     def _holds(self, context: int, batch: int) -> bool:
         try:
             return self.state(context, batch) <= self.room
@@ -163,6 +183,12 @@ class Plan:
         self.shards = Shards(
             weights, model.layers, on_every_stage(engine, model.model_type), drafts, engine == "llamacpp"
         )
+
+    def changed(self, options: Mapping[str, Any]) -> Plan:
+        """The same plan with some of the engine's options changed; None stands for the engine's default."""
+        other = copy(self)
+        other.own = {name: value for name, value in {**self.own, **options}.items() if value is not None}
+        return other
 
     def stages(self, tp: int, pp: int) -> list[Stage]:
         """A GPU of each pipeline stage. Refused where the engine does not split the model so."""
@@ -244,6 +270,29 @@ def held_by(stages: list[Stage], number: int, context: int, batch: int) -> PerGp
     )
 
 
+# What turns drafting and the reuse of prefixes off, by the engine's own options.
+DRAFTING: dict[str, dict[str, Any]] = {
+    "vllm": {"num_speculative_tokens": 0, "speculative_method": None, "draft_layers": 0},
+    "sglang": {"speculative_algorithm": None, "speculative_num_draft_tokens": None},
+    "llamacpp": {"n_rs_seq": 0},
+}
+REUSE: dict[str, dict[str, Any]] = {"vllm": {"enable_prefix_caching": False}, "sglang": {"disable_radix_cache": True}}
+
+
+def extras(plan: Plan, split: tuple[int, int], number: int, context: int, batch: int) -> tuple[tuple[str, int], ...]:
+    """Bytes of state that drafting and the reuse of prefixes add: the state with them less the state without."""
+    found = []
+    state = plan.stages(*split)[number].state(context, batch)
+    for name, off in (("drafting", DRAFTING), ("prefix caching", REUSE)):
+        without = off.get(plan.engine)
+        if without is None:
+            continue
+        less = state - plan.changed(without).stages(*split)[number].state(context, batch)
+        if less > 0:
+            found.append((name, less))
+    return tuple(found)
+
+
 def choose(
     plan: Plan, gpus: int | None, tp: int | None, pp: int | None, context: int | None, batch: int
 ) -> tuple[tuple[int, int], list[Stage]]:
@@ -299,6 +348,33 @@ def startup_notes(stages: list[Stage], limit: int | None) -> list[str]:
     ]
 
 
+def switches(model: Model, engine: str, speculative: int | None, prefix_caching: bool | None) -> dict[str, Any]:
+    """The engine's own options for speculation by the model's draft layers, so many tokens ahead, and for reuse of prefixes."""
+    found: dict[str, Any] = {}
+    if prefix_caching is not None:
+        if engine == "vllm":
+            found["enable_prefix_caching"] = prefix_caching
+        elif engine == "sglang":
+            found["disable_radix_cache"] = not prefix_caching
+        else:
+            raise BadConfig(f"prefix_caching: {prefix_caching}; engine {engine} keeps nothing for it: expected vllm or sglang")
+    if speculative:
+        layers = own_drafts(model.config)
+        if engine == "vllm" and layers:
+            found |= {"num_speculative_tokens": speculative, "speculative_method": "mtp", "draft_layers": layers}
+        elif engine == "sglang" and layers:
+            # Of a chain of drafts, the target verifies one token more than were drafted.
+            found |= {"speculative_algorithm": "NEXTN", "speculative_num_draft_tokens": speculative + 1}
+        elif engine == "llamacpp":
+            found |= {"n_rs_seq": speculative}
+        else:
+            raise BadConfig(
+                f"speculative: {speculative}; {model.name} under {engine} has no draft layers that its config names: expected the "
+                "engine's own options, such as num_speculative_tokens and speculative_method"
+            )
+    return found
+
+
 def device(
     gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]
 ) -> tuple[str, int, dict[str, Any]]:
@@ -313,6 +389,8 @@ def device(
     from .gpus import gpu as find
 
     found = find(gpu)
+    if engine == "sglang":
+        given.setdefault("mamba_radix_cache_strategy", "auto")  # as its server does
     if engine == "vllm" and "gpu" not in given:
         from .engines.vllm import alike
 
@@ -354,6 +432,8 @@ def fit(
     weights: Weights | str | None = None,
     log: str | None = None,
     reserve: int | None = None,
+    speculative: int | None = None,
+    prefix_caching: bool | None = None,
     **options: Any,
 ) -> Fit:
     """Whether a model fits `gpus` GPUs with `batch` requests of `context` tokens, and what else it leaves room for.
@@ -361,11 +441,13 @@ def fit(
     gpu: a name of `memcurve gpus`, or gpu_memory: bytes of one. tp, pp: ranks that share a layer, and pipeline stages; without
     them the first split of so many GPUs that fits, or that the engine takes. context: by default 8,192 tokens, or the model's longest.
     weights: a checkpoint (path or hub id); without it an estimate by the config. log: the text of a start-up log, which
-    replaces what is assumed of activations and the like; reserve: bytes that do. options: the engine's own.
+    replaces what is assumed of activations and the like; reserve: bytes that do. speculative: tokens drafted by the model's own
+    draft layers; prefix_caching: whether prefixes are kept for reuse. options: the engine's own.
     BadConfig for what can't be, Refused where the engine refuses, NotDescribed where the weights can't be reckoned.
     """
     subject = model if isinstance(model, Model) else load(model)
-    name, total, given = device(gpu, gpu_memory, engine, options)
+    own = switches(subject, engine, speculative, prefix_caching)
+    name, total, given = device(gpu, gpu_memory, engine, {**own, **options})
     held, notes = weights_of(subject, model, weights, dtype)
     batch = whole("batch", batch, 1)
     measured = None
@@ -400,6 +482,8 @@ def fit(
         fewest=fewest(plan, length, batch) if limit is None or length <= limit else None,
         total_weights=held.bytes,
         weights=held.source + (" (estimated from the config)" if held.estimated else ""),
+        pool=stages[tight].pool(),
+        extras=extras(plan, split, tight, length, batch),
         notes=(*notes, *held.notes, *startup_notes(stages, limit), *stages[0].curve.notes),
         curves=tuple(stage.curve for stage in stages),
     )

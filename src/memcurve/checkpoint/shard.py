@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..layers import Layer
-    from . import Tensor, Weights
+    from . import Weights
 
 VOCAB_PADDING = 64  # DEFAULT_VOCAB_PADDING_SIZE
 

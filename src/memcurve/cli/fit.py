@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..base import BadConfig, BadFile
 from ..units import parse_bytes, show_bytes, show_tokens
+from .estimate import pool_lines
 from .shared import add_options, clean, count, engine_options, flag
 
 TYPE_CHECKING = False
@@ -71,6 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
         weights=arguments.weights,
         log=arguments.log and read_log(arguments.log),
         reserve=arguments.reserve and parse_bytes(arguments.reserve, "reserve"),
+        speculative=arguments.speculative,
+        prefix_caching=None if arguments.prefix_caching is None else arguments.prefix_caching == "on",
         **engine_options(arguments.option),
     )
     if arguments.output:
@@ -107,6 +110,8 @@ def lines(fit: Fit, explain: bool) -> list[str]:
     ]
     for gpu in fit.stages:
         found += [bar(gpu, fit), *figures(gpu)]
+        if gpu == fit.per_gpu:
+            found += [f"      of the state, for {name}: {size:,} B ({show_bytes(size)})" for name, size in fit.extras]
         if explain:
             found += [f"      {part.name} {part.bytes:,} B: {part.why}" for part in gpu.allowances]
     end = (
@@ -117,6 +122,8 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         f"largest context at batch {fit.batch:,}: {end}",
         f"requests of {fit.context:,} tokens at once: {fit.max_requests:,}, bound by {fit.bound_by}",
     ]
+    if fit.pool is not None:
+        found += pool_lines(fit.pool)
     if fit.fewest:
         gpus, tp, pp = fit.fewest
         found.append(f"fewest GPUs that do it: {gpus} (tp {tp}, pp {pp})")

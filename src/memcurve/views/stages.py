@@ -7,6 +7,8 @@ VocabParallelEmbedding and ParallelLMHead are made without asking get_pp_group()
 
 from __future__ import annotations
 
+from ..config import Config
+
 _VLLM_BOTH = (
     "bloom chatglm dbrx falcon falcon_mamba gemma gemma3_text gemma4_text gemma4_unified_text gpt-sw3 gpt2 gpt_oss gptj "
     "granitemoe granitemoehybrid granitemoeshared hrm_text hy_v3 internlm2 iquestcoder jamba mamba mamba2 minicpm minicpm3 "
@@ -32,3 +34,13 @@ ON_EVERY_STAGE = {
 def on_every_stage(engine: str, model_type: str) -> tuple[str, ...]:
     """Parts of a model ("embedding", "head") that the engine holds on every stage."""
     return tuple(part for part, types in ON_EVERY_STAGE.get(engine, {}).items() if model_type in types)
+
+
+def own_drafts(config: object) -> int:
+    """Layers of multi-token prediction that come with the model (vllm/config/speculative.py, n_predict); 0 if its config names none."""
+    if not isinstance(config, Config):
+        return 0
+    for key in ("num_nextn_predict_layers", "mtp_num_hidden_layers"):
+        if config.get(key) is not None:
+            return config.count(key, least=0)
+    return 0
