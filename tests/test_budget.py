@@ -54,6 +54,23 @@ def test_vllm_keeps_the_workspaces_of_experts() -> None:
     assert budget("vllm", H100, sizes=mixtral, tp=2)[1].bytes - plain == 8192 * 2 * (7168 + 14336) * 2
 
 
+def test_vllm_expands_latents() -> None:
+    # DeepSeek-V3 on 8 ranks with few requests: 65,536 latents for 16 heads of 128 + 128 beside four hidden states
+    deepseek = LLAMA.replace(hidden=7168, intermediate=18432, sequences=8, latent_layers=61, latent_heads=128 * 256)
+    expected = 65536 * 16 * 256 * 2 + 4 * 8192 * 7168 * 2 + 256 * MiB
+    assert budget("vllm", H100, sizes=deepseek, tp=8)[1].bytes == expected
+
+
+def test_vllm_runs_pictures() -> None:
+    seen = LLAMA.replace(vision=(24, 1024))
+    more = budget("vllm", H100, sizes=seen)[1].bytes - by_name("vllm")["activations"]
+    assert more == 512 * MiB
+    assert (
+        budget("vllm", H100, sizes=seen, options={"language_model_only": True})[1].bytes
+        == by_name("vllm")["activations"]
+    )
+
+
 def test_vllm_graphs() -> None:
     # vLLM logs "PIECEWISE=51 (largest=512), FULL=35 (largest=256)" and "PIECEWISE=35 (largest=256), FULL=19 (largest=128)"
     assert [captured(size) for size in (512, 256, 128)] == [51, 35, 19]
