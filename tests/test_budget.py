@@ -259,3 +259,16 @@ def test_every_published_config_has_sizes(engine: str) -> None:
 def test_a_pattern_has_no_sizes() -> None:
     with pytest.raises(NotDescribed, match="a pattern of layers has no weights"):
         sizes_of(pattern("3gdn:1mha"), "vllm")
+
+
+def test_sizes_of_a_gguf_file() -> None:
+    keys = {
+        "general.architecture": "llama", "llama.block_count": 32, "llama.embedding_length": 4096,
+        "llama.feed_forward_length": 14336, "llama.attention.head_count": 32, "llama.attention.head_count_kv": 8,
+        "llama.context_length": 8192, "llama.expert_count": 8, "llama.expert_used_count": 2,
+    }  # fmt: skip
+    found = sizes_of(load(keys), "llamacpp", vocabulary=128256)
+    assert found == LLAMA.replace(experts=2, expert_width=14336, tokens=0, sequences=0)
+    assert sizes_of(load({**keys, "llama.vocab_size": 32000}), "llamacpp").vocabulary == 32000
+    with pytest.raises(BadConfig, match=r"llama\.vocab_size: missing"):
+        sizes_of(load(keys), "llamacpp")
