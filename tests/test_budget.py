@@ -54,6 +54,23 @@ def test_vllm_keeps_the_workspaces_of_experts() -> None:
     assert budget("vllm", H100, sizes=mixtral, tp=2)[1].bytes - plain == 8192 * 2 * (7168 + 14336) * 2
 
 
+def test_vllm_expands_latents() -> None:
+    # DeepSeek-V3 on 8 ranks with few requests: 65,536 latents for 16 heads of 128 + 128 beside four hidden states
+    deepseek = LLAMA.replace(hidden=7168, intermediate=18432, sequences=8, latent_layers=61, latent_heads=128 * 256)
+    expected = 65536 * 16 * 256 * 2 + 4 * 8192 * 7168 * 2 + 256 * MiB
+    assert budget("vllm", H100, sizes=deepseek, tp=8)[1].bytes == expected
+
+
+def test_vllm_runs_pictures() -> None:
+    seen = LLAMA.replace(vision=(24, 1024))
+    more = budget("vllm", H100, sizes=seen)[1].bytes - by_name("vllm")["activations"]
+    assert more == 512 * MiB
+    assert (
+        budget("vllm", H100, sizes=seen, options={"language_model_only": True})[1].bytes
+        == by_name("vllm")["activations"]
+    )
+
+
 def test_vllm_graphs() -> None:
     # vLLM logs "PIECEWISE=51 (largest=512), FULL=35 (largest=256)" and "PIECEWISE=35 (largest=256), FULL=19 (largest=128)"
     assert [captured(size) for size in (512, 256, 128)] == [51, 35, 19]
@@ -242,3 +259,16 @@ def test_every_published_config_has_sizes(engine: str) -> None:
 def test_a_pattern_has_no_sizes() -> None:
     with pytest.raises(NotDescribed, match="a pattern of layers has no weights"):
         sizes_of(pattern("3gdn:1mha"), "vllm")
+
+
+def test_sizes_of_a_gguf_file() -> None:
+    keys = {
+        "general.architecture": "llama", "llama.block_count": 32, "llama.embedding_length": 4096,
+        "llama.feed_forward_length": 14336, "llama.attention.head_count": 32, "llama.attention.head_count_kv": 8,
+        "llama.context_length": 8192, "llama.expert_count": 8, "llama.expert_used_count": 2,
+    }  # fmt: skip
+    found = sizes_of(load(keys), "llamacpp", vocabulary=128256)
+    assert found == LLAMA.replace(experts=2, expert_width=14336, tokens=0, sequences=0)
+    assert sizes_of(load({**keys, "llama.vocab_size": 32000}), "llamacpp").vocabulary == 32000
+    with pytest.raises(BadConfig, match=r"llama\.vocab_size: missing"):
+        sizes_of(load(keys), "llamacpp")

@@ -157,10 +157,8 @@ def graph_reserve(chunk: int, most: int, sizes: Sizes, pp: int, options: Mapping
 
 def prefill_graphs(largest: int) -> int:
     """generate_prefill_cuda_graph_batch_sizes (cuda_graph_hook.py), counted."""
-    steps = (
-        (4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256), (4608, largest + 1, 512),
-    )  # fmt: skip
-    return sum(size <= largest for start, stop, step in steps for size in range(start, stop, step))
+    steps = ((4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256), (4608, largest + 1, 512))
+    return sum(len(range(start, min(stop, largest + 1), step)) for start, stop, step in steps)
 
 
 def picture_factor(layers: int, width: int) -> float:

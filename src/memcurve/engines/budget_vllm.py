@@ -30,13 +30,15 @@ OPTIONS = (
     "kv_cache_memory_bytes",
     "enforce_eager",
     "max_cudagraph_capture_size",
-    "estimate_cudagraphs",
+    "estimate_cudagraphs",  # VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS (envs.py): on
+    "language_model_only",
 )
 UTILIZATION = 0.92  # config/cache.py
 # The context before vLLM looks: 0.51 GiB on an H100.
 CONTEXT = 512 * MiB
 # Workspaces of FlashInfer and cuBLAS and indices, which live at the peak; and what a picture encoder's run adds to it.
 WORKSPACE, PICTURES = 256 * MiB, 512 * MiB
+ROWS = 64 * 1024  # latents
 # Outside PyTorch: kernels loaded during the run; with several ranks NCCL's channels and all-reduce buffers, whose symmetric
 # memory (distributed/device_communicators/symm_mem.py) only capabilities 9 and 10 have.
 KERNELS, CHANNELS, SYMMETRIC = 448 * MiB, 512 * MiB, 2304 * MiB
@@ -70,7 +72,7 @@ def allowances(
 
 def assumed(sizes: Sizes, tp: int, pp: int, counted: bool, options: Mapping[str, Any]) -> list[Allowance]:
     capability = gpu_of(options.get("gpu", "H100")).capability[0]
-    parts = [activations(sizes, tp), non_torch(tp, capability)]
+    parts = [activations(sizes, tp, flag(options, "language_model_only")), non_torch(tp, capability)]
     if sizes.quantised and sizes.latent_layers:
         parts.append(
             Allowance(
@@ -97,23 +99,27 @@ def left_free(total: int, use: float) -> Allowance:
     )
 
 
-def activations(sizes: Sizes, tp: int) -> Allowance:
+def activations(sizes: Sizes, tp: int, text_only: bool) -> Allowance:
     """The peak of profile_run, of a model pass or of sampling, and MoE workspaces, which stay (v1/worker/workspace.py).
 
-    A pass holds the residual, the normed input and the feed-forward's halves; sampling holds logits in the model's dtype
+    A pass holds the residual, the normed input and the feed-forward's halves, or a prefill's latents, expanded as for the
+    longest context (mla_attention.py, determine_chunked_prefill_workspace_size); sampling holds logits in the model's dtype
     and in fp32, probabilities and noise (v1/sample/sampler.py, ops/topk_topp_sampler.py, forward_native).
     """
     tokens, e = sizes.tokens, sizes.element
     samples = min(sizes.sequences, tokens)
-    model = tokens * e * (4 * sizes.hidden + 3 * -(-sizes.intermediate // tp))
+    fed, expanded = tokens * 3 * -(-sizes.intermediate // tp), ROWS * (sizes.latent_heads // tp)
+    model = e * (4 * tokens * sizes.hidden + max(fed, expanded))
     sampling = samples * sizes.vocabulary * (e + 12) + tokens * sizes.hidden * e
     experts = moe_workspace(sizes, tp)
     most = (
         f"{samples:,} samples of {sizes.vocabulary:,} logits in {e + 12} B"
         if sampling >= model
+        else f"{ROWS:,} latents expanded to {sizes.latent_heads // tp:,} numbers, {tokens:,} tokens"
+        if expanded > fed
         else f"{tokens:,} tokens through {sizes.intermediate:,} units in {tp} rank{'s' * (tp > 1)}"
     )
-    pictures = 0 if sizes.vision is None else PICTURES
+    pictures = 0 if sizes.vision is None or text_only else PICTURES
     seen = f", {show_bytes(pictures)} for the picture encoder" if pictures else ""
     routed = f", {sizes.experts} experts a token ({show_bytes(experts)})" if experts else ""
     return Allowance(
@@ -161,7 +167,8 @@ def graphs(sizes: Sizes, pp: int, capability: int, options: Mapping[str, Any]) -
 
 def captured(largest: int) -> int:
     """How many sizes up to `largest` are captured: 1, 2, 4, then steps of 8 below 256 and of 16 from there."""
-    return sum(size <= largest for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)))
+    small = (1, 2, 4, *range(8, 256, 8))
+    return len([size for size in small if size <= largest]) + len(range(256, largest + 1, 16))
 
 
 def measured(log: Measured, total: int, use: float, graphed: bool, counted: bool) -> list[Allowance]:
