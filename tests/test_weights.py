@@ -25,6 +25,7 @@ import memcurve
 from memcurve import BadConfig, BadFile
 from memcurve.checkpoint import Tensor
 from memcurve.checkpoint.ggml import TYPES
+from memcurve.checkpoint.parts import parts
 from memcurve.checkpoint.safetensors import BITS
 
 DAMAGED = int(os.environ.get("WEIGHTS_DAMAGED", "4000"))
@@ -669,3 +670,90 @@ def test_damaged_gguf_files_are_read_or_refused(tmp_path: Path) -> None:
             data[rng.randrange(300)] = rng.choice([0, 1, 2, 31, 32, 64, 127, 128, 255, rng.randrange(256)])
         with suppress(BadFile):
             assert memcurve.weights(written(tmp_path, bytes(data), "m.gguf")).bytes <= len(data)
+
+
+# Parts of models, by names as they are stored: of each model's weight map on the hub, or of its class
+L = "model.layers.3"
+NAMES = {
+    "embedding": "model.embed_tokens.weight tok_embeddings.weight transformer.wte.weight wpe.weight backbone.embeddings.weight "
+    "gpt_neox.embed_in.weight transformer.word_embeddings.weight transformer.embedding.word_embeddings.weight token_embd.weight "
+    "model.language_model.embed_tokens.weight language_model.model.embed_tokens.weight shared.weight embed.weight "
+    "model.language_model.embed_tokens_per_layer.weight per_layer_token_embd.weight decoder.embed_tokens.weight "
+    "model.decoder.embed_positions.weight model.embed_tokens.qweight",
+    "attention": f"{L}.self_attn.q_proj.weight {L}.self_attn.qkv_proj.bias {L}.self_attn.kv_a_proj_with_mqa.weight_scale_inv "
+    f"{L}.self_attn.q_norm.weight {L}.self_attn.indexer.wk.weight {L}.self_attn.sinks transformer.h.11.attn.c_attn.weight "
+    "h.0.attn.bias layers.0.attention.wq.weight transformer.h.0.self_attention.query_key_value.weight blk.3.attn_q.weight "
+    "blk.3.attn_kv_a_mqa.weight blk.3.attn_q_a_norm.weight blk.3.attn_sinks.weight blk.3.indexer.attn_q_b.weight "
+    "backbone.layers.5.mixer.q_proj.weight language_model.model.layers.3.cross_attn.k_proj.weight "
+    "decoder.block.2.layer.1.EncDecAttention.q.weight transformer.blocks.3.norm_attn_norm.attn.Wqkv.weight layers.0.attn.wq_a.weight "
+    "model.layers.0.temporal_block.q_proj.weight dec.blk.0.attn_q.weight model.layers.5.shared_transformer.self_attn.q_proj.weight",
+    "state": f"{L}.linear_attn.in_proj_qkvz.weight {L}.linear_attn.norm.weight {L}.mamba.A_log {L}.mamba.dt_layernorm.weight "
+    "backbone.layers.3.mixer.in_proj.weight backbone.layers.3.mixer.D backbone.layers.3.mixer.conv1d.bias blk.3.ssm_in.weight "
+    "blk.3.ssm_a blk.3.shortconv.conv.weight blk.3.time_mix_decay.weight model.layers.0.conv.in_proj.weight "
+    "model.layers.0.temporal_block.rg_lru.recurrent_param model.layers.5.mamba_decoder.mamba.D",
+    "mlp": f"{L}.mlp.gate_proj.weight {L}.mlp.gate_up_proj.weight transformer.h.0.mlp.c_fc.weight layers.0.feed_forward.w1.weight "
+    "blk.3.ffn_gate.weight blk.3.ffn_down.bias model.decoder.layers.0.fc1.weight backbone.layers.1.mixer.up_proj.weight "
+    "encoder.block.0.layer.1.DenseReluDense.wi_0.weight blk.3.channel_mix_key.weight model.layers.0.mlp_block.up_proj.weight",
+    "experts": f"{L}.mlp.experts.7.up_proj.weight {L}.mlp.experts.gate_up_proj_blocks {L}.block_sparse_moe.experts.0.w1.weight "
+    f"{L}.feed_forward.experts.0.gate_proj.weight blk.3.ffn_gate_exps.weight blk.3.ffn_down.2.weight layers.0.ffn.experts.0.w2.scale "
+    f"transformer.blocks.0.ffn.experts.mlp.w1 backbone.layers.3.mixer.experts.5.up_proj.weight {L}.block_sparse_moe.input_linear.weight "
+    f"{L}.mlp.switch_mlp.up_proj.scales layers.0.experts.1.w1.weight",
+    "shared": f"{L}.mlp.shared_experts.up_proj.weight {L}.mlp.shared_expert.up_proj.weight {L}.mlp.shared_expert_gate.weight "
+    f"{L}.feed_forward.shared_expert.up_proj.weight {L}.shared_mlp.input_linear.weight blk.3.ffn_up_shexp.weight "
+    f"blk.3.ffn_gate_inp_shexp.weight {L}.block_sparse_moe.shared_experts.up_proj.weight backbone.layers.3.mixer.shared_experts.up_proj.weight",
+    "router": f"{L}.mlp.gate.weight {L}.mlp.gate.e_score_correction_bias {L}.mlp.router.weight {L}.block_sparse_moe.gate.weight "
+    f"{L}.feed_forward.router.weight blk.3.ffn_gate_inp.weight blk.3.exp_probs_b.bias backbone.layers.3.mixer.gate.weight "
+    f"{L}.feed_forward.expert_bias {L}.block_sparse_moe.router.layer.weight layers.0.ffn.gate.tid2eid",
+    "norm": f"model.norm.weight {L}.input_layernorm.weight {L}.post_attention_layernorm.weight {L}.pre_ff_layernorm.weight "
+    "transformer.ln_f.weight h.0.ln_1.bias output_norm.weight blk.3.attn_norm.weight blk.3.ffn_norm.weight blk.3.post_ffw_norm.weight "
+    "backbone.norm_f.weight backbone.layers.3.norm.weight layers.0.attention_norm.weight model.layers.0.operator_norm.weight "
+    "model.embedding_norm.weight decoder.final_layer_norm.weight transformer.encoder.final_layernorm.weight",
+    "head": "lm_head.weight output.weight transformer.output_layer.weight embed_out.weight language_model.lm_head.weight head.weight lm_head.bias",
+    "vision": "visual.blocks.0.attn.qkv.weight model.visual.patch_embed.proj.weight vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight "
+    "model.vision_tower.blocks.0.weight multi_modal_projector.linear_1.weight model.multi_modal_projector.linear_1.weight v.blk.0.attn_q.weight "
+    "mm.0.weight vision_model.encoder.layers.0.mlp.fc1.weight mlp1.0.weight model.embed_vision.embedding.weight patch_merger.merging_layer.weight",
+    "audio": "model.audio_tower.conformer.0.attention.attn.q_proj.weight model.embed_audio.embedding.weight thinker.audio_tower.conv1.weight "
+    "a.blk.0.attn_q.weight mm.a.mlp.1.weight",
+    "draft": "mtp.fc.weight mtp.layers.0.self_attn.q_proj.weight mtp.layers.0.mlp.experts.3.up_proj.weight mtp.0.attn.wq_a.weight "
+    "model.mtp_layers.0.self_attn.q_proj.weight",
+    "other": f"rope_freqs.weight something.weight {L}.altup.modality_router.weight {L}.laurel.linear_left.weight {L}.self_attn2.weight "
+    f"{L}.mlp_gate_thing.weight attention.weight hc_head_fn blk.3.layer_output_scale.weight {L}.linear.weight my.embed_tokens.weight "
+    "model.embed_tokens_extra.weight model.normal.weight",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", NAMES)
+def test_parts_by_name(part: str) -> None:
+    names = NAMES[part].split()
+    found = parts([*names, f"{L}.mlp.experts.0.up_proj.weight"])[:-1]
+    wrong = {name: got for name, got in zip(names, found, strict=True) if got != part}
+    assert not wrong
+
+
+def test_a_layer_says_what_it_is() -> None:
+    # DeepSeek-V3 and GLM-4.5 store their draft layer after the others, with eh_proj; GGUF files with nextn
+    whole = "model.layers.61.eh_proj.weight model.layers.61.self_attn.o_proj.weight model.layers.61.mlp.experts.0.up_proj.weight"
+    assert parts([*whole.split(), "model.layers.6.self_attn.o_proj.weight"]) == ["draft", "draft", "draft", "attention"]
+    whole = "blk.46.attn_q.weight blk.46.nextn.eh_proj.weight blk.4.attn_q.weight"
+    assert parts(whole.split()) == ["draft", "draft", "attention"]
+    # Kimi-Linear's KDA layers call their mixer self_attn; in GGUF files GDN's projections are attn_qkv and attn_gate
+    kda = "model.layers.0.self_attn.A_log model.layers.0.self_attn.q_proj.weight model.layers.0.mlp.up_proj.weight"
+    assert parts([*kda.split(), "model.layers.3.self_attn.q_proj.weight"]) == ["state", "state", "mlp", "attention"]
+    gdn = "blk.0.attn_qkv.weight blk.0.attn_gate.weight blk.0.ssm_ba.weight blk.0.attn_norm.weight blk.3.attn_q.weight"
+    assert parts(gdn.split()) == ["state", "state", "state", "norm", "attention"]
+    # Falcon-H1 has both side by side
+    assert parts(["blk.0.attn_q.weight", "blk.0.ssm_in.weight", "blk.0.ssm_dt.bias"]) == ["attention", "state", "state"]
+
+
+def test_a_shared_mlp_without_experts_is_an_mlp() -> None:
+    # granite-4.0-h-1b
+    assert parts(["model.layers.0.shared_mlp.input_linear.weight"]) == ["mlp"]
+
+
+@given(
+    st.lists(
+        st.text(max_size=40) | st.from_regex(r"(model\.|blk\.)?(layers\.)?[0-9]{1,3}\.[a-z_.]{1,20}", fullmatch=True)
+    )
+)
+def test_any_name_has_a_part(names: list[str]) -> None:
+    assert len(parts(names)) == len(names)
