@@ -29,13 +29,17 @@ class LocalFile:
     def __init__(self, path: str, expected: str) -> None:
         self.path = path
         try:
-            if not S_ISREG(os.stat(path).st_mode):
-                raise BadFile(f"{path}: no regular file; expected {expected}")
-            self.stream = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+            regular = S_ISREG(os.stat(path).st_mode)
         except OSError as error:
             raise BadFile(f"{path}: {error.strerror or 'unreadable'}; expected {expected}") from None
         except ValueError:
             raise BadFile(f"{show(path)}: not a path; expected {expected}") from None
+        if not regular:
+            raise BadFile(f"{path}: no regular file; expected {expected}")
+        try:
+            self.stream = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            raise BadFile(f"{path}: {error.strerror or 'unreadable'}; expected {expected}") from None
         self.size = os.fstat(self.stream.fileno()).st_size
 
     def read(self, offset: int, count: int) -> bytes:

@@ -62,11 +62,15 @@ class Repository:
 
     def __init__(self, repo_id: str, commit: str, files: dict[str, int]) -> None:
         self.path, self.commit, self.files = repo_id, commit, files
+        self.opened: dict[str, File] = {}
 
     def open(self, name: str) -> File:
+        """A file of the repository; opened again, it still has what was read of it last."""
         if name not in self.files:
             raise BadFile(f"{self.path}: no {show(name)} in it; expected a file of the repository")
-        return RemoteFile(self.path, name, self.commit, self.files[name])
+        if name not in self.opened:
+            self.opened[name] = RemoteFile(self.path, name, self.commit, self.files[name])
+        return self.opened[name]
 
     shard = open
 
@@ -120,7 +124,7 @@ def choose_remote(files: dict[str, int], repo_id: str, wanted: str) -> tuple[lis
         try:
             return choose([name for name in files if "/" not in name], repo_id)
         except BadConfig as error:
-            raise BadConfig(f"{error}: {repo_id}:FILE") from None
+            raise BadConfig(f"{str(error).removesuffix(', by its path')}, as {repo_id}:FILE") from None
     if wanted in files:
         return [wanted], ()
     ends = [name for name in files if is_model(name) and f"-{wanted.lower()}" == model_stem(name)[-len(wanted) - 1 :]]

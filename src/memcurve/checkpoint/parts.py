@@ -18,12 +18,12 @@ PARTS = (
 )  # fmt: skip
 
 # Wrappers around a text decoder, and the words that precede a layer's number.
-WRAPPERS = "model language_model text_model transformer backbone thinker encoder decoder gpt_neox rwkv llm language module base_model"
-LAYERS = "layers h blocks block blk layer dec enc"
+WRAPPERS = "model language_model text_model transformer backbone thinker encoder decoder gpt_neox rwkv llm language module base_model enc dec"
+LAYERS = "layers h blocks block blk layer"
 
-# Whole branches, by their beginning: after `model.`, `thinker.` or nothing.
+# Whole branches, by their beginning: after `model.`, `thinker.`, `transformer.` or nothing.
 BRANCHES = (
-    ("draft", r"mtp|mtp_layers|mtp_block|mtp_emb_norm|mtp_hidden_norm|mtp_linear_proj"),
+    ("draft", r"mtp|nextn|mtp_layers|mtp_block|mtp_emb_norm|mtp_hidden_norm|mtp_linear_proj"),
     (
         "audio",
         r"audio_tower|audio_encoder|audio_model|audio_projector|audio_adapter|embed_audio|apm|audio_projection_layer"
@@ -41,17 +41,17 @@ BRANCHES = (
 # Outside layers, after the wrappers.
 TOP = (
     (
+        "norm",
+        r"norm|norm_f|ln_f|ln_out|final_norm|final_layernorm|final_layer_norm|layer_norm|embedding_norm|word_embeddings_layernorm"
+        r"|per_layer_projection_norm|per_layer_proj_norm|output_norm|token_embd_norm|embeddings\.(LayerNorm|layernorm|norm)|pre_ln",
+    ),
+    (
         "embedding",
         r"embed_tokens|embed_tokens_per_layer|embeddings?|word_embeddings?|tok_embeddings|wte|wpe|embed|embed_in|emb|shared|embed_positions"
         r"|position_embeddings?|embeddings\.(word|position|token_type)_embeddings|embedding\.(word|position)_embeddings"
         r"|token_embd|position_embd|token_types|per_layer_token_embd",
     ),
-    ("head", r"lm_head|output|output_layer|embed_out|head|proj_out|score"),
-    (
-        "norm",
-        r"norm|norm_f|ln_f|ln_out|final_norm|final_layernorm|final_layer_norm|layer_norm|embedding_norm|word_embeddings_layernorm"
-        r"|per_layer_projection_norm|per_layer_proj_norm|output_norm|token_embd_norm|embeddings\.(LayerNorm|layernorm|norm)|pre_ln",
-    ),
+    ("head", r"lm_head|output|output_layer|embed_out|head|proj_out|score|classifier|cls"),
 )  # fmt: skip
 
 ATTENTION = "self_attn|self_attention|attn|attention|cross_attn|encoder_attn|SelfAttention|EncDecAttention"
@@ -68,12 +68,12 @@ LAYER = (
     (
         "router",
         rf"({MOE})\.(gate|router|expert_bias|e_score_correction_bias|moe_statics)|gate|router"
-        r"|ffn_gate_inp|exp_probs_b|ffn_gate_tid2eid",
+        r"|ffn_gate_inp|exp_probs_b(_vl)?|ffn_gate_tid2eid",
     ),
     (
         "experts",
         rf"({MOE})\.(experts|switch_mlp|input_linear|output_linear|fc[12]_latent_proj)|experts"
-        r"|ffn_(gate|up|down|gate_up|norm)_(ch)?exps|ffn_latent_(up|down)",
+        r"|ffn_(gate|up|down|gate_up|norm)_(ch)?exps|ffn_(gate|up|down)\.N|ffn_latent_(up|down)",
     ),
     (
         "state",
@@ -86,24 +86,24 @@ LAYER = (
         rf"{ATTENTION}|norm_attn_norm\.attn|temporal_block\.(q_proj|k_proj|v_proj|o_proj)|shared_transformer\.self_attn"
         r"|mixer\.(q_proj|k_proj|v_proj|o_proj|qkv_proj|Wqkv|inner_cross_attn|inner_attn|q_norm|k_norm|k_weight|q_weight)"
         r"|(cross_)?attn_(q|k|v|qkv|output|out|o|q_a|q_b|kv_a_mqa|kv_a|kv_b|k_b|v_b|kv|gate|rel_b|sinks|rot_embd|output_a|output_b|temperature_scale)"
-        r"|(cross_)?attn_(q|k|kv|q_a|kv_a|sub|v|out)_norm|attn_q_a_norm|attn_compressor_\w+|indexer|indexer_\w+|self_attn_\w*proj",
+        r"|(cross_)?attn_(q|k|kv|q_a|kv_a|sub|v|out)_norm|attn_q_a_norm|attn_compressor_\w+|indexer|indexer_\w+",
     ),
     (
         "mlp",
-        rf"({MLP})|fc1|fc2|w1|w2|w3|shared_transformer\.feed_forward|mixer\.(up_proj|down_proj|gate_proj)"
-        r"|ffn_(gate|up|down|gate_up|act|sub_norm)|channel_mix_\w+|block_sparse_moe",
+        rf"({MLP})|fc1|fc2|shared_transformer\.feed_forward|mixer\.(up_proj|down_proj|gate_proj)"
+        r"|ffn_(gate|up|down|gate_up|act|sub_norm)|channel_mix_\w+",
     ),
     (
         "norm",
-        r"\w*layernorm\w*|\w*layer_norm\w*|norm[0-9]*|norm_\d|\w+_norm[0-9]*|ln[0-9_]\w*|norm_attn_norm\.norm_\d|pre_norm|post_norm"
-        r"|post_attention_norm|mamba_decoder\.input_layernorm|shared_transformer\.(input_layernorm|pre_ff_layernorm)",
+        r"\w*layernorm\w*|\w*layer_norm\w*|norm_?[0-9]?|\w+_norm(_?[0-9])?|ln[0-9_]\w*|norm_attn_norm\.norm_\d"
+        r"|mamba_decoder\.input_layernorm|shared_transformer\.(input_layernorm|pre_ff_layernorm)",
     ),
 )  # fmt: skip
 
 # Tensors that tell what kind of layer they are in: the whole layer is a draft layer, or its attention is recurrent.
 MARKS = (
     ("draft", None, r"eh_proj|enorm|hnorm|shared_head|nextn"),
-    ("state", "attention", r"ssm_(beta|alpha|ba|f_a|f_b)|self_attn\.(A_log|output_gate)|attention\.(time_decay|g_norm)|attn\.(r_proj|x_r)"),
+    ("state", "attention", r"ssm_(beta|alpha|ba|f_a|f_b)|self_attn\.(A_log|forget_gate|output_gate)|attention\.(time_decay|g_norm)|attn\.(r_proj|x_r)"),
 )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def whole(pattern: str) -> re.Pattern[str]:
 
 
 _wrappers = re.compile(rf"(?:(?:{WRAPPERS.replace(' ', '|')})\.)*")
-_outer = re.compile(r"(?:(?:model|thinker)\.)*")
+_outer = re.compile(r"(?:(?:model|thinker|transformer)\.)*")
 _layer = re.compile(rf"(?:(?:{LAYERS.replace(' ', '|')})\.N\.(?:layer\.N\.)?)")
 _numbers = re.compile(r"(?<=\.)\d+(?=\.|$)")
 _branches = [(part, whole(pattern)) for part, pattern in BRANCHES]
@@ -151,11 +151,10 @@ def parts(names: Iterable[str]) -> list[str]:
     known = {form: (part_of(form), *split(form)) for form in dict.fromkeys(forms)}
     layers = [layer_of(name, known[form][1]) for name, form in zip(names, forms, strict=True)]
     marked: dict[str, tuple[str, str | None]] = {}
-    for layer, form in zip(layers, forms, strict=True):
-        words = known[form][2]
-        for part, only, pattern in _marks:
-            if layer and layer not in marked and pattern.match(words):
-                marked[layer] = part, only
+    for part, only, pattern in _marks:
+        for layer, form in zip(layers, forms, strict=True):
+            if layer and pattern.match(known[form][2]):
+                marked.setdefault(layer, (part, only))
     found = []
     for layer, form in zip(layers, forms, strict=True):
         own = known[form][0]

@@ -48,9 +48,12 @@ def weights(source: Any) -> Weights:
         raise BadConfig(f"weights: {show(text)}; expected a path or a hub id")
     if os.path.isdir(text):
         return folder(text)
-    if isinstance(source, os.PathLike) or text.endswith((".safetensors", ".json", ".gguf")) or os.path.lexists(text):
+    repo_id, colon, _ = text.partition(":")
+    named = repo_id.count("/") == 1 and not text.startswith((".", "/", "~"))
+    is_path = isinstance(source, os.PathLike) or os.path.lexists(text)
+    if is_path or (text.endswith((".safetensors", ".json", ".gguf")) and not (named and colon)):
         return path(text)
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+    if named:
         from .hub import hub
 
         return hub(text)
