@@ -23,6 +23,7 @@ from .views.stages import on_every_stage, own_drafts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from .gpus import Gpu
     from .terms import Pool
 
 SCHEMA = 1
@@ -168,13 +169,13 @@ class Plan:
 
     def __init__(
         self, model: Model, engine: str, dtype: str | None, total: int, weights: Weights, options: Mapping[str, Any],
-        log: Measured | None = None, reserve: int | None = None,
+        log: Measured | None = None, reserve: int | None = None, driver_bytes: int | None = None,
     ) -> None:  # fmt: skip
         known = module(engine).OPTIONS
         self.model, self.engine, self.dtype, self.total = model, engine, dtype, total
         self.own = {name: value for name, value in options.items() if name in known}
         self.beside = {name: value for name, value in options.items() if name not in known}
-        self.log, self.reserve = log, reserve
+        self.log, self.reserve, self.driver_bytes = log, reserve, driver_bytes
         vocabulary = next(
             (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
         )
@@ -210,6 +211,7 @@ class Plan:
                 pp=pp,
                 options={**options, **self.beside},
                 log=self.log,
+                driver_bytes=self.driver_bytes,
             )
         pool = given_pool(self.engine, self.beside)
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
@@ -377,25 +379,31 @@ def switches(model: Model, engine: str, speculative: int | None, prefix_caching:
 
 def device(
     gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]
-) -> tuple[str, int, dict[str, Any]]:
-    """Name and bytes of one GPU, and the engine's options, which say what kind it is where its defaults depend on it."""
+) -> tuple[Gpu, dict[str, Any]]:
+    """One GPU, and the engine's options, with what follows from its kind."""
+    from .gpus import Gpu
+    from .gpus import gpu as find
+
     given = dict(options)
+    if engine == "sglang":
+        given.setdefault("mamba_radix_cache_strategy", "auto")  # as its server does
     if gpu is None:
         if memory is None:
             raise BadConfig(
                 "gpu: missing; expected a name, such as H100-80G (see: memcurve gpus), or gpu_memory, such as 80GiB"
             )
-        return f"{show_bytes(memory)}", whole("gpu_memory", memory, 1), given
-    from .gpus import gpu as find
-
+        size = whole("gpu_memory", memory, 1)
+        return Gpu(
+            name=show_bytes(size), vendor="", memory_bytes=size, memory_from="given", reported_by="", source=""
+        ), given
     found = find(gpu)
-    if engine == "sglang":
-        given.setdefault("mamba_radix_cache_strategy", "auto")  # as its server does
+    if memory is not None:
+        found = found.replace(memory_bytes=whole("gpu_memory", memory, 1), driver_bytes=None)
     if engine == "vllm" and "gpu" not in given:
         from .engines.vllm import alike
 
         given["gpu"] = alike(found.name, found.capability, found.memory_bytes)
-    return found.name, found.memory_bytes if memory is None else whole("gpu_memory", memory, 1), given
+    return found, given
 
 
 def weights_of(
@@ -447,7 +455,7 @@ def fit(
     """
     subject = model if isinstance(model, Model) else load(model)
     own = switches(subject, engine, speculative, prefix_caching)
-    name, total, given = device(gpu, gpu_memory, engine, {**own, **options})
+    card, given = device(gpu, gpu_memory, engine, {**own, **options})
     held, notes = weights_of(subject, model, weights, dtype)
     batch = whole("batch", batch, 1)
     measured = None
@@ -456,8 +464,9 @@ def fit(
 
         measured = read_startup(log)
     plan = Plan(
-        subject, engine, dtype, total, held, given, measured, None if reserve is None else whole("reserve", reserve)
-    )
+        subject, engine, dtype, card.memory_bytes, held, given, measured,
+        None if reserve is None else whole("reserve", reserve), card.driver_bytes,
+    )  # fmt: skip
     split, stages = choose(plan, gpus, tp, pp, context, batch)
     limit = context_limit(stages)
     length = min(8192, limit or 8192) if context is None else whole("context", context, 1)
@@ -468,7 +477,7 @@ def fit(
         fits=count >= batch,
         model=subject.name,
         engine=engine,
-        gpu=name,
+        gpu=card.name,
         gpus=split[0] * split[1],
         tp=split[0],
         pp=split[1],

@@ -30,10 +30,11 @@ def budget(
     pp: int = 1,
     options: Mapping[str, Any] | None = None,
     log: Measured | None = None,
+    driver_bytes: int | None = None,
 ) -> tuple[Allowance, ...]:
     """What `engine` sets aside on each GPU of total_bytes (what the driver reports, not the data sheet's).
 
-    options: the engine's own, by its names. log: what a start-up of the same model said (startup.read_startup).
+    driver_bytes: nvidia-smi's total, where it is another (SGLang's fraction follows from it). options: the engine's own, by its names. log: what a start-up of the same model said (startup.read_startup).
     BadConfig for an unknown option or a log of another engine; Refused where the engine would not start so.
     """
     own = module(engine)
@@ -54,7 +55,7 @@ def budget(
             from . import budget_sglang
 
             known(engine, given, budget_sglang.OPTIONS, own.OPTIONS)
-            return budget_sglang.allowances(total, sizes, ranks, stages, given, log)
+            return budget_sglang.allowances(total, sizes, ranks, stages, given, log, driver_bytes or total)
         case "llamacpp":
             from . import budget_llamacpp
 

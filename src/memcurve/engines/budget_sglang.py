@@ -60,7 +60,8 @@ CLASSES = (
 
 
 def allowances(
-    total: int, sizes: Sizes, tp: int, pp: int, options: Mapping[str, Any], log: Measured | None
+    total: int, sizes: Sizes, tp: int, pp: int, options: Mapping[str, Any], log: Measured | None,
+    reported: int,
 ) -> tuple[Allowance, ...]:
     before = runtime(total, tp, pp, log)
     given = options.get("mem_fraction_static")
@@ -68,7 +69,7 @@ def allowances(
     if given is None and log is not None and log.fraction is not None:
         fraction, why = log.fraction, "in the log"
     elif given is None:
-        fraction, why = mem_fraction_static(total / MiB, sizes, tp, pp, options)
+        fraction, why = mem_fraction_static(reported / MiB, sizes, tp, pp, options)
     if not 0 < fraction <= 1:
         raise Refused(f"mem_fraction_static would be {fraction:g} ({why}): SGLang keeps more than the GPU has")
     free = total - before.bytes
