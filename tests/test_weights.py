@@ -757,3 +757,34 @@ def test_a_shared_mlp_without_experts_is_an_mlp() -> None:
 )
 def test_any_name_has_a_part(names: list[str]) -> None:
     assert len(parts(names)) == len(names)
+
+
+# The command
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "memcurve", "weights", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command(tmp_path: Path) -> None:
+    path = written(tmp_path, safetensors({"lm_head.weight": ("BF16", [512, 3]), "model.norm.weight": ("F32", [256])}))
+    assert json.loads(command(path, "--json").stdout) == {
+        "schema": 1, "source": path, "bytes": 512 * 3 * 2 + 256 * 4, "parameters": 512 * 3 + 256, "tensors": 2,
+        "by_dtype": {"BF16": 3072, "F32": 1024}, "by_part": {"norm": 1024, "head": 3072}, "notes": [],
+    }  # fmt: skip
+    lines = command(path).stdout.splitlines()
+    assert lines[:2] == [f"{path} · 2 tensors · 1,792 parameters", "4,096 bytes (4.00 KiB)"]
+    assert [line.split() for line in lines[2:]] == [
+        ["by", "dtype"], ["BF16", "3,072", "3.00", "KiB", "75.0%"], ["F32", "1,024", "1.00", "KiB", "25.0%"],
+        ["by", "part"], ["norm", "1,024", "1.00", "KiB", "25.0%"], ["head", "3,072", "3.00", "KiB", "75.0%"],
+    ]  # fmt: skip
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    done = command(written(tmp_path, raw('{"a\\u001b":{}}')))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+    assert "dtype 0 times; expected it once" in done.stderr

@@ -8,6 +8,7 @@ MAX_TENSORS tensors of MAX_DIMS sizes, and what no writer makes (other keys, esc
 from __future__ import annotations
 
 import re
+from sys import intern
 
 from ..base import BadFile, show
 from . import Tensor
@@ -62,6 +63,7 @@ def tensors(file: File) -> list[Tensor]:
     scanner = Scanner(file.path, header, 8)
     found: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
     described = False
     for name in scanner.members():
         if name == "__metadata__":
@@ -79,7 +81,8 @@ def tensors(file: File) -> list[Tensor]:
                 f"{show(name)}: data_offsets [{begin}, {end}]",
                 f"a span of {size} bytes, for {dtype} of {show(str(shape))}",
             )
-        found[name] = Tensor(name=name, dtype=dtype, shape=tuple(shape), bytes=size)
+        own = tuple(shape)
+        found[name] = Tensor(name=name, dtype=intern(dtype), shape=shapes.setdefault(own, own), bytes=size)
         spans.append((begin, end))
     scanner.end()
     check_spans(file, spans, 8 + length)

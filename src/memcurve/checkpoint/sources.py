@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 SINGLE, INDEX, INDEX_ENDING = "model.safetensors", "model.safetensors.index.json", ".safetensors.index.json"
-MAX_INDEX, MAX_FILES = 2**26, 2**14
+# Kimi-K2-Thinking has 208,000 tensors, and an index of 22 MB.
+MAX_INDEX, MAX_FILES, MAX_TENSORS = 2**25, 2**12, 3 * 2**17
 
 
 def weights(source: Any) -> Weights:
@@ -108,6 +109,8 @@ def read(place: Place, names: list[str]) -> list[Tensor]:
         return tensors(place, names[0])
     found: dict[str, Tensor] = {}
     for tensor in chain.from_iterable(place.each(lambda name: safetensors(place.open(name)), names)):
+        if len(found) == MAX_TENSORS:
+            raise BadFile(f"{place.path}: more than {MAX_TENSORS} tensors; expected fewer")
         if tensor.name in found:
             raise BadFile(f"{place.path}: {show(tensor.name)} in two shards; expected it once")
         found[tensor.name] = tensor
@@ -171,8 +174,15 @@ def indexed(place: Place, name: str) -> list[Tensor]:
     for tensor, shard in mapped.items():
         wanted[shard].add(tensor)
 
+    seen = 0
+
     def mapped_of(shard: str) -> list[Tensor]:
-        return [tensor for tensor in safetensors(place.shard(shard)) if tensor.name in wanted[shard]]
+        nonlocal seen
+        held = safetensors(place.shard(shard))
+        seen += len(held)
+        if seen > MAX_TENSORS:
+            raise BadFile(f"{file.path}: more than {MAX_TENSORS} tensors in its files; expected fewer")
+        return [tensor for tensor in held if tensor.name in wanted[shard]]
 
     held = {tensor.name: tensor for tensor in chain.from_iterable(place.each(mapped_of, shards))}
     for tensor, shard in mapped.items():
@@ -199,8 +209,10 @@ def read_index(file: File) -> dict[str, str]:
         mapped = {}
         for tensor in scanner.members():
             shard = scanner.string()
-            if tensor in mapped or len(names) > MAX_FILES:
-                scanner.bad(f"{show(tensor)} again, or more than {MAX_FILES} files", "fewer, and each tensor once")
+            if tensor in mapped or len(mapped) == MAX_TENSORS or len(names) > MAX_FILES:
+                scanner.bad(
+                    f"{show(tensor)} again, or too many", f"each once, at most {MAX_TENSORS} in {MAX_FILES} files"
+                )
             if shard not in names and not is_below(shard):
                 scanner.bad(f"{show(shard)} for {show(tensor)}", "the name of a file in the index's folder")
             mapped[tensor] = names.setdefault(shard, shard)
