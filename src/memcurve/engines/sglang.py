@@ -138,8 +138,9 @@ def keep(
         raise BadConfig("dtype: 'int8'; expected bfloat16, float16 or float32 (kv_cache_dtype is the cache's)")
     max_tokens = None if max_total_tokens is None else whole("max_total_tokens", max_total_tokens, 1)
     if compressed:
-        if pp > 1:
-            raise NotDescribed("pipeline stages with compressed attention are not described in engine sglang")
+        if pp > 1 or disable_hybrid_swa_memory:
+            what = "pipeline stages" if pp > 1 else "disable_hybrid_swa_memory"
+            raise NotDescribed(f"{what} with compressed attention: not described in engine sglang")
         sizing = sglang_v4.Sizing(
             page=page,
             swa_ratio=None
@@ -160,7 +161,9 @@ def keep(
     stateful = [part for part in flat if isinstance(part, STATES)]
     rank = Rank(
         tp=tp,
-        e=option.kv_bytes(kv_cache_dtype, dtype, facts.get("fp8_cache", False), facts.get("sparse", False)),
+        # configs/mamba.py and mamba2.py divide by tp_size, the others by what attention divides by
+        state_tp=tp_size if facts.get("states_by_all") else tp,
+        e=option.kv_bytes(kv_cache_dtype, dtype, facts),
         # get_minimax_sparse_index_dtype on an H100
         index=1 if kv_cache_dtype == "fp8_e4m3" else dtype_bytes(dtype),
         s=option.state_bytes(mamba_ssm_dtype, facts.get("state_dtype", "float32")),

@@ -51,6 +51,7 @@ CONV_BYTES = 2
 class Rank(Record):
     """What one rank keeps is reckoned with: its share, bytes of an element, and how SGLang stores this model.
 
+    tp: ranks that share a layer's heads; state_tp: ranks that share a state's, all of them for Mamba's own classes.
     e: of keys and values; index: of plain index keys; s: of a recurrent state. latent_fp8: sparse attention's latents
     are packed with scales and rotary keys in bf16. conv_heads: heads that a convolution's channels belong to, which
     tensor parallelism splits and replicates like those of keys; beside: convolutions with a pool of their own, whole on
@@ -59,6 +60,7 @@ class Rank(Record):
     """
 
     tp: int
+    state_tp: int
     e: int
     index: int
     s: int
@@ -73,9 +75,9 @@ class Rank(Record):
 
     def split(self, count: int, what: str) -> int:
         """distributed/utils.py, divide."""
-        if count % self.tp:
-            raise Refused(f"{count} is not divisible by {self.tp} ({what}, tp_size)")
-        return count // self.tp
+        if count % self.state_tp:
+            raise Refused(f"{count} is not divisible by {self.state_tp} ({what}, tp_size)")
+        return count // self.state_tp
 
     def heads(self, count: int) -> int:
         """ModelConfig.get_num_kv_heads: fewer heads than ranks are repeated."""
@@ -281,7 +283,7 @@ def shape_of(layer: Layer, rank: Rank) -> tuple[int, int, int]:
     """
     match layer:
         case GatedDeltaNet():
-            groups = layer.key_heads if layer.key_heads % rank.tp == 0 else rank.tp
+            groups = layer.key_heads if layer.key_heads % rank.state_tp == 0 else rank.state_tp
             channels = layer.value_heads * layer.value_dim + 2 * groups * layer.key_dim
             recurrent = rank.split(layer.value_heads, "linear value heads") * layer.key_dim * layer.value_dim
             return rank.split(channels, "channels"), (layer.conv_kernel or 1) - 1, recurrent
@@ -292,7 +294,7 @@ def shape_of(layer: Layer, rank: Rank) -> tuple[int, int, int]:
             width = rank.split(layer.intermediate, "intermediate size")
             return width, layer.conv_kernel - 1, width * layer.state_size
         case Mamba2():
-            groups = layer.groups if layer.groups % rank.tp == 0 else rank.tp
+            groups = layer.groups if layer.groups % rank.state_tp == 0 else rank.state_tp
             channels = rank.split(layer.intermediate + 2 * groups * layer.state_size, "channels")
             return channels, layer.conv_kernel - 1, rank.split(layer.heads, "heads") * layer.head_dim * layer.state_size
         case LightningAttention():

@@ -125,8 +125,13 @@ def check_heads(tp: int, heads: int | None, kv_heads: set[int], facts: Mapping[s
     return notes
 
 
-def kv_bytes(kv_cache_dtype: str, dtype: str, fp8: bool, sparse: bool) -> int:
-    """Bytes of an element of keys and values. sparse: DeepSeek's sparse attention runs in bf16 or fp8_e4m3 only."""
+def kv_bytes(kv_cache_dtype: str, dtype: str, facts: Mapping[str, Any]) -> int:
+    """Bytes of an element of keys and values. Sparse attention runs in bf16 or fp8_e4m3, with sinks in bf16 (overrides.py)."""
+    fp8, sparse = facts.get("fp8_cache", False), facts.get("sparse", False)
+    if facts.get("sinks") and kv_cache_dtype not in ("auto", "bf16", "bfloat16"):
+        raise Refused(
+            f"Learnable DSA attention sinks require a bfloat16 KV cache; got kv_cache_dtype={show(kv_cache_dtype)}."
+        )
     if sparse and kv_cache_dtype not in ("auto", "bf16", "bfloat16", "fp8_e4m3"):
         raise Refused("DeepSeek DSA only supports bf16/bfloat16 or fp8_e4m3 kv_cache_dtype")
     if kv_cache_dtype == "auto":
@@ -233,6 +238,10 @@ def drafts(
         topk, tokens = breadth or NGRAM_BREADTH, tokens or NGRAM_TOKENS
         return Drafts(algorithm=name, tokens=tokens, steps=steps or tokens // topk, topk=topk, layers=0)
     layers = facts.get("draft_layers", 0)
+    if facts.get("undescribed_drafts"):
+        raise NotDescribed(
+            f"speculative_algorithm: {name} with draft layers of another kind than the model's own; nearest: NGRAM"
+        )
     if steps is None and topk is None and tokens is None:
         steps, topk, tokens = facts.get("drafts", DRAFTS)
     elif steps is not None and topk is None:

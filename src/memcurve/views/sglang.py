@@ -40,6 +40,7 @@ from .sglang_classes import (
     STAGED,
     STATE_CACHE,
     STATEFUL,
+    STATES_BY_ALL,
     WHOLE_HEADS,
     WHOLE_WINDOW,
 )
@@ -61,6 +62,7 @@ LENGTHS = {
     "nemotron_h": 4096, "zaya": 32768,
 }  # fmt: skip
 NESTED = frozenset({"gemma3_text", "gemma3n_text", "gemma4_text"})
+DRAFT_LAYERS = {"deepseek_v32": 1, "glm5_next_text": 1, "hy_v4": 1, "kimi_k2": 1, "longcat_flash": 1}
 # Which keys say the longest context, the first one that is there (CONTEXT_LENGTH_KEYS)
 CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
 # Types whose class states index_topk itself; for the others an indexer runs where the config has the key
@@ -96,6 +98,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "whole_heads": arch in WHOLE_HEADS,
         "kv_heads": tuple({part.kv_heads for layer in layers for part in parts(layer) if isinstance(part, HEADS)}),
         "staged": arch in STAGED,
+        "states_by_all": arch in STATES_BY_ALL,
         "refuses": REFUSES.get(arch, {}),
         "drafts": DRAFTS.get(arch, (3, 1, 4)),
     }
@@ -196,6 +199,8 @@ def _fp8_cache(config: Config) -> bool:
 def _draft_layers(config: Config) -> int:
     """num_nextn_predict_layers: layers of the checkpoint that draft."""
     value = config.get("num_nextn_predict_layers")
+    if value is None:
+        value = DRAFT_LAYERS.get(config.model_type)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
@@ -287,6 +292,7 @@ def _indexed(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -
     facts["index_tail"] = config.flag("index_kpool_compress")
     facts["page_size"] = 64 * facts["index_group"]
     facts["sparse"] = True
+    facts["sinks"] = config.flag("learnable_sink")
 
     def see(index: int, layer: Layer) -> Layer:
         found = _without(layer, SparseIndexer)
@@ -374,6 +380,7 @@ def _inkling(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -
         raise NotDescribed("engine sglang: an Inkling whose keys are as wide as another kind's or as its stream")
     facts["conv_heads"] = (*convolutions.items(), (stream, 1))
     facts["full"], facts["window"] = full, narrow.window - 1
+    facts["undescribed_drafts"] = True
     facts["swa_full_tokens_ratio"] = facts["mamba_full_memory_ratio"] = 0.1
     beside = tuple(conv for conv in (*convolutions, stream) for _ in range(2))
     return tuple(Parallel(parts=(narrow if i in local else full, *beside)) for i in range(len(layers)))

@@ -173,6 +173,8 @@ STATE_CACHE = frozenset(
     InklingForConditionalGeneration
     """.split()
 )
+# Their configs divide states by tp_size, under attention DP too (configs/mamba.py, mamba2.py)
+STATES_BY_ALL = frozenset({"MambaForCausalLM", "FalconMambaForCausalLM", "Mamba2ForCausalLM"})
 # _auto_choose_speculative_params: steps, topk and draft tokens where they are not 3, 1 and 4
 DRAFTS = dict.fromkeys(("LlamaForCausalLM", "Grok1ForCausalLM", "Grok1VForCausalLM"), (5, 4, 8))
 # What is refused by the name of the class (parallel_hook.py, model_hook.py, model_overrides/iquest_q1.py)
