@@ -212,6 +212,7 @@ def token_pools(held: Iterable[Held]) -> tuple[TokenPool, ...]:
     found: dict[str, TokenPool] = {}
     for one in held:
         size = sum(size for _, size in one.tensors)
+        keys = sum(size for name, size in one.tensors if name in ("key", "key_scale"))
         old = found.get(one.pool)
         # Keys and values of one shape lie in one tensor; mxfp8 pools make theirs apart.
         fused = len(one.tensors) == 2 and one.tensors[0][1] == one.tensors[1][1] and one.tensors[0][0] == "key"
@@ -226,6 +227,7 @@ def token_pools(held: Iterable[Held]) -> tuple[TokenPool, ...]:
                 per=one.per,
                 group=one.group,
                 fused=fused,
+                key_bytes=keys,
             )
         else:
             found[one.pool] = old.replace(
@@ -233,6 +235,7 @@ def token_pools(held: Iterable[Held]) -> tuple[TokenPool, ...]:
                 token_bytes=old.token_bytes + size,
                 cell_bytes=old.cell_bytes + one.cell_bytes,
                 fused=old.fused and fused,
+                key_bytes=old.key_bytes + keys,
             )
     return tuple(found.values())
 
@@ -253,6 +256,7 @@ def draft_pools(pools: Sequence[TokenPool], layers: int, sliding: int | None) ->
                 layers=count,
                 token_bytes=int(pool.token_bytes * count / pool.layers),
                 cell_bytes=int(pool.cell_bytes * count / pool.layers),
+                key_bytes=int(pool.key_bytes * count / pool.layers),
                 draft=True,
             )
 

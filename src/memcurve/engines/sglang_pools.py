@@ -21,7 +21,7 @@ class TokenPool(Record):
         per = "token"  N + P                       "page"  (N + P + 1) // P pages of P // group (IndexKeyCache)
               "group"  ceil((N + P) / group)       (QSATokenToKVPool)
 
-    fused: keys and values are halves of one tensor, whose rows are allocated in whole pages (_create_buffers_normal).
+    key_bytes: what of token_bytes are keys. fused: keys and values are halves of one tensor, whose rows are allocated in whole pages (_create_buffers_normal).
     """
 
     name: str
@@ -34,6 +34,7 @@ class TokenPool(Record):
     group: int = 1
     fused: bool = False
     draft: bool = False
+    key_bytes: int = 0
 
     def bytes(self, tokens: int, page: int, storage: bool = False) -> int:
         """Bytes of the pool for so many tokens, with its page of padding; storage: as allocated."""
