@@ -80,6 +80,10 @@ def test_keys_and_values_of_sglang_are_compared_apart() -> None:
     pool = "KV Cache is allocated. dtype: torch.bfloat16, #tokens: {}, K size: {} GB, V size: {} GB\n"
     both = pool.format(10000, 0.11, 0.11) + pool.format(8000, 0.09, 0.09)
     assert verdicts(both, "openai/gpt-oss-20b") == [True] * 4
+    # MiMo-V2-Flash on four ranks: 9 full layers · 1 head · (192, 128) · 2 B: 3.22 and 2.15 GiB of 1,000,001 tokens, 2.90 and
+    # 1.93 of 900,001. A second line of the full pool is none of the sliding one
+    again = pool.format(1000000, 3.22, 2.15) + pool.format(900000, 2.90, 1.93)
+    assert verdicts(again, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4) == [True, True, False, False]
 
 
 def test_stages_of_sglang_are_compared_by_their_number() -> None:

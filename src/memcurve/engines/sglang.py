@@ -1,9 +1,8 @@
 """SGLang 0.5.23, one rank: a pool of tokens that requests share, one more where layers slide, and slots of states.
 
-Sources, under sglang/srt: mem_cache/memory_pool.py and swa_memory_pool.py (tensors of the pools),
-model_executor/pool_configurator.py (bytes of a token), configs/mamba_utils.py (shapes of states under tensor
-parallelism); how memory becomes pools is in sglang_pools. The count is of one rank of tensor parallelism on an NVIDIA
-GPU, an H100 where it matters.
+What a layer keeps is in sglang_layers, how memory becomes pools in sglang_pools, and what pipeline stages make of it in
+sglang_stages; options are resolved and refused as SGLang's server does (arg_groups/) in sglang_options. The count is of
+one rank on an NVIDIA GPU, an H100 where it matters; of pipeline stages the one whose layers take the most bytes a token.
 
 What a request takes: its tokens in whole pages; in sliding layers at most what SGLang plans for one, the window, an
 eviction interval of 128 tokens and two pages (compute_swa_request_cap); and the state slot that it runs on, with those
