@@ -197,14 +197,18 @@ def test_explain_says_pools_pages_and_padding() -> None:
         ("deepseek-ai/DeepSeek-V3.2", {"kv_cache_dtype": "fp8_e4m3", "dsa_decode_backend": "tilelang"}, GIB, "requires both DSA backends to be tilelang"),
         ("deepseek-ai/DeepSeek-V3.2", {"dsa_decode_backend": "triton"}, GIB, "only supported on ROCm/HIP"),
         ("deepseek-ai/DeepSeek-V4-Flash", {"swa_prefix_tails": -1}, GIB, "--swa-prefix-tails should be a non-negative integer."),
-        ("deepseek-ai/DeepSeek-V4-Flash", {"speculative_algorithm": "NGRAM"}, GIB, "Only EAGLE and DSPARK"),
+        # Its hook reads them as they are given, before NEXTN is EAGLE and topk is resolved
+        ("deepseek-ai/DeepSeek-V4-Flash", {"speculative_algorithm": "NEXTN"}, GIB, "Only EAGLE and DSPARK"),
+        ("deepseek-ai/DeepSeek-V4-Flash", {"speculative_algorithm": "EAGLE"}, GIB, "with topk == 1 is supported"),
+        ("deepseek-ai/DeepSeek-V3.2", {"speculative_algorithm": "NGRAM"}, GIB, "is not supported on the attention backend 'dsa'"),
+        ("openai/gpt-oss-20b", {"swa_prefix_tails": -1}, GIB, "--swa-prefix-tails should be a non-negative integer."),
+        ("LiquidAI/LFM2-1.2B", {"mamba_radix_cache_strategy": "auto", "page_size": 64}, GIB, "no_buffer only supports page_size=1."),
         # A ring of 16 keeps 8 for the compression and 10 of the drafts
         ("deepseek-ai/DeepSeek-V4-Flash", {"speculative_algorithm": "EAGLE", "speculative_num_steps": 10, "speculative_eagle_topk": 1}, GIB, "serves at most 10 draft tokens"),
         (QWEN3_NEXT, {"context_length": 10**6}, GIB, "is greater than the derived context_length (262144)"),
         ("meta-llama/Llama-3.1-8B-Instruct", {}, 10**5, "Not enough memory. Please try to increase --mem-fraction-static."),
         ("meta-llama/Llama-3.1-8B-Instruct", {}, 0, "Loaded weights leave no GPU memory for the KV cache"),
         ("deepseek-ai/DeepSeek-V3.2", {"kv_cache_dtype": "fp8_e5m2"}, GIB, "DeepSeek DSA only supports bf16/bfloat16 or fp8_e4m3"),
-        ("deepseek-ai/DeepSeek-V4-Flash", {"page_size": 64}, GIB, "In paged swa mode, page_size must be 256."),
         # 256 requests of 128 + 128 + 2 · 256 tokens, two chunks of 8,192, a page, and 4 · 256 tails of 128 + 256: 606,464
         ("deepseek-ai/DeepSeek-V4-Flash", {}, 2 * GIB, "SWA pool cap (606464 tokens, 18.00 GB) leaves no room"),
         # States of 256 requests and padding, 259 · 128 rows of 4 KiB in 20 layers, take 2.5 GiB
@@ -270,6 +274,21 @@ def test_layers_of_stages() -> None:
     assert [one.tokens for one in own.pools(GIB)] == [pool.tokens] * 3
     with pytest.raises(NotDescribed, match="pp_size: 2; the model's class has no pipeline stages"):
         load(QWEN3_NEXT).curve("sglang", pp_size=2)
+
+
+def test_what_a_server_turns_down_and_the_sizing_answers_is_a_note() -> None:
+    def notes(model: str, **options: Any) -> str:
+        return "\n".join(load(model).curve("sglang", **options).notes)
+
+    assert '"auto" down here: no_buffer only supports page_size=1.' in notes("LiquidAI/LFM2-1.2B", page_size=64)
+    assert "turns page_size 48 down with its own chunked_prefill_size" in notes("openai/gpt-oss-20b", page_size=48)
+    assert "turns page_size" not in notes("openai/gpt-oss-20b", page_size=64)
+    assert "sets page_size 64 for this model" in notes("deepseek-ai/DeepSeek-V3.2", page_size=1)
+    assert "page_size 256: a server sets it" in notes("deepseek-ai/DeepSeek-V4-Flash", page_size=64)
+    v4 = [load("deepseek-ai/DeepSeek-V4-Flash").curve("sglang", **more).bytes(1000) for more in ({}, {"page_size": 64})]
+    assert v4[0] == v4[1]
+    assert "before Blackwell" in notes("openai/gpt-oss-20b", kv_cache_dtype="mxfp8")
+    assert "flashinfer backend only" in notes(QWEN3_NEXT, speculative_algorithm="NGRAM", page_size=64)
 
 
 def test_drafts_are_counted_as_sglang_resolves_them() -> None:

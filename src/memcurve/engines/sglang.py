@@ -106,7 +106,11 @@ def keep(
     tp, workers = option.ranks(tp_size, dp_size, attn_dp_size, attn_cp_size, enable_dp_attention)
     pp = whole("pp_size", pp_size, 1)
     option.check_class(facts, pp_size=pp, attn_cp_size=attn_cp_size, attn_dp_size=workers)
+    flat = [part for layer in layers for part in parts(layer)]
+    compressed = any(isinstance(part, CompressedAttention) for part in flat)
     page = whole("page_size", facts.get("page_size", 1) if page_size is None else page_size, 1)
+    if compressed:  # _deepseek_v4_overrides sets it whatever is given
+        page = facts.get("page_size", page)
     chunk = option.chunk(chunked_prefill_size, workers, page)
     drafts = option.drafts(
         speculative_algorithm,
@@ -116,13 +120,12 @@ def keep(
         speculative_ngram_max_bfs_breadth,
         facts,
     )
-    option.check_drafts(drafts, pp, workers)
     tokens_drafted = None if drafts is None else drafts.tokens
     overlap = not disable_overlap_schedule and pp == 1  # _pipeline_parallel_overlap_disable
-    flat = [part for layer in layers for part in parts(layer)]
-    compressed = any(isinstance(part, CompressedAttention) for part in flat)
+    asked = (speculative_algorithm, speculative_eagle_topk)
+    option.check_drafts(drafts, asked, pp, workers, facts.get("sparse", False), compressed)
     requests = option.requests(max_running_requests, workers, drafts, compressed)
-    strategy = option.strategy(
+    strategy, strategy_notes = option.strategy(
         mamba_radix_cache_strategy,
         page,
         disable_radix_cache,
@@ -135,6 +138,10 @@ def keep(
     notes = option.check_heads(tp, facts.get("attention_heads"), heads | set(facts.get("kv_heads", ())), facts)
     if dtype == "int8":
         raise BadConfig("dtype: 'int8'; expected bfloat16, float16 or float32 (kv_cache_dtype is the cache's)")
+    tails = option.tails(swa_prefix_tails)
+    ratio = option.ratio("swa_full_tokens_ratio", swa_full_tokens_ratio, facts.get("swa_full_tokens_ratio", 0.8), 1.0)
+    notes += option.server_notes(facts, page_size, page, kv_cache_dtype, chunk)
+    notes += strategy_notes if any(isinstance(part, STATES) for part in flat) else []
     max_tokens = None if max_total_tokens is None else whole("max_total_tokens", max_total_tokens, 1)
     if compressed:
         if pp > 1 or disable_hybrid_swa_memory:
@@ -142,10 +149,8 @@ def keep(
             raise NotDescribed(f"{what} with compressed attention: not described in engine sglang")
         sizing = sglang_v4.Sizing(
             page=page,
-            swa_ratio=None
-            if swa_full_tokens_ratio is None
-            else option.ratio("swa_full_tokens_ratio", swa_full_tokens_ratio, 0.1, 1.0),
-            tails=option.tails(swa_prefix_tails, disable_radix_cache, requests or 1),
+            swa_ratio=None if swa_full_tokens_ratio is None else ratio,
+            tails=(0 if disable_radix_cache else 4 * (requests or 1)) if tails is None else tails,
             requests=requests or 1,
             max_tokens=max_tokens,
             kv_cache_dtype=kv_cache_dtype,
@@ -155,7 +160,7 @@ def keep(
         )
         made = sglang_v4.keep(flat, sizing)
         notes += [option.CHUNK_NOTE] if chunk is None and swa_full_tokens_ratio is None else []
-        notes += option.draft_notes(drafts, speculative_num_draft_tokens) if drafts else []
+        notes += option.draft_notes(drafts, speculative_num_draft_tokens, page) if drafts else []
         return made.replace(notes=tuple(notes))
     stateful = [part for part in flat if isinstance(part, STATES)]
     rank = Rank(
@@ -167,7 +172,7 @@ def keep(
         index=1 if kv_cache_dtype == "fp8_e4m3" else dtype_bytes(dtype),
         s=option.state_bytes(mamba_ssm_dtype, facts.get("state_dtype", "float32")),
         mxfp8=kv_cache_dtype == "mxfp8",
-        latent_fp8=option.packed(kv_cache_dtype, dsa_prefill_backend, dsa_decode_backend),
+        latent_fp8=option.packed(kv_cache_dtype, dsa_prefill_backend, dsa_decode_backend, facts.get("sparse", False)),
         conv_heads=tuple(facts.get("conv_heads", ())),
         beside=tuple(facts.get("beside", ())),
         index_group=facts.get("index_group", 1),
@@ -182,7 +187,6 @@ def keep(
     if disable_hybrid_swa_memory:
         window = facts.get("window")
     whole_states = state_pool(flat, rank, drafts) if stateful else None
-    ratio = option.ratio("swa_full_tokens_ratio", swa_full_tokens_ratio, facts.get("swa_full_tokens_ratio", 0.8), 1.0)
     state_ratio = option.ratio(
         "mamba_full_memory_ratio", mamba_full_memory_ratio, facts.get("mamba_full_memory_ratio", 0.9)
     )
@@ -233,7 +237,7 @@ def keep(
     if pp > 1:
         notes.append(f"of {pp} pipeline stages this is number {bound + 1}, whose layers take the most bytes a token")
     if drafts is not None:
-        notes += option.draft_notes(drafts, speculative_num_draft_tokens)
+        notes += option.draft_notes(drafts, speculative_num_draft_tokens, page)
     if (
         whole_states is not None
         and mamba_radix_cache_strategy is None

@@ -143,16 +143,16 @@ def kv_bytes(kv_cache_dtype: str, dtype: str, facts: Mapping[str, Any]) -> int:
     return KV_BYTES[kv_cache_dtype]
 
 
-def packed(kv_cache_dtype: str, prefill: str | None, decode: str | None) -> bool:
+def packed(kv_cache_dtype: str, prefill: str | None, decode: str | None, sparse: bool) -> bool:
     """calculate_mla_kv_cache_dim: TRT-LLM's backends, and TileLang's where both are, read fp8 latents without scales."""
     for name, backend in (("dsa_prefill_backend", prefill), ("dsa_decode_backend", decode)):
         if backend is not None and backend not in DSA_BACKENDS:
             raise BadConfig(f"{name}: {show(backend)}; expected one of {', '.join(DSA_BACKENDS)}")
-        if backend == "triton":
+        if sparse and backend == "triton":
             raise Refused("The triton DSA backend is only supported on ROCm/HIP.")
     if kv_cache_dtype != "fp8_e4m3":
         return False
-    if (prefill == "tilelang") != (decode == "tilelang"):
+    if sparse and (prefill == "tilelang") != (decode == "tilelang"):
         raise Refused(
             "CUDA TileLang FP8 KV requires both DSA backends to be tilelang; raw and scaled FP8 KV layouts cannot be mixed."
         )
@@ -174,17 +174,38 @@ def strategy(
     interval: int,
     drafts: int | None,
     facts: Mapping[str, Any],
+) -> tuple[str | None, list[str]]:
+    """mamba_radix_cache_strategy as SGLang resolves it on a GPU, and notes. Not said (None), it is the configurator's own
+    reckoning, also where a server would turn its "auto" down: a note then."""
+    if option is not None:
+        return resolved_strategy(option, page, no_radix, no_overlap, interval, drafts, facts), []
+    try:
+        resolved_strategy("auto", page, no_radix, no_overlap, interval, drafts, facts)
+    except Refused as error:
+        return None, [f'a server turns its mamba_radix_cache_strategy "auto" down here: {error}']
+    return None, []
+
+
+def resolved_strategy(
+    option: str,
+    page: int,
+    no_radix: bool,
+    no_overlap: bool,
+    interval: int,
+    drafts: int | None,
+    facts: Mapping[str, Any],
 ) -> str | None:
-    """mamba_radix_cache_strategy as SGLang resolves it on a GPU (_mamba_radix_cache_resolution), checked as there
-    (mamba_hook.py); None if it is not said."""
-    if option is not None and option not in ("auto", *TRACKING):
+    """_mamba_radix_cache_resolution, checked as in mamba_hook.py; None without a radix cache."""
+    if option not in ("auto", *TRACKING):
         raise BadConfig(f"mamba_radix_cache_strategy: {show(option)}; expected one of auto, {', '.join(TRACKING)}")
-    if option is None or no_radix:
+    if no_radix:
         return None
     supported, arch = facts.get("extra_buffer", False), facts.get("architecture")
     if option == "auto":
         extra = facts.get("state_cache", True) and supported and (not no_overlap or page > 1)
         option = "extra_buffer" if extra else "no_buffer"
+        if option == "no_buffer" and page > 1 and facts.get("state_cache"):
+            raise Refused("no_buffer only supports page_size=1.")
     elif option == "no_buffer" and facts.get("state_cache", arch is None):
         if page > 1:
             raise Refused("no_buffer only supports page_size=1.")
@@ -253,10 +274,23 @@ def drafts(
     return Drafts(algorithm="EAGLE", tokens=tokens, steps=steps, topk=topk or 1, layers=layers)
 
 
-def check_drafts(drafts: Drafts | None, pp: int, groups: int) -> None:
-    """What speculative decoding does not run with (speculative_hook.py, check_pipeline_parallel_compat)."""
+def check_drafts(
+    drafts: Drafts | None, asked: tuple[str | None, int | None], pp: int, groups: int, sparse: bool, compressed: bool
+) -> None:
+    """What speculative decoding does not run with (speculative_hook.py, deepseek_v4_hook.py, check_pipeline_parallel_compat).
+
+    asked: algorithm and topk as given, which DeepSeek-V4 goes by; sparse: DeepSeek's sparse attention, in pages on its backend.
+    """
     if drafts is None:
         return
+    if compressed and str(asked[0]).upper() != "EAGLE":
+        raise Refused("Only EAGLE and DSPARK speculative algorithms are supported for DeepseekV4ForCausalLM")
+    if compressed and asked[1] != 1:
+        raise Refused("Only EAGLE speculative algorithm with topk == 1 is supported for DeepseekV4ForCausalLM")
+    if sparse and drafts.topk > 1:
+        raise Refused(
+            f"speculative_eagle_topk({drafts.topk}) > 1 with page_size > 1 is not supported on the attention backend 'dsa'"
+        )
     if drafts.algorithm == "NGRAM" and groups > 1:
         raise Refused("Currently ngram speculative decoding does not support dp attention.")
     if pp > 1 and drafts.algorithm != "EAGLE":
@@ -267,8 +301,28 @@ def check_drafts(drafts: Drafts | None, pp: int, groups: int) -> None:
         )
 
 
-def draft_notes(drafts: Drafts, tokens: int | None) -> list[str]:
+def server_notes(
+    facts: Mapping[str, Any], page_size: int | None, page: int, kv_cache_dtype: str, chunk: int | None
+) -> list[str]:
+    """What a server does otherwise, or turns down on some GPUs, that the sizing of pools answers. page: as it is reckoned with."""
+    notes, own = [], facts.get("page_size")
+    if page_size is not None and page_size != page:
+        notes.append(f"page_size {page}: a server sets it for this model, whatever is given")
+    elif facts.get("sparse") and page != own:
+        notes.append(f"a server sets page_size {own} for this model, whatever is given")
+    elif chunk is None and CHUNK % page and facts:
+        notes.append(
+            f"a server turns page_size {page} down with its own chunked_prefill_size, which is no multiple of it"
+        )
+    if kv_cache_dtype == "mxfp8":
+        notes.append("a server turns kv_cache_dtype mxfp8 down on GPUs before Blackwell")
+    return notes
+
+
+def draft_notes(drafts: Drafts, tokens: int | None, page: int) -> list[str]:
     notes = []
+    if drafts.algorithm == "NGRAM" and drafts.topk > 1 and page > 1:
+        notes.append("a server runs NGRAM with pages of more than one token on the flashinfer backend only")
     if drafts.algorithm not in NO_DRAFT_MODEL and not drafts.layers:
         notes.append("the draft's own checkpoint has a pool beside this one, which is not counted")
     if tokens is None or tokens != drafts.tokens:
@@ -284,13 +338,11 @@ def requests(option: int | None, workers: int, drafts: Drafts | None, compressed
     return None if option is None else max(1, whole("max_running_requests", option, 1) // workers)
 
 
-def tails(option: int | None, no_radix: bool, requests: int) -> int:
-    """Prefix tails that DeepSeek-V4's window keeps room for (_resolve_swa_prefix_tails)."""
-    if option is None:
-        return 0 if no_radix else 4 * requests
+def tails(option: int | None) -> int | None:
+    """Prefix tails that DeepSeek-V4's window keeps room for, if they are given (handle_cache_compatibility)."""
     if isinstance(option, int) and option < 0:
         raise Refused("--swa-prefix-tails should be a non-negative integer.")
-    return whole("swa_prefix_tails", option)
+    return None if option is None else whole("swa_prefix_tails", option)
 
 
 def ratio(name: str, value: Any, default: float, most: float | None = None) -> float:

@@ -185,11 +185,6 @@ class Sizing(Record):
 def keep(flat: Sequence[Layer], options: Sizing) -> Kept:
     """Compressed layers and the sliding ones beside them."""
     drafts = options.drafts
-    if drafts is not None:
-        if drafts.algorithm != "EAGLE":
-            raise Refused("Only EAGLE and DSPARK speculative algorithms are supported for DeepseekV4ForCausalLM")
-        if drafts.topk != 1:
-            raise Refused("Only EAGLE speculative algorithm with topk == 1 is supported for DeepseekV4ForCausalLM")
     if options.kv_cache_dtype not in ("auto", "fp8_e4m3"):
         raise Refused("assert self.store_dtype == torch.uint8 (DeepSeekV4SingleKVPool): kv_cache_dtype fp8_e4m3 only")
     if options.page != 256:
