@@ -67,8 +67,8 @@ class Model(Record):
         if (own := STAGES_OPTION.get(engine)) is not None:
             curve = self._curve(engine, dtype, {**options, own: count}, slice(None))
             assert curve.allocator is not None
-            found = curve.allocator.stages()
-            return tuple(curve.replace(terms=terms, allocator=allocator) for terms, allocator in found or ())
+            if (found := curve.allocator.split()) is not None:
+                return tuple(curve.replace(terms=terms, allocator=allocator) for terms, allocator in found)
         layers = len(view(engine, self.layers, self.dtype, self.config).layers)
         ends = stage_ends(engine, layers, count)
         starts = [0, *ends[:-1]]

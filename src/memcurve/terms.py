@@ -196,14 +196,16 @@ class Allocator(Record):
 
     def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """How many requests of so many tokens the pool made of so many bytes holds at once, and what keeps one more out."""
-        raise NotImplementedError
+        limit = self.pool(memory_bytes).binding(context)
+        assert limit is not None, type(self)
+        return limit
 
     @property
     def context_limit(self) -> int | None:
         """The longest request that the engine takes; None where nothing says."""
         return None
 
-    def stages(self) -> Sequence[tuple[tuple[Term, ...], Allocator]] | None:
+    def split(self) -> Sequence[tuple[tuple[Term, ...], Allocator]] | None:
         """Terms and allocator of each pipeline stage, where the layers of all stages are grouped together."""
         return None
 

@@ -32,9 +32,9 @@ HOW = {
     "llamacpp": "cells in multiples of 256 for the whole context, states in fp32",
 }
 NAMES = tuple(HOW)
-# The engine's own names for ranks that share a layer, and for pipeline stages where it groups the layers of all together.
+# The engine's own names for ranks that share a layer, and for pipeline stages.
 RANKS_OPTION = {"vllm": "tensor_parallel_size", "sglang": "tp_size"}
-STAGES_OPTION = {"vllm": "pipeline_parallel_size"}
+STAGES_OPTION = {"vllm": "pipeline_parallel_size", "sglang": "pp_size"}
 # Whose context is one that all sequences share out.
 SHARED_CONTEXT = ("llamacpp",)
 

@@ -32,6 +32,8 @@ def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
     if engine == "llamacpp":
         # upper_bound over the shares 1/n, 2/n, …: layer i is on the first GPU whose share is beyond i / (layers + 1).
         return [min(layers, -(-(layers + 1) * (stage + 1) // stages)) for stage in range(stages)]
+    if stages > layers and engine == "sglang":
+        raise Refused(f"assert num_hidden_layers >= pp_size, got {layers} and {stages}")
     if stages > layers:
         raise Refused(f"{layers} layers can't be divided into {stages} pipeline stages")
     sizes, rest = [layers // stages] * stages, layers % stages

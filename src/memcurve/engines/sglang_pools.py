@@ -21,7 +21,7 @@ class TokenPool(Record):
         per = "token"  N + P                       "page"  (N + P + 1) // P pages of P // group (IndexKeyCache)
               "group"  ceil((N + P) / group)       (QSATokenToKVPool)
 
-    fused: keys and values are halves of one tensor, whose rows are allocated in whole pages (_create_buffers_normal).
+    key_bytes: what of token_bytes are keys. fused: keys and values are halves of one tensor, whose rows are allocated in whole pages (_create_buffers_normal).
     """
 
     name: str
@@ -34,6 +34,7 @@ class TokenPool(Record):
     group: int = 1
     fused: bool = False
     draft: bool = False
+    key_bytes: int = 0
 
     def bytes(self, tokens: int, page: int, storage: bool = False) -> int:
         """Bytes of the pool for so many tokens, with its page of padding; storage: as allocated."""
@@ -110,7 +111,8 @@ class SGLangAllocator(Allocator):
     tokens where max_running_requests decides (SWARequestCapPoolConfigurator). window: of the smallest pool that serves
     a request. slots_per_request: what the sizing reckons for a running request; held_slots: what one takes.
     requests: the user's max_running_requests per worker, or None. request_bytes: of each running request and of
-    request_padding more, outside the sizing.
+    request_padding more, outside the sizing. slot_cost: what the sizing counts for a state slot, the one of the pipeline
+    stage with the most; elsewhere: another stage has the layers that hold tokens.
     """
 
     page: int
@@ -131,6 +133,8 @@ class SGLangAllocator(Allocator):
     context_length: int | None
     request_bytes: int = 0
     request_padding: int = 1
+    slot_cost: int = 0
+    elsewhere: bool = False
 
     # -- from sizes -----------------------------------------------------------------------------------------------
 
@@ -161,21 +165,17 @@ class SGLangAllocator(Allocator):
 
     # -- from memory ----------------------------------------------------------------------------------------------
 
-    def pool(self, memory_bytes: int) -> SGLangPool:
+    def pool(self, memory_bytes: int, most: int | None = None) -> SGLangPool:
         """The pools that SGLang makes of so many bytes: what mem_fraction_static leaves beside weights and activations.
 
-        Source: _profile_available_bytes, config_from_budget and resolve_max_num_reqs of KVCacheConfigurator. Memory is
-        counted there in GiB as floats, and so here.
+        most: tokens that another pipeline stage holds. Source: _profile_available_bytes, config_from_budget and
+        resolve_max_num_reqs of KVCacheConfigurator. Memory is counted there in GiB as floats, and so here.
         """
-        rest, slots = memory_bytes / GIB, None
-        if self.states is not None:
-            rest, slots = self._states(rest)
-        if rest <= 0:
-            raise Refused("Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static.")
-        full, slid = self._tokens(int(rest * GIB))
+        full, slid, slots = self._profiled(memory_bytes)
         tokens = full or slid
-        if self.max_tokens is not None and self.max_tokens < tokens:
-            full, slid = self._solved(self.max_tokens)
+        limits = [limit for limit in (self.max_tokens, most) if limit is not None]
+        if limits and min(limits) < tokens:
+            full, slid = self._solved(min(limits))
             tokens = full or slid
         if tokens <= 0:
             raise Refused("Not enough memory. Please try to increase --mem-fraction-static.")
@@ -201,13 +201,26 @@ class SGLangAllocator(Allocator):
     def context_limit(self) -> int | None:
         return self.context_length
 
-    def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
-        return self.pool(memory_bytes).binding(context)
+    def capacity(self, memory_bytes: int) -> int:
+        """Tokens that so many bytes hold, before those of other pipeline stages are known."""
+        full, slid, _ = self._profiled(memory_bytes)
+        tokens = full or slid
+        if tokens <= 0:
+            raise Refused("Not enough memory. Please try to increase --mem-fraction-static.")
+        return tokens if self.max_tokens is None else min(tokens, self.max_tokens)
+
+    def _profiled(self, memory_bytes: int) -> tuple[int, int, int | None]:
+        """Tokens of the full and of the sliding pool, and state slots."""
+        rest, slots = memory_bytes / GIB, None
+        if self.states is not None:
+            rest, slots = self._states(rest)
+        if rest <= 0:
+            raise Refused("Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static.")
+        return *self._tokens(int(rest * GIB)), slots
 
     def _states(self, rest: float) -> tuple[float, int]:
         """What is left beside the state slots, and how many there are (_handle_max_mamba_cache); rest in GiB."""
-        assert self.states is not None
-        each, drafts = self.states.slot_bytes, self.draft_tokens
+        each, drafts = self.slot_cost, self.draft_tokens
         if each == 0:
             raise Refused("the states take no bytes, by which SGLang divides to size them")
         if self.state_slots is not None:
@@ -232,9 +245,11 @@ class SGLangAllocator(Allocator):
         """Tokens of the full and of the sliding pool (calculate_pool_sizes)."""
         full, slid = self.cell_bytes(), self.cell_bytes(sliding=True)
         if not self.hybrid:
-            return self._solved(
-                available // full if full else self.max_tokens or self._longest("the tokens without attention")
-            )
+            if full:
+                return self._solved(available // full)
+            if self.elsewhere:
+                return self._solved(2**63 - 1)
+            return self._solved(self.max_tokens or self._longest("the tokens without attention"))
         if self.swa_cap is not None:
             cap = -(-self.swa_cap // self.page) * self.page
             tokens = (available - cap * slid) // full // self.page * self.page

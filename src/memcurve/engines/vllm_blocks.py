@@ -376,7 +376,7 @@ class VllmAllocator(Allocator):
         word = "tokens" if self.blocks(2**40) > self.blocks(1) else "state slots"
         return min((self.max_num_seqs, "max_num_seqs"), (held, word), key=lambda limit: limit[0])
 
-    def stages(self) -> list[tuple[tuple[Term, ...], Allocator]]:
+    def split(self) -> list[tuple[tuple[Term, ...], Allocator]]:
         found: list[tuple[tuple[Term, ...], Allocator]] = []
         for rank, size in enumerate(self.block_bytes):
             groups = tuple(
