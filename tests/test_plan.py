@@ -98,8 +98,9 @@ def test_more_memory_never_lowers_an_answer(name: str, engine: str, memory: int,
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_stages_hold_all_weights_and_all_state(engine: str) -> None:
-    one = asked("Qwen/Qwen3-Next-80B-A3B-Thinking", engine, 80 * GIB, 4096)
-    two = asked("Qwen/Qwen3-Next-80B-A3B-Thinking", engine, 80 * GIB, 4096, pp=2)
+    # SGLang's class of Qwen3-Next has no pipeline stages.
+    name = "Qwen/Qwen3-30B-A3B" if engine == "sglang" else "Qwen/Qwen3-Next-80B-A3B-Thinking"
+    one, two = asked(name, engine, 80 * GIB, 4096), asked(name, engine, 80 * GIB, 4096, pp=2)
     assert sum(gpu.weights_bytes for gpu in two.stages) == one.per_gpu.weights_bytes
     # 4,096 tokens are 16 cells of 256, and states are of one size, so that nothing is rounded twice.
     assert sum(gpu.state_bytes for gpu in two.stages) == one.per_gpu.state_bytes
@@ -143,6 +144,7 @@ def test_the_fewest_gpus_do_it_and_one_fewer_does_not() -> None:
         ({"gpu_memory": 8 * GIB, "tp": 0}, BadConfig, "tp: 0"),
         ({"gpu_memory": 8 * GIB, "tp": 3}, Refused, "heads"),
         ({"gpu_memory": 8 * GIB, "engine": "llamacpp", "tp": 2}, NotDescribed, "expected tp=1 and pp=2"),
+        ({"gpu_memory": 8 * GIB, "engine": "sglang", "pp": 200}, Refused, "num_hidden_layers >= pp_size"),
         ({"gpu_memory": 8 * GIB, "engine": "vlm"}, BadConfig, "nearest: vllm"),
         ({"gpu_memory": 8 * GIB, "wrong": 1}, BadConfig, "wrong: 1; not an option of engine vllm"),
     ],
