@@ -100,6 +100,8 @@ def read_expr(data: object, depth: int = 0) -> Expr:
             raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer, or one times batch")
         if op == "mul" and _unbounded(left) and _unbounded(right):
             raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
+        if op == "min" and uses(left, "context") and uses(right, "context"):
+            raise BadConfig("slots: a minimum of two sides with context; expected one of them without")
         return (op, left, right)
     raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
 
@@ -108,6 +110,13 @@ def divides(expr: Expr) -> bool:
     if isinstance(expr, tuple):
         return expr[0] == "mul" and divides(expr[1]) and divides(expr[2])
     return expr == "batch" or (isinstance(expr, int) and expr > 0)
+
+
+def divides_by_batch(expr: Expr) -> bool:
+    """Whether sequences share something out, so that more of them can take less."""
+    if not isinstance(expr, tuple):
+        return False
+    return (expr[0] in DIVISIONS and uses(expr[2], "batch")) or divides_by_batch(expr[1]) or divides_by_batch(expr[2])
 
 
 def _unbounded(expr: Expr) -> bool:
