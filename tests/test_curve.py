@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from memcurve import BadConfig, MemcurveError, MemoryCurve, crossings, load
 from memcurve.base import TooLarge
-from memcurve.curve import ordered
+from memcurve.curve import order
 from memcurve.engines import NAMES
 from memcurve.terms import Limits, Term, show_expr, uses
 
@@ -181,7 +181,14 @@ def test_crossings_up_to_a_context_are_all_of_them(a: MemoryCurve, b: MemoryCurv
     where = np.flatnonzero(both)
     expected = where[1:][signs[1:] != signs[:-1]].tolist()
     assert crossings(a, b, batch, until=until) == expected
-    assert ordered(a, b, batch)[1] in (0, *signs[:1]) or not len(signs)
+    found = order(a, b, batch)
+    assert found.first in signs[:1] if len(signs) else found.first in (-1, 0, 1)
+    if found.period is not None:
+        # Beyond the last one listed the gap does what it did a period before.
+        last = np.arange(found.crossings[-1], found.crossings[-1] + 50)
+        gap, later = (a.bytes(t, batch) - b.bytes(t, batch) for t in (last, last + found.period))
+        assert gap.tolist() == later.tolist()
+        assert crossings(a, b, batch, until=found.crossings[-1] + found.period)[len(found.crossings) :]
 
 
 @settings(deadline=None)

@@ -418,13 +418,21 @@ def crossings(
     Exact. Where two staircases swap places again and again without end, one period of them is listed; with `until`
     every one up to that context. TooLarge where that would take too long.
     """
-    return ordered(a, b, batch, encoder_context, until)[0]
+    return list(order(a, b, batch, encoder_context, until).crossings)
 
 
-def ordered(
-    a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, until: int | None = None
-) -> tuple[list[int], int]:
-    """The crossings, and which is cheaper before the first: -1 for a, 1 for b, 0 where they are equal throughout."""
+class Order(Record):
+    """Which of two curves is cheaper where. first: before the first crossing, -1 for the first curve, 1 for the second, 0
+    where both are equal throughout. period: where they swap places without end, the tokens after which it begins anew.
+    """
+
+    first: int
+    crossings: tuple[int, ...]
+    period: int | None = None
+
+
+def order(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, until: int | None = None) -> Order:
+    """The order of two curves over all contexts, or up to one."""
     from .lines import Endless, Lines, sign_changes
 
     for curve in (a, b):
@@ -432,22 +440,24 @@ def ordered(
             raise BadConfig(f"crossings: {show(curve)}; expected two curves, as Model.curve gives them")
     batch, encoder = whole("batch", batch), whole("encoder_context", encoder)
     first = max(a.first_context(batch), b.first_context(batch))
-    # Refused here, if at all.
-    a.bytes(first, batch, encoder), b.bytes(first, batch, encoder)
     weights: dict[Expr, int] = {}
     for curve, sign in ((a, 1), (b, -1)):
+        curve.bytes(first, batch, encoder)  # refused here, if at all
         for slots, weight in curve.weights(batch).items():
             weights[slots] = weights.get(slots, 0) + sign * weight
     gap = Lines(weights, 0, batch, encoder)
     if until is not None:
-        return sign_changes(gap, first, whole("until", until))
+        found, start = sign_changes(gap, first, whole("until", until))
+        return Order(first=start, crossings=tuple(found))
     try:
         last, (slope, low, high) = gap.settles(first)
     except Endless:
-        raise TooLarge(f"crossings of {a.name} and {b.name} without end; expected a last context, until=") from None
-    if slope == 0 and low != high:
-        last += gap.period - 1
-    return sign_changes(gap, first, last)
+        raise TooLarge(f"crossings of {a.name} and {b.name} have no end; expected a last context (until=)") from None
+    repeats = slope == 0 and low != high
+    end = last + gap.period - 1 if repeats else last
+    found, start = sign_changes(gap, first, end)
+    again = repeats and bool(found) and found[-1] > last and bool(sign_changes(gap, last, end)[0])
+    return Order(first=start, crossings=tuple(found), period=gap.period if again else None)
 
 
 def _field(data: Mapping[str, object], name: str, kind: type) -> Any:
