@@ -25,9 +25,10 @@ MAY = {
     "hub": {"config", "catalog"},
     "model": {"config", "families", "curve", "terms", "engines", "layers", "catalog", "gguf", "hub", "views"},
     "patterns": {"model", "layers"},
-    "export": {"curve", "terms"},
+    "export": {"curve", "lines", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
-    "figures": {"curve", "export"},
+    "marks": {"export"},
+    "figures": {"curve", "export", "marks"},
     "logs": {"engines", "curve", "model", "terms"},
     "cli": {
         "cli",

@@ -165,6 +165,10 @@ class MemoryCurve(Record):
         least = max(batch, 1) if self.limits.step_in_context else 1
         return 0 if self.limits.zero_context == 0 and least == 1 else least
 
+    def step(self, batch: int = 1) -> int:
+        """Tokens of the longest step of its staircase; 1 for a curve without steps."""
+        return max((period_of(term.slots, batch) for term in self.terms), default=1)
+
     @property
     def monotone(self) -> bool:
         """Whether bytes can never fall with context. Only a tail of T mod r can fall, by a bounded amount."""

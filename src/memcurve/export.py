@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from html import escape
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import lcm
 
 from .base import BadConfig, Record, show
-from .curve import MemoryCurve, crossings
+from .curve import MemoryCurve, order
 from .terms import SCHEMA
 from .units import SHORT
 
@@ -16,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from fractions import Fraction
+
+    from .curve import Order
 
 MAX_POINTS = 1_000_000
 
@@ -84,17 +87,47 @@ def sample(low: int, high: int, step: int) -> list[int]:
     return list(range(low, high + 1, step))
 
 
-def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[tuple[int, Subject, Subject]]:
-    """(context, a, b): from this context on the cheaper of a and b is another one. Within [low, high], sorted."""
-    whole = lcm(*(subject.share.denominator for subject in subjects))
-    curves = [_times(subject.curve, int(subject.share * whole)) for subject in subjects]
-    found = [
-        (context, subjects[i], subjects[j])
-        for i, j in combinations(range(len(subjects)), 2)
-        for context in crossings(curves[i], curves[j], batch)
-        if low < context <= high
+class Crossing(Record):
+    """From this context on, `cheaper` takes fewer bytes than `dearer`; before it the other way round, or as many."""
+
+    context: int
+    cheaper: Subject
+    dearer: Subject
+
+
+def compare(a: Subject, b: Subject, batch: int, until: int | None = None) -> tuple[Order, list[Crossing]]:
+    """How two subjects compare, over all contexts or up to one."""
+    whole = lcm(a.share.denominator, b.share.denominator)
+    left, right = (_times(subject.curve, int(subject.share * whole)) for subject in (a, b))
+    found = order(left, right, batch, until=until)
+    pair = (b, a) if found.first < 0 else (a, b)
+    crossed = [
+        Crossing(context=context, cheaper=pair[index % 2], dearer=pair[1 - index % 2])
+        for index, context in enumerate(found.crossings)
     ]
-    return sorted(found, key=lambda item: item[0])
+    return found, crossed
+
+
+def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[Crossing]:
+    """The crossings of all pairs within ]low, high], by context."""
+    found = [one for a, b in combinations(subjects, 2) for one in compare(a, b, batch, high)[1] if one.context > low]
+    return sorted(found, key=lambda one: one.context)
+
+
+def in_runs(crossings: Sequence[Crossing], batch: int) -> list[list[Crossing]]:
+    """Crossings in order, where stairs of one pair swap places within a step of each other together: one list for each run."""
+    runs: list[list[Crossing]] = []
+    latest: dict[frozenset[str], list[Crossing]] = {}
+    for one in crossings:
+        pair = frozenset((one.cheaper.name, one.dearer.name))
+        step = max(one.cheaper.curve.step(batch), one.dearer.curve.step(batch))
+        run = latest.get(pair)
+        if run is not None and one.context - run[-1].context <= step:
+            run.append(one)
+        else:
+            latest[pair] = [one]
+            runs.append(latest[pair])
+    return runs
 
 
 def _times(curve: MemoryCurve, factor: int) -> MemoryCurve:
@@ -121,8 +154,8 @@ def to_data(subjects: Sequence[Subject], contexts: list[int], batch: int) -> dic
             }
         )
     crossed = [
-        {"context": context, "subjects": [a.name, b.name]}
-        for context, a, b in find_crossings(subjects, batch, contexts[0], contexts[-1])
+        {"context": one.context, "subjects": [one.cheaper.name, one.dearer.name]}
+        for one in find_crossings(subjects, batch, contexts[0], contexts[-1])
     ]
     return {"schema": SCHEMA, "batch": batch, "contexts": contexts, "subjects": entries, "crossings": crossed}
 
@@ -155,8 +188,12 @@ def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title:
         for subject, xs in zip(subjects, lines, strict=True)
     ]
     crossed = [
-        {"x": context, "y": a.values([context], batch)[0], "names": [a.name, b.name]}
-        for context, a, b in find_crossings(subjects, batch, contexts[0], contexts[-1])
+        {
+            "x": one.context,
+            "y": one.cheaper.values([one.context], batch)[0],
+            "names": [one.cheaper.name, one.dearer.name],
+        }
+        for one in find_crossings(subjects, batch, contexts[0], contexts[-1])
     ]
     ends = {contexts[0], contexts[-1], *(2**n for n in range(60) if contexts[0] <= 2**n <= contexts[-1])}
     kinks = {context for xs in lines if len(xs) < 20 for context in xs}
@@ -172,14 +209,59 @@ def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title:
     return page
 
 
-def corners(subject: Subject, low: int, high: int, batch: int, most: int = 2000) -> list[int]:
-    """Contexts between which a curve is straight: its ends and breakpoints; for a staircase also its steps, or enough of them."""
-    curve = subject.curve
-    found = {low, high, *(kink for kink in curve.kinks(batch) if low < kink < high)}
-    period = curve.period
-    if period > 1:
-        step = max(1, (high - low) // most)
-        start = low - low % period
-        for context in range(start, high + 1, max(period, step - step % period or period)):
-            found.update(edge for edge in (context - 1, context) if low <= edge <= high)
-    return sorted(found)
+def corners(subject: Subject, low: int, high: int, batch: int, log: bool = False, finest: int = 1000) -> list[int]:
+    """Contexts between which a curve is straight: its ends, kinks and the sides of its steps.
+
+    Of steps closer to each other than 1/finest of the axis, which no figure shows, some are left out. log: the axis is
+    logarithmic. Contexts that an engine refuses or does not take as they stand are left out.
+    """
+    from .lines import Lines
+
+    low = max(low, subject.curve.first_context(batch))
+    if low > high:
+        return []
+    curve = Lines(subject.curve.weights(batch), 0, batch, 0)
+    place = (lambda context: math.log(max(context, 1))) if log else float
+    width = max(place(high) - place(low), 1e-9) / finest
+    ends = sorted({kink for kink in curve.kinks if low <= kink < high})
+    found = [low]
+    waiting = list(zip((*(end + 1 for end in reversed(ends)), low), (high, *reversed(ends)), strict=True))
+    while waiting:
+        first, last = waiting.pop()
+        _, under, above = curve.over(first, last)
+        if under == above or place(last) - place(first) < width:
+            found += (first, last)
+        else:
+            middle = (first + last) // 2
+            waiting += ((middle + 1, last), (first, middle))
+    points = [(context, subject.curve.bytes(context, batch)) for context in dict.fromkeys(found)]
+    kept = points[:1]
+    for point, after in pairwise(points[1:]):
+        (x, y), (here, value), (then, later) = kept[-1], point, after
+        if (value - y) * (then - here) != (later - value) * (here - x):
+            kept.append(point)
+    return [context for context, _ in kept + points[1:][-1:]]
+
+
+def outline(contexts: Sequence[int], values: Sequence[int | float]) -> tuple[list[int], list[int | float]]:
+    """The points of a line through a curve's corners, a step being upright: the new value stands from its first token on."""
+    xs, ys = list(contexts[:1]), list(values[:1])
+    for index in range(1, len(contexts)):
+        here, value = contexts[index], values[index]
+        if here - contexts[index - 1] == 1:
+            before = _slope(contexts, values, index - 1)
+            after = _slope(contexts, values, index + 1)
+            rise = value - values[index - 1]
+            if rise not in (before, after):
+                xs.append(here)
+                ys.append(values[index - 1] + (before if before is not None else 0))
+        xs.append(here)
+        ys.append(value)
+    return xs, ys
+
+
+def _slope(contexts: Sequence[int], values: Sequence[int | float], index: int) -> float | None:
+    """Of the line that ends at a corner; None at the ends."""
+    if not 0 < index < len(contexts):
+        return None
+    return (values[index] - values[index - 1]) / (contexts[index] - contexts[index - 1])
