@@ -25,9 +25,10 @@ MAY = {
     "hub": {"config", "catalog"},
     "model": {"config", "families", "curve", "terms", "engines", "layers", "catalog", "gguf", "hub", "views"},
     "patterns": {"model", "layers"},
-    "export": {"curve", "lines", "terms"},
+    "export": {"crossed", "curve", "lines", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
-    "marks": {"export"},
+    "marks": {"crossed", "export"},
+    "crossed": {"curve", "export"},
     "figures": {"curve", "export", "marks"},
     "logs": {"engines", "curve", "model", "terms"},
     "cli": {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from memcurve import BadConfig
 from memcurve.cli import run
-from memcurve.export import find_crossings, sample
+from memcurve.crossed import find_crossings
+from memcurve.export import sample
 from memcurve.seed import LABELS, subjects
 
 SIZE = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1}

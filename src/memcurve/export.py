@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from html import escape
-from itertools import combinations, pairwise
-from math import lcm
+from itertools import pairwise
 
 from .base import BadConfig, Record, show
-from .curve import MemoryCurve, order
+from .crossed import find_crossings, find_places, rings, span
+from .curve import MemoryCurve
 from .terms import SCHEMA
 from .units import SHORT
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from fractions import Fraction
 
-    from .curve import Order
+    from .terms import Expr
+
 
 MAX_POINTS = 1_000_000
+MAX_LISTED = 60  # runs of crossings that a page lists
 
 
 class Subject(Record):
@@ -87,55 +89,6 @@ def sample(low: int, high: int, step: int) -> list[int]:
     return list(range(low, high + 1, step))
 
 
-class Crossing(Record):
-    """From this context on, `cheaper` takes fewer bytes than `dearer`; before it the other way round, or as many."""
-
-    context: int
-    cheaper: Subject
-    dearer: Subject
-
-
-def compare(a: Subject, b: Subject, batch: int, until: int | None = None) -> tuple[Order, list[Crossing]]:
-    """How two subjects compare, over all contexts or up to one."""
-    whole = lcm(a.share.denominator, b.share.denominator)
-    left, right = (_times(subject.curve, int(subject.share * whole)) for subject in (a, b))
-    found = order(left, right, batch, until=until)
-    pair = (b, a) if found.first < 0 else (a, b)
-    crossed = [
-        Crossing(context=context, cheaper=pair[index % 2], dearer=pair[1 - index % 2])
-        for index, context in enumerate(found.crossings)
-    ]
-    return found, crossed
-
-
-def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[Crossing]:
-    """The crossings of all pairs within ]low, high], by context."""
-    found = [one for a, b in combinations(subjects, 2) for one in compare(a, b, batch, high)[1] if one.context > low]
-    return sorted(found, key=lambda one: one.context)
-
-
-def in_runs(crossings: Sequence[Crossing], batch: int) -> list[list[Crossing]]:
-    """Crossings in order, where stairs of one pair swap places within a step of each other together: one list for each run."""
-    runs: list[list[Crossing]] = []
-    latest: dict[frozenset[str], list[Crossing]] = {}
-    for one in crossings:
-        pair = frozenset((one.cheaper.name, one.dearer.name))
-        step = max(one.cheaper.curve.step(batch), one.dearer.curve.step(batch))
-        run = latest.get(pair)
-        if run is not None and one.context - run[-1].context <= step:
-            run.append(one)
-        else:
-            latest[pair] = [one]
-            runs.append(latest[pair])
-    return runs
-
-
-def _times(curve: MemoryCurve, factor: int) -> MemoryCurve:
-    if factor == 1:
-        return curve
-    return curve.replace(terms=tuple(term.replace(layers=term.layers * factor) for term in curve.terms))
-
-
 def to_data(subjects: Sequence[Subject], contexts: list[int], batch: int) -> dict[str, object]:
     """The figure as plain data: one list of contexts, per subject one list of bytes of the same length."""
     entries = []
@@ -179,34 +132,67 @@ def to_csv(subjects: Sequence[Subject], contexts: list[int], batch: int) -> str:
 
 
 def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title: str) -> str:
-    """A page that needs no network: the curves as exact points, hover, switches for log axes and for single curves, and a table."""
+    """A page that needs no network: exact bytes at the pointer, switches for log axes and for single curves, crossings, a table."""
     import os
 
-    lines = [corners(subject, contexts[0], contexts[-1], batch) for subject in subjects]
-    points = [
-        {"name": subject.name, "x": xs, "y": list(subject.values(xs, batch)), "note": subject.curve.formula}
-        for subject, xs in zip(subjects, lines, strict=True)
+    low, high = contexts[0], contexts[-1]
+    lines = [corners(subject, low, high, batch) for subject in subjects]
+    places = find_places(find_crossings(subjects, batch, low, high), batch)
+    marks = [
+        {"x": context, "y": value, "names": [one.cheaper.name, one.dearer.name]}
+        for (context, value), one in rings(places, batch).items()
     ]
-    crossed = [
-        {
-            "x": one.context,
-            "y": one.cheaper.values([one.context], batch)[0],
-            "names": [one.cheaper.name, one.dearer.name],
-        }
-        for one in find_crossings(subjects, batch, contexts[0], contexts[-1])
+    runs = [run for place in places for run in place.runs]
+    said = [
+        f"<li>{span(run)}: {escape(run[-1].cheaper.name)} below {escape(run[-1].dearer.name)}</li>"
+        for run in runs[:MAX_LISTED]
     ]
-    ends = {contexts[0], contexts[-1], *(2**n for n in range(60) if contexts[0] <= 2**n <= contexts[-1])}
+    if len(runs) > MAX_LISTED:
+        said.append(f"<li>and {len(runs) - MAX_LISTED} more: memcurve cross lists them</li>")
+    ends = {low, high, *(2**n for n in range(60) if low <= 2**n <= high)}
     kinks = {context for xs in lines if len(xs) < 20 for context in xs}
     table = ["<tr><th>tokens</th>" + "".join(f"<th>{escape(subject.name)}</th>" for subject in subjects) + "</tr>"]
     for context in sorted(ends | kinks):
-        cells = "".join(f"<td>{subject.values([context], batch)[0]:,}</td>" for subject in subjects)
-        table.append(f"<tr><th>{context:,}</th>{cells}</tr>")
+        cells = (
+            shown(subject.values([context], batch)[0]) if context >= subject.curve.first_context(batch) else "—"
+            for subject in subjects
+        )
+        table.append(f"<tr><th>{context:,}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
         page = file.read()
-    data = json.dumps({"curves": points, "crossings": crossed}).replace("<", "\\u003c").replace("&", "\\u0026")
-    for mark, value in (("{{title}}", escape(title)), ("{{table}}", "\n".join(table)), ("{{data}}", data)):
+    curves = [page_data(subject, batch) for subject in subjects]
+    found = {"low": low, "high": high, "batch": batch, "curves": curves, "crossings": marks}
+    data = json.dumps(found).replace("<", "\\u003c").replace("&", "\\u0026")
+    for mark, value in (
+        ("{{title}}", escape(title)),
+        ("{{crossings}}", "\n".join(said) or "<li>none here</li>"),
+        ("{{table}}", "\n".join(table)),
+        ("{{data}}", data),
+    ):
         page = page.replace(mark, value)
     return page
+
+
+def shown(value: int | float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:,}"
+
+
+def page_data(subject: Subject, batch: int) -> dict[str, object]:
+    """A curve as the page computes it: share · the sum of weight · slots. Numbers as text, which JavaScript keeps exact."""
+    curve = subject.curve
+    return {
+        "name": subject.name,
+        "note": curve.formula,
+        "first": curve.first_context(batch),
+        "kinks": list(curve.kinks(batch)),
+        "share": [str(subject.share.numerator), str(subject.share.denominator)],
+        "terms": [[str(weight), expr_text(slots)] for slots, weight in curve.weights(batch).items()],
+    }
+
+
+def expr_text(slots: Expr) -> object:
+    """An expression of slots with its numbers as text."""
+    return [slots[0], expr_text(slots[1]), expr_text(slots[2])] if isinstance(slots, tuple) else str(slots)
 
 
 def corners(subject: Subject, low: int, high: int, batch: int, log: bool = False, finest: int = 1000) -> list[int]:

@@ -6,8 +6,7 @@ beyond that the rings stay alone, and a line says how to have the list.
 
 from __future__ import annotations
 
-from .base import Record
-from .export import Crossing, find_crossings, in_runs
+from .crossed import find_crossings, find_places, rings, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,19 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
+    from .crossed import Place
     from .export import Subject
 
 FEW, MANY = 12, 24
-SHORT = 12  # crossings of a run that are marked one by one
 SIZE = 7  # of the labels, in points
-
-
-class Place(Record):
-    """A point of the figure where runs of crossings begin: context, bytes, and the runs, each of one pair."""
-
-    context: int
-    value: float
-    runs: tuple[tuple[Crossing, ...], ...]
 
 
 def mark_crossings(
@@ -68,27 +59,6 @@ def mark_crossings(
         text = f"{first + 1}" if number == first + 1 else f"{first + 1}–{number}"
         spots.label(text, places[first].context, places[first].value / scale)
         first = number
-
-
-def rings(places: Sequence[Place], batch: int) -> dict[tuple[int, float], None]:
-    """The points to mark: every crossing of a short run, the first and the last of a long one."""
-    runs = [run if len(run) <= SHORT else (run[0], run[-1]) for place in places for run in place.runs]
-    return {(one.context, one.cheaper.values([one.context], batch)[0]): None for run in runs for one in run}
-
-
-def find_places(crossings: Sequence[Crossing], batch: int) -> list[Place]:
-    """The runs of crossings, those that begin at one point together, by context."""
-    found: dict[tuple[int, float], list[tuple[Crossing, ...]]] = {}
-    for run in in_runs(crossings, batch):
-        (value,) = run[0].cheaper.values([run[0].context], batch)
-        found.setdefault((run[0].context, value), []).append(tuple(run))
-    return [Place(context=context, value=value, runs=tuple(runs)) for (context, value), runs in found.items()]
-
-
-def span(run: Sequence[Crossing]) -> str:
-    """A run's contexts: 61,441, or the first and the last with how many there are."""
-    first, last = run[0].context, run[-1].context
-    return f"{first:,}" if first == last else f"{first:,} to {last:,} ({len(run)}×)"
 
 
 def words(number: int, place: Place) -> list[str]:
