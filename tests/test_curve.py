@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from memcurve import BadConfig, MemcurveError, MemoryCurve, crossings, load
 from memcurve.base import TooLarge
-from memcurve.curve import order
+from memcurve.curve import Order, order
 from memcurve.engines import NAMES
 from memcurve.terms import Limits, Term, show_expr, uses
 
@@ -182,6 +182,9 @@ def test_crossings_up_to_a_context_are_all_of_them(a: MemoryCurve, b: MemoryCurv
     expected = where[1:][signs[1:] != signs[:-1]].tolist()
     assert crossings(a, b, batch, until=until) == expected
     found = order(a, b, batch)
+    if not found.crossings and len(signs):
+        equal = np.flatnonzero(both[1:] == 0)
+        assert found.ties or not len(equal)
     assert found.first in signs[:1] if len(signs) else found.first in (-1, 0, 1)
     if found.period is not None:
         # Beyond the last one listed the gap does what it did a period before.
@@ -290,6 +293,30 @@ def test_real_inverses_agree_with_brute_force(memory: int) -> None:
             held = [curve.bytes(context, batch) for batch in range(1, most + 1)]
             if held[0] <= memory < held[-1]:
                 assert curve.max_batch(memory, context) == max(n for n, size in enumerate(held, 1) if size <= memory)
+
+
+def test_curves_that_never_cross_say_whether_they_are_ever_equal() -> None:
+    # Equal at every third token; three bytes apart at least; equal at no token but the empty sequence
+    page, plain = stairs(paged(3)), stairs((1, "context"))
+    assert order(plain, page) == Order(first=-1, crossings=(), ties=True)
+    assert order(stairs((1, "context"), (3, 1)), plain) == Order(first=1, crossings=())
+    assert order(stairs((2, "context")), plain) == Order(first=1, crossings=())
+    assert order(plain, stairs((1, "context"))) == Order(first=0, crossings=())
+    # 2 + ⌊T/2⌋·2 against ⌈T/3⌉·3: from 2 at 0; level, or off by one or two, in turns of six tokens
+    swaps = order(stairs((2, ("floor", "context", 2)), (1, 1)), stairs(paged(3)))
+    assert swaps.period == 6
+    assert list(swaps.crossings) == brute_crossings(stairs((2, ("floor", "context", 2)), (1, 1)), stairs(paged(3)), 6)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_context_shared_out_seen_by_each_sequence(batch: int) -> None:
+    for name in ("openai/gpt-oss-20b", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V4-Flash"):
+        whole = load(name).curve("llamacpp", "bf16")
+        own = whole.per_sequence(batch)
+        for context in (1, 2, 31, 32, 33, 255, 257, 4096, 5000):
+            assert own.bytes(context, batch) == whole.bytes(batch * context, batch)
+        assert own.first_context(batch) == 1
+        assert own.max_context(10**10, batch) == (whole.max_context(10**10, batch) or 0) // batch
 
 
 def test_a_step_longer_than_the_context_holds_more_sequences_than_tokens() -> None:

@@ -33,6 +33,7 @@ MAY = {
     "logs": {"engines", "curve", "model", "terms"},
     "cli": {
         "cli",
+        "crossed",
         "logs",
         "config",
         "engines",

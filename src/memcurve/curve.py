@@ -16,9 +16,9 @@ from .terms import (
     compile_expr,
     divides_by_batch,
     expr_data,
-    fixed,
     kinks_of,
     period_of,
+    put,
     read_expr,
     show_expr,
     uses,
@@ -184,7 +184,19 @@ class MemoryCurve(Record):
     def at_encoder(self, encoder_context: int) -> MemoryCurve:
         """The curve of context and batch alone, with the encoder's context fixed."""
         size = whole("encoder_context", encoder_context)
-        return self.replace(terms=tuple(term.replace(slots=fixed(term.slots, size)) for term in self.terms))
+        return self.replace(terms=tuple(term.replace(slots=put(term.slots, "encoder", size)) for term in self.terms))
+
+    def per_sequence(self, batch: int) -> MemoryCurve:
+        """The curve of each sequence's own context, where an engine has one context that `batch` sequences share out.
+
+        That context is batch times as long; a sequence holds at least one token.
+        """
+        times: Expr = ("mul", "context", whole("batch", batch, 1))
+        terms = tuple(term.replace(slots=put(term.slots, "context", times)) for term in self.terms)
+        limits = self.limits
+        if limits is not None:
+            limits = limits.replace(zero_context="a sequence of no tokens", step_in_context=False)
+        return self.replace(terms=terms, limits=limits)
 
     # -- inverse ----------------------------------------------------------------------------------------------
 
@@ -428,16 +440,18 @@ def crossings(
 class Order(Record):
     """Which of two curves is cheaper where. first: before the first crossing, -1 for the first curve, 1 for the second, 0
     where both are equal throughout. period: where they swap places without end, the tokens after which it begins anew.
+    ties: whether curves that never cross are equal somewhere, from one token on.
     """
 
     first: int
     crossings: tuple[int, ...]
     period: int | None = None
+    ties: bool = False
 
 
 def order(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, until: int | None = None) -> Order:
     """The order of two curves over all contexts, or up to one."""
-    from .lines import Endless, Lines, sign_changes
+    from .lines import Endless, Lines, last_at_most, sign_changes
 
     for curve in (a, b):
         if not isinstance(curve, MemoryCurve):
@@ -451,15 +465,22 @@ def order(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, unti
             weights[slots] = weights.get(slots, 0) + sign * weight
     gap = Lines(weights, 0, batch, encoder)
     if until is not None:
-        found, start = sign_changes(gap, first, whole("until", until))
-        return Order(first=start, crossings=tuple(found))
-    try:
-        last, (slope, low, high) = gap.settles(first)
-    except Endless:
-        raise TooLarge(f"crossings of {a.name} and {b.name} have no end; expected a last context (until=)") from None
-    repeats = slope == 0 and low != high
-    end = last + gap.period - 1 if repeats else last
+        last = end = whole("until", until)
+        repeats = False
+    else:
+        try:
+            last, (slope, low, high) = gap.settles(first)
+        except Endless:
+            raise TooLarge(
+                f"crossings of {a.name} and {b.name} have no end; expected a last context (until=, --max_ctx)"
+            ) from None
+        repeats = slope == 0 and low != high
+        end = last + gap.period - 1 if repeats else last
     found, start = sign_changes(gap, first, end)
+    if not found and start:
+        # The dearer less the cheaper is zero or less only where they are equal.
+        more = Lines({slots: start * weight for slots, weight in weights.items()}, 0, batch, encoder)
+        return Order(first=start, crossings=(), ties=last_at_most(more, max(first, 1), end + repeats) is not None)
     again = repeats and bool(found) and found[-1] > last and bool(sign_changes(gap, last, end)[0])
     return Order(first=start, crossings=tuple(found), period=gap.period if again else None)
 

@@ -148,7 +148,7 @@ def _ranges(
         if steps > MAX_STEPS:
             raise TooLarge(
                 f"staircases that come close more than {MAX_STEPS // 2:,} times between {first:,} and {last:,} tokens; "
-                "expected a smaller last context (until=), or sizes with fewer steps"
+                "expected a smaller last context (until=, --max_ctx)"
             )
         halve = [False]
         yield low, high, lines.over(low, high), halve

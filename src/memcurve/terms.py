@@ -268,10 +268,11 @@ def without_mod(expr: Expr) -> Expr:
     return without_mod(expr[1]) if expr[0] == "mod" else (expr[0], without_mod(expr[1]), without_mod(expr[2]))
 
 
-def fixed(expr: Expr, encoder: int) -> Expr:
+def put(expr: Expr, variable: str, value: Expr) -> Expr:
+    """The expression with something in a variable's place."""
     if isinstance(expr, tuple):
-        return (expr[0], fixed(expr[1], encoder), fixed(expr[2], encoder))
-    return encoder if expr == "encoder" else expr
+        return (expr[0], put(expr[1], variable, value), put(expr[2], variable, value))
+    return value if expr == variable else expr
 
 
 def period_of(expr: Expr, batch: int) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..curve import MemoryCurve
+    from ..export import Subject
 
 
 FORMATS = ("pdf", "svg", "png", "html", "csv", "json")
@@ -52,7 +53,7 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..export import check_range, default_title, make_subjects, sample, to_csv, to_html, to_json
+    from ..export import check_range, default_title, sample, to_csv, to_html, to_json
     from ..patterns import SIZES, is_pattern
 
     seed = not arguments.subjects
@@ -79,8 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         subjects = seeds.subjects(**own, dtype=arguments.dtype or "bf16")
     else:
-        curves = [curve for text in arguments.subjects for curve in subject_curves(text, arguments, sizes)]
-        subjects = make_subjects(curves)
+        subjects = all_subjects(arguments, sizes)
         if sizes and not any(is_pattern(text.partition("@")[0]) for text in arguments.subjects):
             raise BadConfig(
                 f"{next(iter(sizes))}: sizes are for patterns; expected one such as 3gdn:1mha among the subjects"
@@ -136,6 +136,20 @@ def write(output: str, text: str) -> None:
         raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
 
 
+def all_subjects(arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[Subject]:
+    """The subjects of a command line, named apart. Beside other engines, one whose context all sequences share out is drawn
+    by the context of each."""
+    from ..export import make_subjects
+
+    curves = [curve for text in arguments.subjects for curve in subject_curves(text, arguments, sizes)]
+    sharing = {curve.engine for curve in curves if curve.engine in SHARED_CONTEXT}
+    if arguments.batch > 1 and len({curve.engine for curve in curves} - sharing):
+        for engine in sorted(sharing):
+            print(f"{engine}: n_ctx is {arguments.batch:,} times the context", file=sys.stderr)
+        curves = [curve.per_sequence(arguments.batch) if curve.engine in sharing else curve for curve in curves]
+    return make_subjects(curves)
+
+
 def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[MemoryCurve]:
     """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options. engine=all: each
     engine that has the model, and a line on stderr for each that has not."""
@@ -149,12 +163,6 @@ def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, An
     encoder = model.encoder_context if arguments.encoder_context is None else arguments.encoder_context
     found = []
     engines = NAMES if engine == "all" else (engine,)
-    if engine == "all" and arguments.batch > 1:
-        engines = tuple(one for one in NAMES if one not in SHARED_CONTEXT)
-        print(
-            f"left out: {', '.join(SHARED_CONTEXT)}: all sequences share its context; draw it by itself",
-            file=sys.stderr,
-        )
     for one in engines:
         try:
             curve = model.curve(one, dtype, **options)
