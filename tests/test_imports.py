@@ -27,6 +27,7 @@ MAY = {
     "patterns": {"model", "layers"},
     "export": {"crossed", "curve", "lines", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
+    "heat": {"curve", "export", "figures"},
     "marks": {"crossed", "export"},
     "crossed": {"curve", "export"},
     "figures": {"curve", "export", "marks"},
@@ -34,6 +35,7 @@ MAY = {
     "cli": {
         "cli",
         "crossed",
+        "heat",
         "logs",
         "config",
         "engines",
@@ -65,7 +67,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"curve", "model", "patterns", "figures"},
+    "memcurve": {"curve", "model", "patterns", "figures", "heat"},
     "__main__": {"cli"},
 }
 

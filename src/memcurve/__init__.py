@@ -13,20 +13,26 @@ from .model import Model, load
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .figures import plot
+    from .heat import heatmap
     from .patterns import pattern
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
+    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "heatmap", "load",
+    "pattern", "plot",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    """plot and pattern, imported when used."""
+    """plot, heatmap and pattern, imported when used."""
     if name == "plot":
         from .figures import plot
 
         return plot
+    if name == "heatmap":
+        from .heat import heatmap
+
+        return heatmap
     if name == "pattern":
         from .patterns import pattern
 

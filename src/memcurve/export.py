@@ -195,32 +195,42 @@ def expr_text(slots: Expr) -> object:
     return [slots[0], expr_text(slots[1]), expr_text(slots[2])] if isinstance(slots, tuple) else str(slots)
 
 
-def corners(subject: Subject, low: int, high: int, batch: int, log: bool = False, finest: int = 1000) -> list[int]:
+def corners(subject: Subject, low: int, high: int, batch: int, log: bool = False, most: int = 4000) -> list[int]:
     """Contexts between which a curve is straight: its ends, kinks and the sides of its steps.
 
-    Of steps closer to each other than 1/finest of the axis, which no figure shows, some are left out. log: the axis is
-    logarithmic. Contexts that an engine refuses or does not take as they stand are left out.
+    Ranges are halved until they are straight, the widest in the figure first, up to `most` of them: steps that are left
+    are too fine to show. log: the axis is logarithmic. Contexts that an engine refuses or does not take as they stand
+    are left out.
     """
+    from heapq import heappop, heappush
+
     from .lines import Lines
 
     low = max(low, subject.curve.first_context(batch))
     if low > high:
         return []
     curve = Lines(subject.curve.weights(batch), 0, batch, 0)
-    place = (lambda context: math.log(max(context, 1))) if log else float
-    width = max(place(high) - place(low), 1e-9) / finest
-    ends = sorted({kink for kink in curve.kinks if low <= kink < high})
-    found = [low]
-    waiting = list(zip((*(end + 1 for end in reversed(ends)), low), (high, *reversed(ends)), strict=True))
-    while waiting:
-        first, last = waiting.pop()
+    ends = sorted({low - 1, high, *(kink for kink in curve.kinks if low <= kink < high)})
+    waiting: list[tuple[float, int, int]] = []
+    straight: list[tuple[int, int]] = []
+
+    def wait(first: int, last: int) -> None:
+        wide = math.log(max(last, 1) / max(first, 1)) if log else last - first
+        heappush(waiting, (-wide, first, last))
+
+    for before, end in pairwise(ends):
+        wait(before + 1, end)
+    while waiting and len(waiting) + len(straight) < most:
+        _, first, last = heappop(waiting)
         _, under, above = curve.over(first, last)
-        if under == above or place(last) - place(first) < width:
-            found += (first, last)
+        if under == above:
+            straight.append((first, last))
         else:
             middle = (first + last) // 2
-            waiting += ((middle + 1, last), (first, middle))
-    points = [(context, subject.curve.bytes(context, batch)) for context in dict.fromkeys(found)]
+            wait(first, middle)
+            wait(middle + 1, last)
+    found = sorted({context for _, *ends in waiting for context in ends} | {x for ends in straight for x in ends})
+    points = [(context, subject.curve.bytes(context, batch)) for context in found]
     kept = points[:1]
     for point, after in pairwise(points[1:]):
         (x, y), (here, value), (then, later) = kept[-1], point, after

@@ -203,6 +203,14 @@ class Allocator(Record):
         """The pool made of so many bytes."""
         raise NotImplementedError
 
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """How many requests of so many tokens run at once in so many bytes, and what keeps one more out."""
+        raise NotImplementedError
+
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        """What the engine's own settings bound: of "context" and "batch" the setting's name and the most it allows."""
+        raise NotImplementedError
+
     def explain(self, context: int | None) -> list[str]:
         """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
         raise NotImplementedError

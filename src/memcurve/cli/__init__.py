@@ -37,7 +37,8 @@ COMMANDS = {
     "plot": (
         "draw memory against context, for any architectures",
         "memcurve plot\nmemcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking ./config.json 3gdn:1mha -o curves.svg\n"
-        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy",
+        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy\n"
+        "memcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking --engine vllm --heatmap --memory 60GiB -o map.png",
     ),
     "cross": (
         "from which context on which of two takes fewer bytes",

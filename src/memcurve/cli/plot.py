@@ -7,6 +7,7 @@ import sys
 
 from ..base import BadConfig, MemcurveError, show
 from ..engines import NAMES, SHARED_CONTEXT
+from ..units import parse_bytes
 from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("pdf", "svg", "png", "html", "csv", "json")
+MAP_FORMATS = ("pdf", "svg", "png", "csv", "json")
 
 
 def build(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +50,12 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--step", type=count, default=100, help="tokens between the rows of csv and json (default: 100)"
     )
     parser.add_argument("--log", default="", choices=("", "x", "y", "xy"), help="logarithmic axes: x, y or xy")
+    maps = parser.add_argument_group("map of context and batch, of one subject: pdf, svg, png, csv or json")
+    maps.add_argument(
+        "--heatmap", action="store_true", help="bytes as colours, both axes logarithmic, with the engine's own bounds"
+    )
+    maps.add_argument("--memory", help="such as 60GiB: draws the edge of what fits, as the engine's pool would hold it")
+    flag(maps, "max_batch", type=count, default=256, help="largest batch of the map (default: 256)")
     parser.add_argument("--title", help="title instead of engine, dtype and batch")
     add_engine(parser, "bf16 for the seed's figure and patterns, else the config's own")
 
@@ -56,6 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ..export import check_range, default_title, sample, to_csv, to_html, to_json
     from ..patterns import SIZES, is_pattern
 
+    if arguments.heatmap:
+        return run_map(arguments)
+    if arguments.memory is not None:
+        raise BadConfig(f"memory: {show(arguments.memory)}; expected --heatmap beside it")
     seed = not arguments.subjects
     output = arguments.output or ("deltanet_memory_plot.pdf" if seed else "memcurve.pdf")
     ending = os.path.splitext(output)[1].removeprefix(".").lower()
@@ -113,6 +125,43 @@ def run(arguments: argparse.Namespace) -> None:
                 title=title,
             )
         save(figure, output)
+    print(f"wrote {output}")
+    return None
+
+
+def run_map(arguments: argparse.Namespace) -> None:
+    """--heatmap: one subject over context and batch."""
+    from ..export import check_range
+    from ..heat import heatmap, map_csv, map_json, scale
+    from ..patterns import SIZES
+
+    output = arguments.output or "memcurve.pdf"
+    ending = os.path.splitext(output)[1].removeprefix(".").lower()
+    if ending not in MAP_FORMATS:
+        raise BadConfig(f"output {show(output)}: expected a name that ends in one of .{', .'.join(MAP_FORMATS)}")
+    for name, given in (("batch", arguments.batch != 1), ("log", arguments.log)):
+        if given:
+            raise BadConfig(f"{name}: a map has its own; expected --max_batch and no --log")
+    if len(arguments.subjects) != 1:
+        raise BadConfig(f"subjects: {len(arguments.subjects)}; expected one with --heatmap")
+    check_range(arguments.min_ctx, arguments.max_ctx)
+    sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
+    curves = subject_curves(arguments.subjects[0], arguments, sizes)
+    if len(curves) != 1:
+        raise BadConfig("engine: 'all'; expected one engine with --heatmap")
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory)
+    if ending in ("json", "csv"):
+        contexts, batches = scale(arguments.min_ctx, arguments.max_ctx), scale(1, arguments.max_batch)
+        text = (
+            map_csv(curves[0], contexts, batches) if ending == "csv" else map_json(curves[0], contexts, batches, memory)
+        )
+        write(output, text)
+    else:
+        from ..figures import hurry
+
+        hurry()
+        sides = {"min_ctx": arguments.min_ctx, "max_ctx": arguments.max_ctx, "max_batch": arguments.max_batch}
+        save(heatmap(curves[0], memory=memory, title=arguments.title, **sides), output)
     print(f"wrote {output}")
 
 

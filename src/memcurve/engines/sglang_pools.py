@@ -159,6 +159,13 @@ class SGLangAllocator(Allocator):
         """Bytes of a token as the configurator counts it, of the full or of the sliding pool."""
         return sum(pool.cell_bytes for pool in self.pools if pool.sliding == sliding)
 
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        found = {"context": ("context_length", self.context_length), "batch": ("max_running_requests", self.requests)}
+        return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
+
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        return self.pool(memory_bytes).binding(context)
+
     # -- from memory ----------------------------------------------------------------------------------------------
 
     def pool(self, memory_bytes: int) -> SGLangPool:

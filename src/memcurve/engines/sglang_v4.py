@@ -50,6 +50,12 @@ class CompressedAllocator(Allocator):
     requests: int
     max_tokens: int | None
 
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        return {"batch": ("max_running_requests", self.requests)}
+
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        return self.pool(memory_bytes).binding(context)
+
     @property
     def swa_cell(self) -> float:
         """Bytes of a token of the window (_get_bytes_per_swa_token), with the 4 : 1 states that follow its pages."""

@@ -261,7 +261,7 @@ def keep(
     return Kept(
         terms=terms_of(groups, block_bytes),
         notes=(*replicated(layers, options.tp), *notes_of(options, speculative_method, drafts, pieces), *notes),
-        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len),
+        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len, max_num_seqs=seqs),
     )
 
 

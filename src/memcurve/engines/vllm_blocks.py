@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from ..base import BadConfig, Record, Refused
-from ..terms import Allocator, Pool, Term, compile_expr
+from ..terms import INT64_MAX, Allocator, Pool, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -290,11 +290,12 @@ class VllmPool(Pool):
 
 
 class VllmAllocator(Allocator):
-    """The groups, the largest request, and bytes per block on each pipeline rank."""
+    """The groups, the largest request, bytes per block on each pipeline rank, and the most requests at once."""
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
+    max_num_seqs: int | None = None
 
     @cached_property
     def _blocks(self) -> tuple[int, list[Function]]:
@@ -320,6 +321,21 @@ class VllmAllocator(Allocator):
                 "max_model_len: missing, and the config says no longest sequence; give the longest request to serve"
             )
         return self.max_model_len
+
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.max_num_seqs)}
+        return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
+
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """By the blocks that a request takes (one block stays empty), max_num_seqs and max_model_len."""
+        self.pool(memory_bytes)  # refused here, if at all
+        if self.max_model_len is not None and context > self.max_model_len:
+            return 0, "max_model_len"
+        limits = [] if self.max_num_seqs is None else [(self.max_num_seqs, "max_num_seqs")]
+        if each := self.blocks(context):
+            usable = min(memory_bytes // size for size in self.block_bytes if size) - 1
+            limits.append((usable // each, "blocks"))
+        return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
