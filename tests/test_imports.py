@@ -27,7 +27,8 @@ MAY = {
     "patterns": {"model", "layers"},
     "export": {"crossed", "curve", "lines", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
-    "heat": {"curve", "export", "figures"},
+    "fits": {"curve", "engines", "model"},
+    "heat": {"curve", "export", "figures", "fits", "terms"},
     "marks": {"crossed", "export"},
     "crossed": {"curve", "export"},
     "figures": {"curve", "export", "marks"},
@@ -35,6 +36,7 @@ MAY = {
     "cli": {
         "cli",
         "crossed",
+        "fits",
         "heat",
         "logs",
         "config",
@@ -67,7 +69,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"curve", "model", "patterns", "figures", "heat"},
+    "memcurve": {"curve", "model", "patterns", "figures", "fits", "heat"},
     "__main__": {"cli"},
 }
 

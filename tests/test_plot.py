@@ -20,7 +20,8 @@ from memcurve import Refused, catalog, load
 from memcurve.crossed import find_crossings, in_runs, span
 from memcurve.export import corners, make_subjects, page_data, to_html
 from memcurve.figures import plot_seed
-from memcurve.heat import map_csv, map_json, most_batch, scale
+from memcurve.fits import most_batch
+from memcurve.heat import map_csv, map_json, scale
 from memcurve.seed import LABELS, subjects
 from memcurve.terms import compile_expr
 

@@ -13,22 +13,28 @@ from .model import Model, load
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .figures import plot
+    from .fits import fitting_dtypes
     from .heat import heatmap
     from .patterns import pattern
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "heatmap", "load",
+    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings",
+    "fitting_dtypes", "heatmap", "load",
     "pattern", "plot",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    """plot, heatmap and pattern, imported when used."""
+    """What is imported when used."""
     if name == "plot":
         from .figures import plot
 
         return plot
+    if name == "fitting_dtypes":
+        from .fits import fitting_dtypes
+
+        return fitting_dtypes
     if name == "heatmap":
         from .heat import heatmap
 

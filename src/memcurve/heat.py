@@ -11,6 +11,7 @@ from itertools import pairwise
 from .base import BadConfig, Refused, whole
 from .curve import MemoryCurve
 from .export import check_range
+from .fits import most_batch
 from .terms import SCHEMA
 from .units import SHORT, show_bytes, show_tokens
 
@@ -39,20 +40,6 @@ def bytes_at(curve: MemoryCurve, context: int, batch: int) -> int | None:
         return curve.bytes(context, batch)
     except Refused:
         return None
-
-
-def most_batch(curve: MemoryCurve, memory: int, context: int) -> tuple[int | None, str]:
-    """The most sequences of so many tokens in so much memory, and what keeps one more out; None where any number fits.
-
-    Of an engine with a pool, as many as the pool runs at once, with the blocks, slots and settings that bound them; Refused
-    where it would not start with so little.
-    """
-    if curve.allocator is not None:
-        return curve.allocator.most_requests(memory, context)
-    try:
-        return curve.max_batch(memory, context), "memory"
-    except BadConfig:
-        return 0, "memory"
 
 
 def bounds(curve: MemoryCurve) -> dict[str, tuple[str, int]]:

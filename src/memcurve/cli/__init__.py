@@ -49,7 +49,8 @@ COMMANDS = {
     "estimate": (
         "exact bytes at a context, unfolded to layers × slots × bytes per slot",
         "memcurve estimate Qwen/Qwen3-Next-80B-A3B-Thinking --context 131072 --engine transformers\n"
-        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json",
+        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json\n"
+        "memcurve estimate openai/gpt-oss-120b --dtype bf16 --engine vllm --context 128k --batch 8 --memory 30GiB --fits",
     ),
     "check-log": (
         "compare an engine's start-up log with what memcurve computes",

@@ -62,6 +62,7 @@ OPTIONS = (
     "mamba_ssm_dtype", "mamba_radix_cache_strategy", "speculative_algorithm", "speculative_num_draft_tokens",
     "speculative_eagle_topk", "dsa_prefill_backend", "dsa_decode_backend",
 )  # fmt: skip
+CACHE_DTYPES = ({"kv_cache_dtype": "bf16"}, {"kv_cache_dtype": "fp8_e4m3"})
 
 # DSATokenToKVPool.quant_block_size and the fp32 scale of a block; MXFP8_SCALE_BLOCK_SIZE
 BLOCK, SCALE, MXFP8_BLOCK = 128, 4, 32
