@@ -181,6 +181,8 @@ def test_crossings_up_to_a_context_are_all_of_them(a: MemoryCurve, b: MemoryCurv
     where = np.flatnonzero(both)
     expected = where[1:][signs[1:] != signs[:-1]].tolist()
     assert crossings(a, b, batch, until=until) == expected
+    if np.lcm.reduce([curve.period_at(batch) for curve in (a, b)]) > 50_000:
+        return  # the rest would be tried for one period
     found = order(a, b, batch)
     if not found.crossings and len(signs):
         equal = np.flatnonzero(both[1:] == 0)
@@ -197,12 +199,14 @@ def test_crossings_up_to_a_context_are_all_of_them(a: MemoryCurve, b: MemoryCurv
 @settings(deadline=None)
 @given(WIDE, st.integers(0, 10**6), st.integers(1, 3))
 def test_the_longest_context_of_wide_stairs(curve: MemoryCurve, memory: int, batch: int) -> None:
+    if curve.period_at(batch) > 50_000 and not curve.monotone:
+        return  # a tail that long is tried only so far
     fits = np.flatnonzero(curve.bytes(np.arange(40_000), batch) <= memory)
     try:
         found = curve.max_context(memory, batch)
     except BadConfig:
         # Nothing fits, or a remainder comes back to what fits again and again.
-        assert not len(fits) or (not curve.monotone and fits[-1] > 39_000)
+        assert not len(fits) or curve.bytes(int(fits[-1]) + curve.period_at(batch), batch) <= memory
         return
     if found is None:
         assert len(fits) == 40_000

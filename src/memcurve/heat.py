@@ -33,9 +33,7 @@ def scale(low: int, high: int, per_octave: int = 1) -> list[int]:
 
 
 def bytes_at(curve: MemoryCurve, context: int, batch: int) -> int | None:
-    """None where the engine refuses, or does not take the context as it stands."""
-    if context < curve.first_context(batch):
-        return None
+    """None where the engine refuses."""
     try:
         return curve.bytes(context, batch)
     except Refused:
