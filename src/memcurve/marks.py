@@ -44,7 +44,9 @@ def mark_crossings(
         add_lines(figure, [line for number, place in enumerate(places, 1) for line in words(number, place)])
     layout = figure.get_layout_engine()
     if layout is not None:
+        # Labels are placed by the final layout, which is not computed again.
         layout.execute(figure)
+        figure.set_layout_engine("none")
     spots = Spots(figure, axes)
     if len(places) <= FEW:
         for place in places:
