@@ -119,7 +119,7 @@ def test_what_binds_is_named() -> None:
     assert asked("mlc/qwen2", "vllm", 5 * GIB, 1000).bound_by == "weights"
     assert asked("mlc/qwen2", "vllm", 10 * GIB, 1000).bound_by == "tokens"
     assert asked("mlc/qwen2", "vllm", 200 * GIB, 10).bound_by == "max_num_seqs"
-    assert asked("mlc/qwen2", "vllm", 200 * GIB, 10**6).bound_by == "context"
+    assert asked("mlc/qwen2", "vllm", 200 * GIB, 10**6).bound_by == "max_model_len"
     assert asked("mlc/qwen2", "llamacpp", 200 * GIB, 256).bound_by == "n_seq_max"
     assert asked("Qwen/Qwen3-Next-80B-A3B-Thinking", "sglang", 80 * GIB, 10).bound_by == "state slots"
     assert asked("tiiuae/falcon-mamba-7b", "transformers", 10 * GIB, 1000).bound_by == "state slots"

@@ -14,17 +14,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .checkpoint.sources import weights
     from .figures import plot
+    from .fits import fitting_dtypes
+    from .heat import heatmap
     from .patterns import pattern
     from .plan import fit
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "fit", "load", "pattern",
-    "plot", "weights",
+    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "fit",
+    "fitting_dtypes", "heatmap", "load", "pattern", "plot", "weights",
 ]  # fmt: skip
 
 # Imported when used: the module of each.
-LATER = {"fit": "plan", "pattern": "patterns", "plot": "figures", "weights": "checkpoint.sources"}
+LATER = {
+    "fit": "plan", "fitting_dtypes": "fits", "heatmap": "heat", "pattern": "patterns", "plot": "figures",
+    "weights": "checkpoint.sources",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -136,7 +136,7 @@ class Stage:
             return 0, "weights"
         if self.curve.allocator is not None:
             try:
-                return self.curve.allocator.concurrency(self.room, context)
+                return self.curve.allocator.most_requests(self.room, context)
             except Refused as error:
                 return 0, "state slots" if "state cache" in str(error) else "tokens"
         most, limit = MOST_SEQUENCES.get(self.curve.engine, (UNLIMITED, "batch"))
@@ -252,10 +252,10 @@ def longest(stages: list[Stage], batch: int, limit: int | None) -> int | None:
     return low if limit is None else min(low, limit)
 
 
-def context_limit(stages: list[Stage]) -> int | None:
-    """The longest request that the engine takes."""
+def context_limit(stages: list[Stage]) -> tuple[str, int] | None:
+    """The engine's setting that bounds a request, and the longest that it allows."""
     allocator = stages[0].curve.allocator
-    return None if allocator is None else allocator.context_limit
+    return None if allocator is None else allocator.bounds().get("context")
 
 
 def held_by(stages: list[Stage], number: int, context: int, batch: int) -> PerGpu:
@@ -468,11 +468,12 @@ def fit(
         None if reserve is None else whole("reserve", reserve), card.driver_bytes,
     )  # fmt: skip
     split, stages = choose(plan, gpus, tp, pp, context, batch)
-    limit = context_limit(stages)
+    setting = context_limit(stages)
+    limit = None if setting is None else setting[1]
     length = min(8192, limit or 8192) if context is None else whole("context", context, 1)
     count, bound, tight = requests(stages, length)
-    if limit is not None and length > limit:
-        count, bound = 0, "context"
+    if setting is not None and length > setting[1]:
+        count, bound = 0, setting[0]
     return Fit(
         fits=count >= batch,
         model=subject.name,

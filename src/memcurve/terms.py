@@ -100,6 +100,8 @@ def read_expr(data: object, depth: int = 0) -> Expr:
             raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer, or one times batch")
         if op == "mul" and _unbounded(left) and _unbounded(right):
             raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
+        if op == "min" and uses(left, "context") and uses(right, "context"):
+            raise BadConfig("slots: a minimum of two sides with context; expected one of them without")
         return (op, left, right)
     raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
 
@@ -108,6 +110,13 @@ def divides(expr: Expr) -> bool:
     if isinstance(expr, tuple):
         return expr[0] == "mul" and divides(expr[1]) and divides(expr[2])
     return expr == "batch" or (isinstance(expr, int) and expr > 0)
+
+
+def divides_by_batch(expr: Expr) -> bool:
+    """Whether sequences share something out, so that more of them can take less."""
+    if not isinstance(expr, tuple):
+        return False
+    return (expr[0] in DIVISIONS and uses(expr[2], "batch")) or divides_by_batch(expr[1]) or divides_by_batch(expr[2])
 
 
 def _unbounded(expr: Expr) -> bool:
@@ -194,16 +203,15 @@ class Allocator(Record):
         """The pool made of so many bytes."""
         raise NotImplementedError
 
-    def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
-        """How many requests of so many tokens the pool made of so many bytes holds at once, and what keeps one more out."""
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """How many requests of so many tokens run at once in so many bytes, and what keeps one more out."""
         limit = self.pool(memory_bytes).binding(context)
         assert limit is not None, type(self)
         return limit
 
-    @property
-    def context_limit(self) -> int | None:
-        """The longest request that the engine takes; None where nothing says."""
-        return None
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        """What the engine's own settings bound: of "context" and "batch" the setting's name and the most it allows."""
+        raise NotImplementedError
 
     def split(self) -> Sequence[tuple[tuple[Term, ...], Allocator]] | None:
         """Terms and allocator of each pipeline stage, where the layers of all stages are grouped together."""
@@ -274,10 +282,11 @@ def without_mod(expr: Expr) -> Expr:
     return without_mod(expr[1]) if expr[0] == "mod" else (expr[0], without_mod(expr[1]), without_mod(expr[2]))
 
 
-def fixed(expr: Expr, encoder: int) -> Expr:
+def put(expr: Expr, variable: str, value: Expr) -> Expr:
+    """The expression with something in a variable's place."""
     if isinstance(expr, tuple):
-        return (expr[0], fixed(expr[1], encoder), fixed(expr[2], encoder))
-    return encoder if expr == "encoder" else expr
+        return (expr[0], put(expr[1], variable, value), put(expr[2], variable, value))
+    return value if expr == variable else expr
 
 
 def period_of(expr: Expr, batch: int) -> int:

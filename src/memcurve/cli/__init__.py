@@ -37,12 +37,20 @@ COMMANDS = {
     "plot": (
         "draw memory against context, for any architectures",
         "memcurve plot\nmemcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking ./config.json 3gdn:1mha -o curves.svg\n"
-        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy",
+        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy\n"
+        "memcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking --engine vllm --heatmap --memory 60GiB -o map.png",
+    ),
+    "cross": (
+        "from which context on which of two takes fewer bytes",
+        "memcurve cross Qwen/Qwen3-Next-80B-A3B-Thinking deepseek-ai/DeepSeek-V3\n"
+        "memcurve cross openai/gpt-oss-20b@engine=vllm openai/gpt-oss-20b@engine=sglang --dtype bf16 --batch 8\n"
+        "memcurve cross google/gemma-3-27b-it --dtype bf16 --engine all --max_ctx 1M --json",
     ),
     "estimate": (
         "exact bytes at a context, unfolded to layers × slots × bytes per slot",
         "memcurve estimate Qwen/Qwen3-Next-80B-A3B-Thinking --context 131072 --engine transformers\n"
-        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json",
+        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json\n"
+        "memcurve estimate openai/gpt-oss-120b --dtype bf16 --engine vllm --context 128k --batch 8 --memory 30GiB --fits",
     ),
     "fit": (
         "does a model fit these GPUs: weights, state, what the engine sets aside, and how many requests",

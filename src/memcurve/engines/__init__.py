@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from ..terms import Kept
 
     class Engine(Protocol):
-        """What a module of this package offers. OPTIONS: the engine's own, which users may give.
+        """What a module of this package offers. OPTIONS: the engine's own, which users may give. CACHE_DTYPES: what asks for
+        a cache narrower than the model's dtype, widest first.
 
         keep takes the facts of the engine's view of a model (views/) beside them, by the same keywords; an option wins.
         """
 
         OPTIONS: tuple[str, ...]
+        CACHE_DTYPES: tuple[dict[str, str], ...]
 
         def keep(self, layers: Sequence[Layer], dtype: str, **options: Any) -> Kept: ...
 

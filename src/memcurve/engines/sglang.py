@@ -52,6 +52,7 @@ OPTIONS = (
     "mamba_track_interval", "speculative_algorithm", "speculative_num_draft_tokens", "speculative_num_steps",
     "speculative_eagle_topk", "speculative_ngram_max_bfs_breadth", "dsa_prefill_backend", "dsa_decode_backend",
 )  # fmt: skip
+CACHE_DTYPES = ({"kv_cache_dtype": "bf16"}, {"kv_cache_dtype": "fp8_e4m3"})
 
 
 def keep(

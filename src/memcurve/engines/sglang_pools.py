@@ -163,6 +163,10 @@ class SGLangAllocator(Allocator):
         """Bytes of a token as the configurator counts it, of the full or of the sliding pool."""
         return sum(pool.cell_bytes for pool in self.pools if pool.sliding == sliding)
 
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        found = {"context": ("context_length", self.context_length), "batch": ("max_running_requests", self.requests)}
+        return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
+
     # -- from memory ----------------------------------------------------------------------------------------------
 
     def pool(self, memory_bytes: int, most: int | None = None) -> SGLangPool:
@@ -196,10 +200,6 @@ class SGLangAllocator(Allocator):
             pool_bytes=sum(sizes.values()),
             padding_bytes=sum(padding.values()),
         )
-
-    @property
-    def context_limit(self) -> int | None:
-        return self.context_length
 
     def capacity(self, memory_bytes: int) -> int:
         """Tokens that so many bytes hold, before those of other pipeline stages are known."""

@@ -39,9 +39,8 @@ class StagedAllocator(Allocator):
         """The pools of the stage that binds."""
         return self.pools(memory_bytes)[self.bound]
 
-    @property
-    def context_limit(self) -> int | None:
-        return self.stages[self.bound].context_limit
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        return self.stages[self.bound].bounds()
 
     def explain(self, context: int | None) -> list[str]:
         sizes = ", ".join(f"{stage.cell_bytes() + stage.cell_bytes(sliding=True):,} B" for stage in self.stages)

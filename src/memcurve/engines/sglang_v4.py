@@ -68,6 +68,9 @@ class CompressedAllocator(Allocator):
         """_spec_infl: (layers + 1) / layers."""
         return (self.layers + 1) / self.layers if self.drafting else 1.0
 
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        return {"batch": ("max_running_requests", self.requests)}
+
     @property
     def swa_cell(self) -> float:
         """Bytes of a token of the window (_get_bytes_per_swa_token), with the 4 : 1 states that follow its pages."""

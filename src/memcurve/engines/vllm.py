@@ -58,6 +58,11 @@ OPTIONS = (
     "gdn_prefill_backend",
     "gpu",
 )
+# By bits of an element; of 8 bits the one without scales beside them.
+CACHE_DTYPES = (
+    {"kv_cache_dtype": "fp8"}, {"kv_cache_dtype": "turboquant_k8v4"}, {"kv_cache_dtype": "turboquant_4bit_nc"},
+    {"kv_cache_dtype": "int4_per_token_head"}, {"kv_cache_dtype": "turboquant_k3v4_nc"}, {"kv_cache_dtype": "turboquant_3bit_nc"},
+)  # fmt: skip
 
 
 MODEL_DTYPES = ("bfloat16", "float16", "float32")  # ModelDType, config/model.py

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from ..base import BadConfig, Record, Refused
-from ..terms import Allocator, Pool, Term, compile_expr
+from ..terms import INT64_MAX, Allocator, Pool, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -290,12 +290,12 @@ class VllmPool(Pool):
 
 
 class VllmAllocator(Allocator):
-    """The groups, the largest request, and bytes per block on each pipeline rank."""
+    """The groups, the largest request, bytes per block on each pipeline rank, and the most requests at once."""
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
-    max_num_seqs: int = 2**63 - 1
+    max_num_seqs: int | None = None
 
     @cached_property
     def _blocks(self) -> tuple[int, list[Function]]:
@@ -314,10 +314,6 @@ class VllmAllocator(Allocator):
         return fixed + sum(int(slots(context, 1, 0)) for slots in rest)
 
     @property
-    def context_limit(self) -> int | None:
-        return self.max_model_len
-
-    @property
     def largest(self) -> int:
         """max_model_len, which a pool needs."""
         if self.max_model_len is None:
@@ -325,6 +321,25 @@ class VllmAllocator(Allocator):
                 "max_model_len: missing, and the config says no longest sequence; give the longest request to serve"
             )
         return self.max_model_len
+
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.max_num_seqs)}
+        return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
+
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """By max_model_len, max_num_seqs and the blocks that a request takes: "tokens", or "state slots" where only states do.
+
+        One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py). vLLM itself starts only where a request
+        of max_model_len fits (see `pool`).
+        """
+        if self.max_model_len is not None and context > self.max_model_len:
+            return 0, "max_model_len"
+        limits = [] if self.max_num_seqs is None else [(self.max_num_seqs, "max_num_seqs")]
+        sizes = [size for size in self.block_bytes if size]
+        if sizes and (each := self.blocks(context)):
+            usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
+            limits.append((usable // each, "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"))
+        return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
@@ -366,15 +381,6 @@ class VllmAllocator(Allocator):
             capacity_tokens=int(concurrency * self.largest),
             longest_context=longest,
         )
-
-    def concurrency(self, memory_bytes: int, context: int) -> tuple[int, str]:
-        """Requests that hold all their blocks at once: one block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py)."""
-        blocks = self.blocks(context) if any(self.block_bytes) else 0
-        if not blocks:
-            return self.max_num_seqs, "max_num_seqs"
-        held = max(min((memory_bytes // size for size in self.block_bytes if size), default=0) - 1, 0) // blocks
-        word = "tokens" if self.blocks(2**40) > self.blocks(1) else "state slots"
-        return min((self.max_num_seqs, "max_num_seqs"), (held, word), key=lambda limit: limit[0])
 
     def split(self) -> list[tuple[tuple[Term, ...], Allocator]]:
         found: list[tuple[tuple[Term, ...], Allocator]] = []
