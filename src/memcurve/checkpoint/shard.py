@@ -52,11 +52,12 @@ SPLITS = tuple(
         ),
     )
 )
+POSITIONS = re.compile(r"(?:^|\.)(?:wpe|\w*position\w*|token_types?\w*)(?:\.|$)")
 DOWN_BIAS = re.compile(r"(?:down_proj|w2)(?:_bias|\.bias)$")
 BY_PART = {"embedding": "vocab", "head": "vocab", "norm": "whole", "router": "whole", "experts": "expert"}
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block|blk)\.(\d+)\.")
-# Before the layers, or after them; None where it is the layer's number that says which stage.
-PLACES = {"embedding": "first", "vision": "first", "audio": "first", "head": "last", "norm": "last", "other": "first"}
+# What is in no layer: these have a place of their own, the rest is on the first stage.
+PLACES = {"embedding": "embedding", "head": "head", "norm": "norm", "draft": "last"}
 
 
 class Heads(Record):
@@ -81,6 +82,8 @@ def heads_of(layer: Layer) -> Heads:
 def split_of(part: str, name: str) -> str:
     if part == "experts":
         return "whole" if DOWN_BIAS.search(name) else "expert"
+    if part == "embedding" and POSITIONS.search(name):
+        return "whole"
     return BY_PART.get(part) or next((split for pattern, split in SPLITS if pattern.search(name)), "whole")
 
 
@@ -106,7 +109,7 @@ def share(split: str, rows: int, flat: bool, heads: Heads, tp: int) -> tuple[int
 class Shards:
     """The tensors of a model, summed by what decides where they go.
 
-    everywhere: parts ("embedding", "head") that the engine's class puts on every stage. drafts: whether draft layers are
+    everywhere: parts ("embedding", "head", "norm") that the engine's class puts on every stage. drafts: whether draft layers are
     loaded. host_embedding: the embedding stays in the host's memory, but where it is the head as well (llama.cpp,
     src/llama-model.cpp, load_tensors: dev_input is the CPU).
     """
@@ -128,16 +131,12 @@ class Shards:
         for tensor, part in zip(weights.tensors, found, strict=True):
             if part == "draft" and not drafts:
                 continue
-            place: int | str = "embedding" if part == "embedding" else PLACES.get(part, "layer")
-            number = None if part in ("vision", "audio", "draft") else LAYER.search(tensor.name)
+            place: int | str = PLACES.get(part, "first")
             own = plain
+            number = None if part in ("vision", "audio", "draft") else LAYER.search(tensor.name)
             if number is not None:
                 place = int(number[1])
                 own = heads[place] if place < len(heads) else plain
-            elif part == "head":
-                place = "head"
-            elif place == "layer":
-                place = "last" if part == "draft" else "first"
             split = split_of(part, tensor.name)
             rows = tensor.shape[0] if tensor.shape else 1
             fused = split in ("kv", "qkv", "ssm")

@@ -12,6 +12,9 @@ import sys
 import tempfile
 from typing import Any
 
+# Corrections of routers: parameters here, buffers in Transformers.
+BUFFERS = ("e_score_correction_bias", "feed_forward.expert_bias")
+
 
 def record(config: dict[str, Any], options: dict[str, Any], names: bool) -> list[dict[str, Any]]:
     """Per pipeline rank: bytes, parameters, and with names each parameter's shape and dtype."""
@@ -25,7 +28,8 @@ def record(config: dict[str, Any], options: dict[str, Any], names: bool) -> list
         vllm_config = engine_args(config, options, folder).create_engine_config(UsageContext.OPENAI_API_SERVER)
         found = []
         for rank in range(vllm_config.parallel_config.pipeline_parallel_size):
-            tensors = dict(build(vllm_config, rank, False).named_parameters())
+            named = build(vllm_config, rank, False).named_parameters()
+            tensors = {name: tensor for name, tensor in named if not name.endswith(BUFFERS)}
             row = {
                 "bytes": sum(one.numel() * one.element_size() for one in tensors.values()),
                 "parameters": sum(one.numel() for one in tensors.values()),

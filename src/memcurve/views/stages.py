@@ -1,6 +1,6 @@
-"""Which model classes hold the embedding or the head on every pipeline stage, by the engine's own class of a model type.
+"""Which model classes hold the embedding, the head or the last norm on every pipeline stage, by the engine's own class of a type.
 
-Elsewhere the embedding is on the first stage (and on the last, where the head is tied to it) and the head on the last.
+Elsewhere the embedding is on the first stage (and on the last, where the head is tied to it), head and norm on the last.
 Read in vllm/model_executor/models/*.py of vLLM 0.33.0 and sglang/srt/models/*.py of SGLang 0.5.23: where
 VocabParallelEmbedding and ParallelLMHead are made without asking get_pp_group() or pp_group for the rank.
 """
@@ -18,6 +18,7 @@ _VLLM_BOTH = (
 _VLLM_EMBEDDING = (
     "cohere cohere2 cohere2_moe cohere_compass_text gemma2 gemma3n_text lfm2 lfm2_moe qwen3_5_moe_text qwen3_5_text"
 )
+_NORM_LAST = frozenset("hrm_text lfm2 lfm2_moe qwen3_5_moe_text qwen3_5_text qwen3_next".split())
 _SGLANG_HEAD = (
     "apertus arcee exaone4 exaone_moe glm4_moe glm4_moe_lite gpt_oss granitemoehybrid llama mistral mixtral nemotron-nas "
     "persimmon phi3 phi3small qwen2_moe"
@@ -26,13 +27,14 @@ ON_EVERY_STAGE = {
     "vllm": {
         "embedding": frozenset((_VLLM_BOTH + " " + _VLLM_EMBEDDING).split()),
         "head": frozenset(_VLLM_BOTH.split()),
+        "norm": frozenset((_VLLM_BOTH + " " + _VLLM_EMBEDDING).split()) - _NORM_LAST,
     },
     "sglang": {"embedding": frozenset({"minimax_m2"}), "head": frozenset(_SGLANG_HEAD.split())},
 }
 
 
 def on_every_stage(engine: str, model_type: str) -> tuple[str, ...]:
-    """Parts of a model ("embedding", "head") that the engine holds on every stage."""
+    """Parts of a model ("embedding", "head", "norm") that the engine holds on every stage."""
     return tuple(part for part, types in ON_EVERY_STAGE.get(engine, {}).items() if model_type in types)
 
 
