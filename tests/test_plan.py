@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 import memcurve
 from memcurve import BadConfig, MemcurveError, NotDescribed, Refused
 from memcurve.checkpoint import Tensor, Weights
+from memcurve.cli import run
 from memcurve.plan import Fit, fit
 
 GIB = 2**30
@@ -152,3 +155,56 @@ def test_the_fewest_gpus_do_it_and_one_fewer_does_not() -> None:
 def test_errors(options: dict[str, Any], error: type[MemcurveError], said: str) -> None:
     with pytest.raises(error, match=said):
         fit("mlc/qwen2", weights=weights_of(1, 24), **options)
+
+
+def test_the_command_says_the_same_as_the_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "Qwen/Qwen3-8B", "--gpu", "L4", "--context", "4k", "--batch", "2"]
+    assert run([*words, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    found = fit("Qwen/Qwen3-8B", gpu="L4", context=4096, batch=2)
+    assert data == json.loads(json.dumps(found.to_dict()))
+    # 8,190,735,360 parameters in bf16, as the model card says (8.2 B)
+    assert data["per_gpu"]["weights_bytes"] == 2 * 8_190_735_360
+    assert {
+        "fits",
+        "model",
+        "engine",
+        "gpu",
+        "gpus",
+        "tp",
+        "pp",
+        "context",
+        "batch",
+        "max_context",
+        "max_requests",
+    } <= set(data)
+    figure = tmp_path / "fit.svg"
+    assert run([*words, "--explain", "-o", str(figure)]) == 0
+    text = capsys.readouterr().out
+    for part in (found.per_gpu.weights_bytes, found.per_gpu.state_bytes, found.per_gpu.reserve_bytes):
+        assert f"{part:,} B" in text
+    assert all(one.name in text and one.why in text for one in found.per_gpu.allowances)
+    assert "L4" in figure.read_text()
+
+
+def test_drafts_and_prefixes_are_told_apart() -> None:
+    """DeepSeek-V3 drafts with one layer of the same latent: of 62 layers one; vLLM keeps three blocks of a state, not one."""
+    drafted = fit("deepseek-ai/DeepSeek-V3", dtype="bf16", gpu="B200", tp=16, speculative=1, context=1024)
+    assert dict(drafted.extras)["drafting"] * 62 == drafted.per_gpu.state_bytes
+    name = "Qwen/Qwen3-Next-80B-A3B-Thinking"
+    on, off = (fit(name, gpu="H200", gpus=2, prefix_caching=flag, context=1024) for flag in (True, False))
+    assert dict(on.extras)["prefix caching"] == on.per_gpu.state_bytes - off.per_gpu.state_bytes > 0
+    assert not off.extras
+
+
+def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "Qwen/Qwen3-8B", "3gdn:1mha", "--format", "json"]) == 0
+    plain, pattern = json.loads(capsys.readouterr().out)
+    # 36 layers × 8 heads × 128 × 2 × 2 B
+    assert (plain["per_token"], plain["constant"]) == (147_456, 0)
+    assert plain["bytes"]["8192"] == 8192 * 147_456
+    assert pattern["constant"] > 0
+    assert run(["compare", "Qwen/Qwen3-8B", "--gpu", "H100", "--format", "md"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|")
+    assert "147,456 B" in rows[2]

@@ -359,7 +359,9 @@ def switches(model: Model, engine: str, speculative: int | None, prefix_caching:
         elif engine == "sglang":
             found["disable_radix_cache"] = not prefix_caching
         else:
-            raise BadConfig(f"prefix_caching: {prefix_caching}; engine {engine} keeps nothing for it: expected vllm or sglang")
+            raise BadConfig(
+                f"prefix_caching: {prefix_caching}; engine {engine} keeps nothing for it: expected vllm or sglang"
+            )
     if speculative:
         layers = own_drafts(model.config)
         if engine == "vllm" and layers:
@@ -377,9 +379,7 @@ def switches(model: Model, engine: str, speculative: int | None, prefix_caching:
     return found
 
 
-def device(
-    gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]
-) -> tuple[Gpu, dict[str, Any]]:
+def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]) -> tuple[Gpu, dict[str, Any]]:
     """One GPU, and the engine's options, with what follows from its kind."""
     from .gpus import Gpu
     from .gpus import gpu as find

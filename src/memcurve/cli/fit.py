@@ -45,6 +45,10 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reserve", help="what the engine sets aside on each GPU, such as 6GiB, instead of its own rule"
     )
+    parser.add_argument(
+        "--speculative", type=count, metavar="N", help="N tokens ahead, drafted by the model's own draft layers (MTP)"
+    )
+    flag(parser, "prefix_caching", choices=("on", "off"), help="keep prefixes for reuse (default: the engine's own)")
     add_options(
         parser, "such as gpu_memory_utilization=0.95 (vllm), mem_fraction_static=0.85 (sglang), type_k=q8_0 (llamacpp)"
     )
@@ -109,14 +113,14 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         "",
     ]
     for gpu in fit.stages:
-        found += [bar(gpu, fit), *figures(gpu)]
+        found += [*bar(gpu, fit), *figures(gpu)]
         if gpu == fit.per_gpu:
             found += [f"      of the state, for {name}: {size:,} B ({show_bytes(size)})" for name, size in fit.extras]
         if explain:
             found += [f"      {part.name} {part.bytes:,} B: {part.why}" for part in gpu.allowances]
-    end = (
-        "without an end" if fit.max_context is None else f"{fit.max_context:,} tokens ({show_tokens(fit.max_context)})"
-    )
+    end = "without an end" if fit.max_context is None else f"{fit.max_context:,} tokens"
+    if fit.max_context and show_tokens(fit.max_context)[-1] in "kM":
+        end += f" ({show_tokens(fit.max_context)})"
     found += [
         "",
         f"largest context at batch {fit.batch:,}: {end}",
@@ -126,7 +130,7 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         found += pool_lines(fit.pool)
     if fit.fewest:
         gpus, tp, pp = fit.fewest
-        found.append(f"fewest GPUs that do it: {gpus} (tp {tp}, pp {pp})")
+        found.append(f"fewest GPUs that do it: {gpus}" + (f" (tp {tp}, pp {pp})" if gpus > 1 else ""))
     else:
         found.append("fewest GPUs that do it: none up to 64")
     found.append(f"weights: {fit.weights}")
@@ -142,7 +146,7 @@ def parts_of(gpu: PerGpu) -> tuple[int, int, int, int]:
     return gpu.weights_bytes, gpu.state_bytes, gpu.reserve_bytes, gpu.free_bytes
 
 
-def bar(gpu: PerGpu, fit: Fit) -> str:
+def bar(gpu: PerGpu, fit: Fit) -> list[str]:
     """One GPU as a bar of its parts; what does not fit runs over its end."""
     edges, filled = [0], 0
     for size in parts_of(gpu)[:3]:
@@ -153,7 +157,7 @@ def bar(gpu: PerGpu, fit: Fit) -> str:
     shown = text + "·" * (WIDTH - len(text)) + "|" if len(text) <= WIDTH else f"{text[:WIDTH]}|{text[WIDTH:]}"
     each = fit.gpus // fit.pp
     who = f"stage {gpu.stage + 1}, " if fit.pp > 1 else ""
-    return f"  {who}{f'each of {each} GPUs' if each > 1 else 'GPU'}\n  [{shown}"
+    return [f"  {who}{f'each of {each} GPUs' if each > 1 else 'GPU'}", f"  [{shown}"]
 
 
 def figures(gpu: PerGpu) -> list[str]:
