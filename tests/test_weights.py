@@ -364,7 +364,9 @@ def test_damaged_files_are_read_as_the_package_reads_them(tmp_path: Path, count:
         try:
             found = memcurve.weights(written(tmp_path, data)).tensors
             ours = sorted((one.name, one.dtype, list(one.shape), one.bytes) for one in found)
-        except BadFile:
+        except BadFile as error:
+            if " again" in str(error):  # the package takes the last of a name that stands twice
+                continue
             ours = None
         assert ours == theirs, data
         accepted += ours is not None
@@ -620,6 +622,10 @@ def test_blocks_of_ggml() -> None:
         (gguf([("a", 0, [8]), ("a", 0, [8])]), "'a' again"),
         (gguf([("a" * 64, 0, [8])]), "expected at most 63 bytes"),
         (gguf([("a", 0, [8])], data=31), "where the data end"),
+        (
+            gguf([("a", 0, [8])], alignment=64).replace(b"alignment\4", b"alignment\5"),
+            "general.alignment of type 5; expected type 4",
+        ),
         (gguf([("a", 0, [8])], alignment=48), "expected a power of two"),
         (gguf([("a", 0, [8])], alignment=33), "expected a power of two"),
         (
