@@ -147,6 +147,7 @@ BAD: dict[str, tuple[str | bytes, int, str]] = {
     "a tensor as a list": ('{"a":["U8",[4],[0,4]]}', 4, "expected an object"),
     "null": ('{"a":null}', 0, "expected an object"),
     "an unknown dtype": ('{"a":{"dtype":"U4","shape":[8],"data_offsets":[0,4]}}', 4, "dtype 'U4'; expected one of F4"),
+    "an object as shape": ('{"a":{"dtype":"U8","shape":{},"data_offsets":[0,1]}}', 1, "integers"),
     "a float": ('{"a":{"dtype":"U8","shape":[4.0],"data_offsets":[0,4]}}', 4, "integers"),
     "minus nothing": ('{"a":{"dtype":"U8","shape":[4],"data_offsets":[-0,4]}}', 4, "integers"),
     "a negative": ('{"a":{"dtype":"U8","shape":[-2,-2],"data_offsets":[0,4]}}', 4, "integers"),
@@ -173,6 +174,13 @@ BAD: dict[str, tuple[str | bytes, int, str]] = {
     "deeper": ('{"a":{@,"x":' + "[" * 8000, 4, "deep nesting"),
     "many sizes": ('{"a":{"dtype":"U8","shape":[%s4],"data_offsets":[0,4]}}' % ("1," * 64), 4, "65 sizes"),
 }  # fmt: skip
+
+
+def test_other_keys_are_few(tmp_path: Path) -> None:
+    entries = [f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":"{"x" * 8000}"}}' for i in range(600)]
+    assert len(memcurve.weights(written(tmp_path, raw("{" + ",".join(entries[:500]) + "}"))).tensors) == 500
+    with pytest.raises(BadFile, match="more than 4194304 bytes of other keys"):
+        memcurve.weights(written(tmp_path, raw("{" + ",".join(entries) + "}")))
 
 
 @pytest.mark.parametrize("case", GOOD)
@@ -356,7 +364,9 @@ def test_damaged_files_are_read_as_the_package_reads_them(tmp_path: Path, count:
         try:
             found = memcurve.weights(written(tmp_path, data)).tensors
             ours = sorted((one.name, one.dtype, list(one.shape), one.bytes) for one in found)
-        except BadFile:
+        except BadFile as error:
+            if " again" in str(error):  # the package takes the last of a name that stands twice
+                continue
             ours = None
         assert ours == theirs, data
         accepted += ours is not None
@@ -410,6 +420,13 @@ def test_what_the_index_maps_counts_and_nothing_else(tmp_path: Path) -> None:
     assert [tensor.name for tensor in found.tensors] == ["a", "b", "c"]
     assert found.bytes == 12
     assert memcurve.weights(folder / "model.safetensors.index.json").tensors == found.tensors
+
+
+def test_a_name_in_several_shards_is_read_where_the_index_says(tmp_path: Path) -> None:
+    indexed(tmp_path, {"one.safetensors": ["a"], "two.safetensors": ["b"]})
+    written(tmp_path, safetensors({"a": ("F32", [1]), "b": ("F32", [100])}), "one.safetensors")
+    written(tmp_path, safetensors({"a": ("F32", [100]), "b": ("F32", [1])}), "two.safetensors")
+    assert memcurve.weights(tmp_path).bytes == 8
 
 
 def test_an_index_that_names_what_is_not_there(tmp_path: Path) -> None:
@@ -605,6 +622,10 @@ def test_blocks_of_ggml() -> None:
         (gguf([("a", 0, [8]), ("a", 0, [8])]), "'a' again"),
         (gguf([("a" * 64, 0, [8])]), "expected at most 63 bytes"),
         (gguf([("a", 0, [8])], data=31), "where the data end"),
+        (
+            gguf([("a", 0, [8])], alignment=64).replace(b"alignment\4", b"alignment\5"),
+            "general.alignment of type 5; expected type 4",
+        ),
         (gguf([("a", 0, [8])], alignment=48), "expected a power of two"),
         (gguf([("a", 0, [8])], alignment=33), "expected a power of two"),
         (

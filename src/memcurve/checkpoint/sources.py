@@ -146,7 +146,7 @@ def choose(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]]:
     if len(sets) == 1:
         stem, count = sets.pop()
         shards = [name for name in plain if (found := split_of(name)) and found[0] == stem]
-        if len(shards) != count or [(split_of(name) or ("", 0, 0))[1] for name in shards] != list(range(1, count + 1)):
+        if [(split_of(name) or ("", 0, 0))[1] for name in shards] != list(range(1, count + 1)):
             raise BadFile(f"{where}: {len(shards)} shards of {count}; expected all of them, or {INDEX}")
         return shards, left
     if len(plain) == 1:
