@@ -67,7 +67,8 @@ SPARSE_DTYPES = {
     10: ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"),
 }
 # Speculation with layers of its own beside the target's (config/speculative.py, use_eagle), and without.
-DRAFTED = ("mtp", "eagle", "eagle3", "draft_model")
+EAGLE = ("mtp", "eagle", "eagle3")
+DRAFTED = (*EAGLE, "draft_model")
 METHODS = (*DRAFTED, "ngram", "ngram_gpu", "suffix")
 # A page of the sparse kernels: an index key is fp8 with a float32 scale per 128 (models/deepseek_v32/attention.py);
 # the quantised latent keeps 512 fp8, 4 float32 scales and a rope key in bf16 (MLAAttentionSpec of fp8_ds_mla).
@@ -85,6 +86,7 @@ class Options(Record):
     kv_dtype: str
     element: int
     block: int | None
+    state_block: int
     align: bool
     in_flight: int
     spec: int
@@ -126,32 +128,72 @@ def is_attention(part: Layer) -> bool:
     return isinstance(part, kinds)
 
 
-def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: int) -> tuple[list[Spec], list[int]]:
-    """One spec per layer that keeps anything, at the platform's block size, and the pipeline rank of each."""
+def specs_of(
+    layers: Sequence[Layer], options: Options, shape: Shape, drafts: int, numbered: int
+) -> tuple[list[Spec], list[int]]:
+    """One spec per layer that keeps anything, at the block size of its pipeline stage, and the stage of each.
+
+    Every worker chooses its block size by its own stage's layers (v1/executor/multiproc_executor.py). drafts: modules of
+    multi-token prediction, which attend as the last layer does that attends, and run in the last stage. numbered: how many
+    layers the config says there are.
+    """
     ends = stage_ends(len(layers), options.pp)
-    skipped = boundary(layers) if options.kv_dtype in TURBOQUANT else frozenset()
-    known: dict[tuple[int, bool], tuple[Spec, ...]] = {}
-    sizer = Sizer(layers, options, shape, bool(skipped))
+    packs = options.kv_dtype in TURBOQUANT and not shape.windowed
+    skipped = boundary(layers, numbered) if packs else frozenset()
+    states = states_of(layers, shape)
+    wishes: set[bool] = set()
     specs: list[Spec] = []
     ranks: list[int] = []
-    rank = 0
-    for index, layer in enumerate(layers):
-        while index >= ends[rank]:
-            rank += 1
-        key = (id(layer), index in skipped)
-        if key not in known:
-            known[key] = tuple(
-                spec for part in parts(layer) for spec in sizer.spec(part, plain=index in skipped) if spec.row
-            )
-        specs.extend(known[key])
-        ranks.extend([rank] * len(known[key]))
-    if drafts:
-        # Modules of multi-token prediction attend as the last layer does that attends, and run in the last stage.
-        last = next(layer for layer in reversed(layers) if any(is_attention(part) for part in parts(layer)))
-        module = [spec for part in parts(last) if not is_state(part) for spec in sizer.spec(part)]
-        specs.extend(module * drafts)
-        ranks.extend([options.pp - 1] * len(module) * drafts)
+    first = 0
+    for rank, end in enumerate(ends):
+        stage = range(first, end)
+        first = end
+        mine = [layers[index] for index in stage]
+        module: list[Layer] = []
+        if drafts and rank == options.pp - 1:
+            last = next(layer for layer in reversed(layers) if any(is_attention(part) for part in parts(layer)))
+            module = [
+                # DeepSeek-V4's module compresses nothing (models/deepseek_v4/nvidia/mtp.py).
+                part.replace(ratio=0) if isinstance(part, CompressedAttention) else part
+                for part in parts(last)
+                if not is_state(part)
+            ]
+        plain = [index in skipped for index in stage]
+        wishes.add(wants_layout(mine, [packs and not left for left in plain]))
+        sizer = Sizer([*mine, *module], states, options, shape, mixed(mine, plain) if skipped else None)
+        known: dict[tuple[int, bool], tuple[Spec, ...]] = {}
+        for layer, left in zip(mine, plain, strict=True):
+            key = (id(layer), left)
+            if key not in known:
+                known[key] = tuple(spec for part in parts(layer) for spec in sizer.spec(part, plain=left) if spec.row)
+            specs.extend(known[key])
+        specs.extend([spec for part in module for spec in sizer.spec(part)] * drafts)
+        ranks.extend([rank] * (len(specs) - len(ranks)))
+    if len(wishes) > 1:
+        raise Refused("Workers disagree on supported KV cache layouts: layers of a kind are missing in some stages.")
     return specs, ranks
+
+
+def wants_layout(stage: Sequence[Layer], packed: Sequence[bool]) -> bool:
+    """Whether a backend of the stage reads blocks of some layouts only: turboquant's, and compressed attention's indexer
+    (supported_kv_cache_layouts)."""
+    return any(
+        (packs and is_attention(part)) or (isinstance(part, CompressedAttention) and part.index_head_dim > 0)
+        for layer, packs in zip(stage, packed, strict=True)
+        for part in parts(layer)
+    )
+
+
+def states_of(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+    """The kinds of recurrent state of the whole model."""
+    pieces = {id(part): part for layer in layers for part in parts(layer)}
+    return [part for part in pieces.values() if is_state(part) and not shape.windowed]
+
+
+def mixed(stage: Sequence[Layer], plain: Sequence[bool]) -> bool:
+    """Whether the first layer of a stage that attends is one that turboquant leaves as it is."""
+    attends = (left for layer, left in zip(stage, plain, strict=True) if any(map(is_attention, parts(layer))))
+    return next(attends, True)
 
 
 def stage_ends(count: int, stages: int) -> list[int]:
@@ -162,8 +204,9 @@ def stage_ends(count: int, stages: int) -> list[int]:
     return [sum(sizes[: stage + 1]) for stage in range(stages)]
 
 
-def boundary(layers: Sequence[Layer]) -> frozenset[int]:
-    """Layers that turboquant leaves in the model's dtype: the first and last two, but none beside states (get_boundary_skip_layers)."""
+def boundary(layers: Sequence[Layer], numbered: int) -> frozenset[int]:
+    """Layers that turboquant leaves in the model's dtype (get_boundary_skip_layers): the first and last two, of fewer than four
+    the first and last; none beside states."""
     kinds = [any(is_state(part) for part in parts(layer)) for layer in layers]
     if not any(is_attention(part) for layer in layers for part in parts(layer)):
         return frozenset()
@@ -175,17 +218,20 @@ def boundary(layers: Sequence[Layer]) -> frozenset[int]:
                 "TurboQuant KV cache requires identifiable full-attention layers, but none were found in the hybrid model config."
             )
         return frozenset()
-    count = len(layers)
-    return frozenset(index for index in range(count) if index < 2 or index >= count - 2)
+    side = min(2, numbered // 2)
+    return frozenset({*range(side), *range(numbered - side, numbered)})
 
 
 class Sizer:
     """The tokens of a block, as update_block_size_for_backend (platforms/interface.py) chooses them, and the spec of each layer."""
 
-    def __init__(self, layers: Sequence[Layer], options: Options, shape: Shape, mixed: bool) -> None:
-        self.options, self.shape = options, shape
+    def __init__(
+        self, layers: Sequence[Layer], states: Sequence[Layer], options: Options, shape: Shape, plain: bool | None
+    ) -> None:
+        """layers: those of one stage. states: of the whole model. plain: whether turboquant leaves the first that attends as it
+        is; None where it leaves none so."""
+        self.options, self.shape, self.states = options, shape, states
         pieces = list({id(part): part for layer in layers for part in parts(layer)}.values())
-        self.states = [part for part in pieces if is_state(part) and not shape.windowed]
         self.attention = [part for part in pieces if is_attention(part)]
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
@@ -206,8 +252,8 @@ class Sizer:
             self.block = max(DEFAULT_BLOCK, self.kernel) if asked is None else asked
             if self.states:
                 self.align_states()
-            if mixed:
-                self.align_mixed()
+            if plain is not None:
+                self.align_mixed(plain)
         else:
             self.block = options.block or DEFAULT_BLOCK
 
@@ -231,8 +277,10 @@ class Sizer:
                 )
             if major == 12:
                 raise NotDescribed("vllm: compressed attention on compute capability 12, where FlashInfer reads it")
-            if major not in (9, 10):
-                raise Refused(f"compute capability {major}: FlashMLA reads compressed entries on 9 and 10 alone")
+            if options.dcp > 1:
+                raise Refused("DCP not support sliding window.")
+            if options.block not in (None, COMPRESSED_BLOCK):
+                raise NotDescribed("vllm: compressed attention in other blocks than 256 tokens")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
@@ -257,9 +305,8 @@ class Sizer:
             return 128 if major == 10 and (options.block is None or options.block % 128 == 0) else DEFAULT_BLOCK
         if self.differs:
             self.check_differing()
-        if kv in TURBOQUANT and (
-            self.shape.sinks or any(isinstance(part, SlidingAttention) for part in self.attention)
-        ):
+        slides = any(isinstance(part, SlidingAttention) for part in self.attention)
+        if kv in TURBOQUANT and (self.shape.sinks or (slides and not self.shape.windowed)):
             self.no_backend()
         fp8 = kv in ("fp8", "fp8_e4m3")
         if major == 9 and fp8 and self.shape.head_dim == 512:
@@ -312,16 +359,20 @@ class Sizer:
         heads, width = self.shape.kv_heads or first.kv_heads, self.shape.head_dim or first.head_dim
         return sum(size for _, size in self.kv(self.ranked(heads), width, width))
 
-    def align_mixed(self) -> None:
-        """Blocks whose quantised page would hold 16 tokens of a layer that is left as it is (_align_heterogeneous_kv_block_size).
+    def align_mixed(self, plain: bool) -> None:
+        """Blocks whose quantised page holds 16 tokens of a layer that is left as it is (_align_heterogeneous_kv_block_size).
 
-        The first layer's backend decides, which packs nothing: an element of the quantised layers counts as one byte.
+        The first layer's backend decides how long a quantised token is. One that is left as it is packs nothing: an element
+        counts as one byte.
         """
         first = self.attention[0]
         assert isinstance(first, (FullAttention, SlidingAttention, ChunkedAttention))
-        quantised = 2 * self.ranked(first.kv_heads) * first.head_dim
-        plain = quantised * 2
-        self.block = max(self.block, self.block * -(-plain * DEFAULT_BLOCK // (self.block * quantised)))
+        heads = self.ranked(self.shape.kv_heads or first.kv_heads)
+        width = self.shape.head_dim or first.head_dim
+        packed = sum(size for _, size in self.kv(heads, width, width))
+        quantised = 2 * heads * width if plain else packed
+        whole = 2 * heads * width * 2
+        self.block = max(self.block, self.block * -(-whole * DEFAULT_BLOCK // (self.block * quantised)))
 
     def ranked(self, heads: int) -> int:
         """Key-value heads of one rank: divided, or one each where there are more ranks than heads (config/model.py, get_num_kv_heads)."""
@@ -345,7 +396,7 @@ class Sizer:
         if kv in SCALED and not (self.differs or self.shape.windowed):
             bits = SCALED[kv]
             return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
-        if kv in TURBOQUANT:
+        if kv in TURBOQUANT and not self.shape.windowed:
             keys, values = TURBOQUANT[kv]
             key = width if keys == 8 else -(-width * keys // 8) + 2
             slot = key + -(-v_width * values // 8) + 4
@@ -394,7 +445,9 @@ class Sizer:
                         f"{part.kind}: a state of {row:,} bytes is larger than the page of {page:,} bytes that its config gives"
                     )
                 held = self.states_held(part)
-                yield Spec(kind=part.kind, cache="state", tensors=tensors, block=self.block, page=page, held=held)
+                # With prefix caching blocks of states are as long as those of the stage's attention, if there is any.
+                block = self.block if options.align and self.attention else options.state_block
+                yield Spec(kind=part.kind, cache="state", tensors=tensors, block=block, page=page, held=held)
             case NoState():
                 pass
             case CompressedAttention():
@@ -514,6 +567,8 @@ def state_tensors(part: Layer, options: Options) -> Tensors:
                 divided(part.value_heads, tp) * part.value_dim * part.key_dim * s,
             )
         case KimiDeltaAttention():
+            if options.state_dtype == "float16":
+                raise Refused("KDA recurrent state supports only auto, float32, and bfloat16; got float16")
             s = 4 if options.state_dtype == "auto" else s
             conv = divided(part.conv_channels, tp) * (part.conv_kernel - 1 + options.spec) * c
             return ("conv_state", conv), ("recurrent_state", divided(part.heads, tp) * part.head_dim**2 * s)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import subprocess
@@ -123,13 +124,15 @@ def plan(vllm_config, drafts: bool):
     ranks, specs, layouts, backends = vllm_config.parallel_config.pipeline_parallel_size, [], [], {}
     register_all_kvcache_specs(vllm_config)
     for rank in range(ranks):
-        build(vllm_config, rank, drafts)
-        current_platform.update_block_size_for_backend(vllm_config)
-        vllm_config.validate_block_size()
-        with set_current_vllm_config(vllm_config):
-            specs.append(get_kv_cache_spec(vllm_config))
-            layouts.append([one.name for one in get_supported_kv_cache_layouts(get_current_attn_backends(vllm_config))])
-        for name, layer in vllm_config.compilation_config.static_forward_context.items():
+        # A worker of several has a config of its own (multiproc_executor.py), and its block size follows from its own layers.
+        own = vllm_config if vllm_config.parallel_config.world_size == 1 else copy.deepcopy(vllm_config)
+        build(own, rank, drafts)
+        current_platform.update_block_size_for_backend(own)
+        own.validate_block_size()
+        with set_current_vllm_config(own):
+            specs.append(get_kv_cache_spec(own))
+            layouts.append([one.name for one in get_supported_kv_cache_layouts(get_current_attn_backends(own))])
+        for name, layer in own.compilation_config.static_forward_context.items():
             with contextlib.suppress(AttributeError, NotImplementedError):
                 backends.setdefault(layer.get_attn_backend().get_name(), name)
     resolve_kv_cache_layout(vllm_config, layouts, [spec for one in specs for spec in one.values()])

@@ -21,6 +21,7 @@ GPUS = {
     "B200": ("NVIDIA B200", (10, 0), 180 * GIB),
     "A100": ("NVIDIA A100-SXM4-80GB", (8, 0), 80 * GIB),
     "L4": ("NVIDIA L4", (8, 9), 23 * GIB),
+    "RTX PRO 6000": ("NVIDIA RTX PRO 6000 Blackwell Server Edition", (12, 0), 95 * GIB),
 }
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
