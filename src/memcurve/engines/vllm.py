@@ -30,6 +30,7 @@ from .vllm_specs import (
     is_attention,
     is_state,
     specs_of,
+    stage_ends,
 )
 
 TYPE_CHECKING = False
@@ -140,19 +141,20 @@ def keep(
     numbered: int | None = None,
     shards: Mapping[str, int] = {},
     modules: int | None = None,
+    first_stage: int = 0,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
 
-    longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where neither the option
-    nor the config says one. state_dtype: of recurrent states, where the
+    longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where the option does
+    not say one. state_dtype: of recurrent states, where the
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
     its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
     quantisation says. sinks, replicates, windowed, wide_pages: as Shape has them. no_float16: a model type that is not stable in float16.
     numbered: num_hidden_layers, where the class makes several layers of one.
     shards: sizes of weights by name, which tensor_parallel_size must divide. modules: its modules of multi-token prediction, where
-    they are known; 0 where its class has none.
+    they are known; 0 where its class has none. first_stage: layers that the first pipeline stage can't do without.
     default_on_10: the kv_cache_dtype that its class takes for "auto" on compute capability 10 (model_executor/models/config.py).
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
@@ -191,7 +193,7 @@ def keep(
     states = any(is_state(part) for part in pieces) and not windowed
     attends = any(is_attention(part) for part in pieces)
     crosses = any(isinstance(part, CrossAttention) for part in pieces)
-    model_len = model_length(max_model_len, longest, longest_key) or assumed
+    model_len = model_length(max_model_len, longest, longest_key, assumed)
     if enable_prefix_caching is None:
         # is_prefix_caching_supported (config/model.py): not without attention, not with an encoder.
         prefix = (attends if hybrid is None else hybrid or attends) and not crosses
@@ -244,7 +246,7 @@ def keep(
         retained=max(0, min(drafts, spec) - 1) if speculative_method == "mtp" and drafts > 1 else 0,
         conv_element=conv,
         state_dtype=state,
-        checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
+        checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer"),
         capability=device.capability,
     )
     shape = Shape(
@@ -257,6 +259,8 @@ def keep(
         windowed=windowed,
         wide_pages=wide_pages,
     )
+    if pp > 1 and stage_ends(len(layers), pp)[0] < first_stage:
+        raise Refused(f"start_layer should be greater than or equal to len(deepstack_visual_indexes), {first_stage}")
     specs, ranks = specs_of(layers, options, shape, drafts, numbered or len(layers))
     if dcp > 1 and not attends:
         raise Refused("decode context parallelism needs key-value heads; the model has none")
@@ -307,10 +311,10 @@ def gpu_of(name: object) -> Gpu:
     raise AssertionError(name)
 
 
-def model_length(asked: int | None, longest: int | None, key: str | None) -> int | None:
+def model_length(asked: int | None, longest: int | None, key: str | None, usual: int | None) -> int | None:
     """max_model_len (config/model.py, _get_and_verify_max_len); None where neither the option nor the config says one."""
     if asked is None:
-        return longest
+        return longest if usual is None else usual
     length = whole("max_model_len", asked, 1)
     if longest is not None and length > longest:
         raise Refused(

@@ -73,6 +73,8 @@ METHODS = (*DRAFTED, "ngram", "ngram_gpu", "suffix")
 # A page of the sparse kernels: an index key is fp8 with a float32 scale per 128 (models/deepseek_v32/attention.py);
 # the quantised latent keeps 512 fp8, 4 float32 scales and a rope key in bf16 (MLAAttentionSpec of fp8_ds_mla).
 INDEX_GROUP, SPARSE_BLOCK = 128, 64
+# Tokens of a page that FlashAttention 4 reads heads of 256 in.
+WIDE_PAGE = 128
 # Compressed attention: rotary dimensions of an entry, bytes that a page is a multiple of, tokens of a block.
 ROPE_DIM, ENTRY_ALIGNMENT, COMPRESSED_BLOCK = 64, 576, 256
 
@@ -233,6 +235,8 @@ class Sizer:
         self.options, self.shape, self.states = options, shape, states
         pieces = list({id(part): part for layer in layers for part in parts(layer)}.values())
         self.attention = [part for part in pieces if is_attention(part)]
+        own = [part for part in pieces if is_state(part)]
+        self.exports = options.checkpoints and bool(own) and all(hands_out(part, options.capability) for part in own)
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
         self.packed = any(isinstance(part, CompressedAttention) for part in pieces)
@@ -311,10 +315,15 @@ class Sizer:
         fp8 = kv in ("fp8", "fp8_e4m3")
         if major == 9 and fp8 and self.shape.head_dim == 512:
             return 64
-        plain = kv in ("auto", "float16", "bfloat16") and half
-        if major == 10 and self.shape.head_dim == 256 and self.shape.wide_pages and plain and options.dcp == 1:
-            return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
+        if self.shape.head_dim == 256 and self.reads_wide_pages():
+            return WIDE_PAGE if options.block is None or options.block % WIDE_PAGE == 0 else DEFAULT_BLOCK
         return DEFAULT_BLOCK
+
+    def reads_wide_pages(self) -> bool:
+        """Whether heads of 256 are read by the kernel for them (_fa4_hd256_fallback_reason, backends/fa_utils.py)."""
+        options = self.options
+        plain = options.kv_dtype in ("auto", "float16", "bfloat16") and options.element == 2
+        return options.capability[0] == 10 and self.shape.wide_pages and plain and options.dcp == 1
 
     def check_differing(self) -> None:
         """Which caches the kernels for values of another size than keys read (backends/flash_attn_diffkv.py on compute capability
@@ -345,7 +354,7 @@ class Sizer:
         if self.latent:
             # Decode kernels want a multiple of 128 tokens.
             unit = max(unit, 128)
-        if options.align and options.checkpoints and all(isinstance(part, GatedDeltaNet) for part in self.states):
+        if options.align and self.exports:
             unit = lcm(unit, 64)
         self.block = max(self.block, unit * -(-state // (unit * token)))
         self.page = self.block * token
@@ -417,7 +426,10 @@ class Sizer:
                     raise Refused("DCP not support sliding window.")
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
                 held = part.window - 1 + options.retained + options.in_flight
-                yield self.pages(part.kind, "sliding", tensors, held=held, window=part.window)
+                spec = self.pages(part.kind, "sliding", tensors, held=held, window=part.window)
+                # A window's block is its own kernel's, where that can't read the others' (Attention.get_kv_cache_spec).
+                wide = part.head_dim == 256 and options.block is None and self.reads_wide_pages()
+                yield spec.resized(WIDE_PAGE) if wide and self.block % WIDE_PAGE else spec
             case ChunkedAttention():
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
                 held = part.chunk + options.in_flight
@@ -537,10 +549,15 @@ class Sizer:
         one for a checkpoint inside a prefill where the layer can export it (get_kv_cache_spec of each layer)."""
         if not self.options.align:
             return 1 + self.options.spec
-        exports = isinstance(part, Mamba2) or (
-            self.options.checkpoints and all(isinstance(state, GatedDeltaNet) for state in self.states)
-        )
-        return 2 + self.options.spec + exports
+        return 2 + self.options.spec + (isinstance(part, Mamba2) or self.exports)
+
+
+def hands_out(part: Layer, capability: tuple[int, int]) -> bool:
+    """Whether FlashInfer's kernel for a gated delta rule runs, which hands out states in the middle of a prefill
+    (layers/mamba/gdn/qwen_gdn_linear_attn.py)."""
+    if not isinstance(part, GatedDeltaNet):
+        return False
+    return capability[0] == 9 or (capability[0] in (10, 12) and part.key_dim == 128)
 
 
 def divided(size: int, tp: int) -> int:

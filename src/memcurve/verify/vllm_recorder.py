@@ -18,7 +18,8 @@ block size, grouping, and planning. What is stubbed:
   capability of the GPU allows, Triton and DeepGEMM as installed;
 - tensors: everything that a model class makes goes to the meta device;
 - the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism, on nodes of their own;
-- processors of images and sound, which the Transformers backend asks what a tower takes: it takes nothing;
+- processors of images and sound, which the Transformers backend asks what a tower takes: it takes nothing; towers that can't be
+  built from a short config are left out;
 - tokenizers, weights and quantised kernels: a config's quantization_config is left out.
 
 A draft of multi-token prediction is built beside its target where the options say draft_layers.
@@ -52,9 +53,7 @@ def engine_args(config: dict, requested: dict, folder: str):
     """EngineArgs of a job. The config is written into a folder, without what only weights need."""
     from vllm.engine.arg_utils import EngineArgs
 
-    data = dict(config)
-    data.pop("quantization_config", None)
-    data.pop("auto_map", None)
+    data = completed(config)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(data, file)
     options = {name: value for name, value in requested.items() if name not in ("gpu", "draft_layers")}
@@ -73,6 +72,26 @@ def engine_args(config: dict, requested: dict, folder: str):
         trust_remote_code=False,
         **options,
     )
+
+
+def completed(config: dict) -> dict:
+    """The config without what only weights need, and with what a published one has and a short one may leave out: an architecture,
+    towers by their class, the factors of a long rope."""
+    from memcurve.config import class_defaults, read_type
+
+    data = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    data.setdefault("model_type", read_type(data))
+    if not data.get("architectures"):
+        data["architectures"] = (class_defaults(read_type(data)) or {}).get("arch", [])[:1]
+    if data.get("model_type") == "gemma4":
+        data.setdefault("vision_config", {})
+    rope = data.get("rope_scaling") or data.get("rope_parameters")
+    if isinstance(rope, dict) and "longrope" in (rope.get("type"), rope.get("rope_type")):
+        size = data["hidden_size"] // data["num_attention_heads"]
+        size = data.get("qk_rope_head_dim") or int(size * data.get("partial_rotary_factor", 1))
+        factors = {key: rope.get(key) or [1.0] * (size // 2) for key in ("short_factor", "long_factor")}
+        data["rope_scaling"] = {**rope, **factors}
+    return data
 
 
 def build(vllm_config, rank: int, drafts: bool) -> None:

@@ -61,6 +61,10 @@ LENGTHS = (
 KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
 # RoPE scalings that leave the longest sequence as the config says it (config/model.py, _get_and_verify_max_len).
 SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+# original_max_position_embeddings of Transformers' classes that have one.
+ORIGINAL_LENGTHS = {"phi3": 4096, "phi4_multimodal": 4096}
+# Of Qwen3-VL's class for images.
+DEEPSTACK = [8, 16, 24]
 # _FLOAT16_NOT_SUPPORTED_MODELS (config/model.py).
 NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
 
@@ -96,6 +100,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "wide_pages": not (capped(config) or both_directions(config)),
         "shards": shards(config),
         "modules": modules(config),
+        "first_stage": first_stage(config),
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
@@ -205,7 +210,8 @@ def longest_of(config: Config) -> tuple[int | None, str | None, int | None]:
     usual = longest
     if any(rope_type(rope) == "longrope" for rope in ropes):
         # Only who asks gets more than the model was trained on at first.
-        usual = number(config, "original_max_position_embeddings") or longest
+        stated = number(config, "original_max_position_embeddings")
+        usual = stated or ORIGINAL_LENGTHS.get(config.model_type, longest)
     above = config.root.get("model_max_length")
     if isinstance(above, int) and above > longest:
         longest, name = above, "model_max_length"
@@ -237,6 +243,15 @@ def both_directions(config: Config) -> bool:
     if config.model_type in GEMMA_4:
         return config.root is not config.data and config.get("use_bidirectional_attention") == "vision"
     return bool(config.root.get("is_mm_prefix_lm", config.root.get("model_type") in ("gemma3", "molmo2", "paligemma")))
+
+
+def first_stage(config: Config) -> int:
+    """Layers that the first pipeline stage needs: one per level of the images' features (qwen3_vl.py, qwen3_vl_moe.py)."""
+    if config.root.get("model_type") not in ("qwen3_vl", "qwen3_vl_moe"):
+        return 0
+    vision = config.root.get("vision_config")
+    levels = vision.get("deepstack_visual_indexes", DEEPSTACK) if isinstance(vision, dict) else DEEPSTACK
+    return len(levels) if isinstance(levels, list) else 0
 
 
 def state_dtype(config: Config) -> str | None:

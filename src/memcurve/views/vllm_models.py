@@ -7,7 +7,7 @@ RUNS = frozenset(
     """
     axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
     gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
-    higgs_audio_v2 kosmos_2_text_model kosmos_2_5_text_model mllama_text_model
+    diffusion_gemma_text higgs_audio_v2 kosmos_2_text_model kosmos_2_5_text_model mllama_text_model
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
     doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
@@ -35,7 +35,6 @@ LACKS = {
     "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
     "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
-    "diffusion_gemma_text": "its class denoises blocks of tokens, and reserves otherwise than one that writes token after token",
     "flint": "its class runs on FlashInfer alone, whose blocks are not described",
     "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
     "described",
@@ -78,7 +77,7 @@ CLASS_LENGTHS = {
 }
 # Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
 NO_PIPELINE = frozenset(
-    "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
+    "diffusion_gemma_text mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
 )
 HYBRID = frozenset(
     "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
@@ -86,7 +85,7 @@ HYBRID = frozenset(
 )
 SINKS = frozenset({"gpt_oss"})
 # Types with wider heads in full layers than in sliding ones.
-GEMMA_4 = frozenset({"gemma4_text", "gemma4_unified_text"})
+GEMMA_4 = frozenset({"gemma4_text", "gemma4_unified_text", "diffusion_gemma_text"})
 ENCODER_DECODER = frozenset({"whisper", "cohere_asr"})
 # The registry's architectures (model_executor/models/registry.py): those that generate, alone or beside towers, and those that
 # it drives through Transformers.
