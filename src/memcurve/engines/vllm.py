@@ -15,7 +15,7 @@ from ..layers import ChunkedAttention, CompressedAttention, CrossAttention, Late
 from ..terms import Kept
 from ..units import dtype_bytes
 from .ranks import replicated
-from .vllm_blocks import VllmAllocator, make_groups, terms_of
+from .vllm_blocks import VllmAllocator, bytes_per_block, make_groups, terms_of
 from .vllm_specs import (
     DEFAULT_BLOCK,
     DRAFTED,
@@ -29,6 +29,7 @@ from .vllm_specs import (
     Shape,
     is_attention,
     is_state,
+    slides_latent,
     specs_of,
     stage_ends,
 )
@@ -264,13 +265,13 @@ def keep(
     specs, ranks = specs_of(layers, options, shape, drafts, numbered or len(layers))
     if dcp > 1 and not attends:
         raise Refused("decode context parallelism needs key-value heads; the model has none")
-    packed = any(isinstance(part, CompressedAttention) for part in pieces)
+    packed = any(isinstance(part, CompressedAttention) or slides_latent(part) for part in pieces)
     if packed and disable_hybrid_kv_cache_manager:
         raise Refused("MLAAttentionSpec has no bounded_replay: windows over entries can't be held in full")
     chunks = any(isinstance(part, ChunkedAttention) for part in pieces)
     disabled = without_hybrid(disable_hybrid_kv_cache_manager, chunks and speculative_method in EAGLE)
     groups = make_groups(specs, ranks, pp, disabled, packed) if specs else ()
-    block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
+    block_bytes = tuple(bytes_per_block(groups, rank, packed) for rank in range(pp)) if groups else ()
     if 0 in block_bytes:
         raise Refused(
             f"integer division or modulo by zero: stage {block_bytes.index(0) + 1} of {pp} holds no layer that keeps anything, and "

@@ -130,6 +130,10 @@ def is_attention(part: Layer) -> bool:
     return isinstance(part, kinds)
 
 
+def slides_latent(part: Layer) -> bool:
+    return isinstance(part, LatentAttention) and part.window is not None
+
+
 def specs_of(
     layers: Sequence[Layer], options: Options, shape: Shape, drafts: int, numbered: int
 ) -> tuple[list[Spec], list[int]]:
@@ -143,6 +147,7 @@ def specs_of(
     packs = options.kv_dtype in TURBOQUANT and not shape.windowed
     skipped = boundary(layers, numbered) if packs else frozenset()
     states = states_of(layers, shape)
+    padded = any(slides_latent(part) for layer in layers for part in parts(layer))
     wishes: set[bool] = set()
     specs: list[Spec] = []
     ranks: list[int] = []
@@ -153,15 +158,14 @@ def specs_of(
         mine = [layers[index] for index in stage]
         module: list[Layer] = []
         if drafts and rank == options.pp - 1:
-            last = next(layer for layer in reversed(layers) if any(is_attention(part) for part in parts(layer)))
             module = [
                 # DeepSeek-V4's module compresses nothing (models/deepseek_v4/nvidia/mtp.py).
                 part.replace(ratio=0) if isinstance(part, CompressedAttention) else part
-                for part in parts(last)
+                for part in parts(draft_of(layers))
                 if not is_state(part)
             ]
         plain = [index in skipped for index in stage]
-        wishes.add(wants_layout(mine, [packs and not left for left in plain]))
+        wishes.add(wants_layout(mine, [packs and not left for left in plain], padded))
         sizer = Sizer([*mine, *module], states, options, shape, mixed(mine, plain) if skipped else None)
         known: dict[tuple[int, bool], tuple[Spec, ...]] = {}
         for layer, left in zip(mine, plain, strict=True):
@@ -176,11 +180,19 @@ def specs_of(
     return specs, ranks
 
 
-def wants_layout(stage: Sequence[Layer], packed: Sequence[bool]) -> bool:
-    """Whether a backend of the stage reads blocks of some layouts only: turboquant's, and compressed attention's indexer
-    (supported_kv_cache_layouts)."""
+def draft_of(layers: Sequence[Layer]) -> Layer:
+    """The layer that modules of multi-token prediction are like: the last that attends, or slides where latents do."""
+    attend = [layer for layer in layers if any(is_attention(part) for part in parts(layer))]
+    return next((layer for layer in reversed(attend) if slides_latent(layer)), attend[-1])
+
+
+def wants_layout(stage: Sequence[Layer], packed: Sequence[bool], padded: bool) -> bool:
+    """Whether a backend of the stage reads blocks of some layouts only (supported_kv_cache_layouts): turboquant's, compressed
+    attention's indexer, latents that are padded to those of a window."""
     return any(
-        (packs and is_attention(part)) or (isinstance(part, CompressedAttention) and part.index_head_dim > 0)
+        (packs and is_attention(part))
+        or (isinstance(part, CompressedAttention) and part.index_head_dim > 0)
+        or (padded and isinstance(part, SparseIndexer))
         for layer, packs in zip(stage, packed, strict=True)
         for part in parts(layer)
     )
@@ -283,13 +295,15 @@ class Sizer:
                 raise NotDescribed("vllm: compressed attention on compute capability 12, where FlashInfer reads it")
             if options.dcp > 1:
                 raise Refused("DCP not support sliding window.")
-            if options.block not in (None, COMPRESSED_BLOCK):
-                raise NotDescribed("vllm: compressed attention in other blocks than 256 tokens")
+            if options.block is not None and options.block % COMPRESSED_BLOCK:
+                raise NotDescribed("vllm: compressed attention in blocks that are no multiple of 256 tokens")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
             if kv not in known or (kv == "auto" and not half):
                 self.no_backend()
+            if any(slides_latent(part) for part in self.attention) and kv not in ("auto", "float16", "bfloat16"):
+                raise Refused("FlashAttnMLASparseImpl currently supports only FP16/BF16 KV cache.")
             if major == 9 and options.dcp > 1 and not kv.startswith("fp8"):
                 raise Refused(
                     "DCP for FlashMLA sparse requires an fp8_ds_mla kv-cache; the bf16 sparse path is not supported under DCP."
@@ -435,13 +449,20 @@ class Sizer:
                 held = part.chunk + options.in_flight
                 yield self.pages(part.kind, "chunked", tensors, held=held, window=part.chunk)
             case LatentAttention():
-                if part.window is not None:
-                    raise NotDescribed("vllm: a window over a latent is not described for this engine")
-                yield self.pages(part.kind, "latent", self.latent_tensors(part), tokens=options.dcp)
+                tensors = self.latent_tensors(part)
+                if part.window is None:
+                    row = sum(size for _, size in tensors)
+                    yield self.pages(part.kind, "latent", tensors, tokens=options.dcp).replace(stride=row)
+                elif options.dcp > 1:
+                    raise Refused("DCP not support sliding window.")
+                else:
+                    held = part.window - 1 + options.retained + options.in_flight
+                    yield self.pages(part.kind, "sliding", tensors, held=held, window=part.window)
             case SparseIndexer():
                 scales = 4 * (part.head_dim // INDEX_GROUP)
                 keys: Tensors = (("index_key", part.head_dim), ("scale", scales))
-                yield self.pages(part.kind, "latent", keys, tokens=options.dcp)
+                spec = self.pages(part.kind, "latent", keys, tokens=options.dcp)
+                yield spec.replace(stride=1 if spec.block <= SPARSE_BLOCK else spec.row * SPARSE_BLOCK)
             case CrossAttention():
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim)
                 held = -(-self.shape.encoder_tokens // self.block)
@@ -516,7 +537,10 @@ class Sizer:
             ("compressed attention", part.head_dim, entry),
         ):
             if width:
-                yield self.padded(name, "latent", ((name.split()[0], row),), self.block, ratio=part.ratio)
+                entries = ((name.split()[0], row),)
+                spec = self.padded(name, "latent", entries, self.block, ratio=part.ratio)
+                kernel = self.padded(name, "latent", entries, COMPRESSED_BLOCK, ratio=part.ratio)
+                yield spec.replace(stride=1 if spec.block == kernel.block else kernel.page)
                 waiting = (("waiting_kv", halves * width * 4), ("waiting_gate", halves * width * 4))
                 yield self.padded("waiting tokens", "sliding", waiting, tokens, window)
 

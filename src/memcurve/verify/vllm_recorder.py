@@ -44,6 +44,14 @@ from .vllm_stubs import GIB, GPUS, groups_of, on_meta, prepare
 TRUTH = Path(__file__).parents[3] / "tests" / "truth" / "vllm.jsonl"
 
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
+# Keys that a published config has and a short one may leave out, with a value, or the key of one.
+LFM2 = {
+    "block_dim": "hidden_size", "conv_dim": "hidden_size", "conv_dim_out": "hidden_size", "block_ff_dim": "intermediate_size",
+    "block_multiple_of": 256, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False,
+}  # fmt: skip
+LEFT_OUT: dict[str, dict] = {
+    "gemma4": {"vision_config": {}}, "lfm2": LFM2, "lfm2_moe": LFM2, "minimax_m2": {"rotary_dim": 64, "scoring_func": "sigmoid"},
+}  # fmt: skip
 # Characters that the file keeps of the reason of a pool that does not start.
 KEPT = 200
 MEMORIES = (20 * GIB, 40 * GIB, 60 * GIB, 7_777_777_777)
@@ -56,6 +64,8 @@ def engine_args(config: dict, requested: dict, folder: str):
     data = completed(config)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(data, file)
+    with open(os.path.join(folder, "added_tokens.json"), "w") as file:
+        json.dump({"<|imgpad|>": 0}, file)
     options = {name: value for name, value in requested.items() if name not in ("gpu", "draft_layers")}
     tokens, method = options.pop("num_speculative_tokens", 0), options.pop("speculative_method", None)
     if method:
@@ -79,12 +89,13 @@ def completed(config: dict) -> dict:
     towers by their class, the factors of a long rope."""
     from memcurve.config import class_defaults, read_type
 
-    data = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    data = copy.deepcopy({key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")})
     data.setdefault("model_type", read_type(data))
     if not data.get("architectures"):
         data["architectures"] = (class_defaults(read_type(data)) or {}).get("arch", [])[:1]
-    if data.get("model_type") == "gemma4":
-        data.setdefault("vision_config", {})
+    for level in (data, data.get("text_config") or {}):
+        for key, value in LEFT_OUT.get(level.get("model_type", ""), {}).items():
+            level.setdefault(key, level.get(value) if isinstance(value, str) else value)
     rope = data.get("rope_scaling") or data.get("rope_parameters")
     if isinstance(rope, dict) and "longrope" in (rope.get("type"), rope.get("rope_type")):
         size = data["hidden_size"] // data["num_attention_heads"]

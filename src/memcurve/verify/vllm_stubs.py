@@ -27,7 +27,7 @@ GPUS = {
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C "
+    "vllm.third_party.deep_gemm._C cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C "
     "vllm.model_executor.kernels.attention.dsa.dcp_indexer_cutedsl vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 

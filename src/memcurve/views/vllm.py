@@ -454,6 +454,22 @@ def all_attend(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     )
 
 
+def padded_latents(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """models/dots3_note: latents without a window take rows as wide as those with one."""
+    width = max(
+        (layer.kv_lora_rank + layer.rope_head_dim for layer in layers if isinstance(layer, LatentAttention)), default=0
+    )
+
+    def seen(layer: Layer) -> Layer:
+        if isinstance(layer, Parallel):
+            return layer.replace(parts=tuple(map(seen, layer.parts)))
+        if isinstance(layer, LatentAttention):
+            return layer.replace(kv_lora_rank=max(width - layer.rope_head_dim, layer.kv_lora_rank))
+        return layer
+
+    return tuple(map(seen, layers))
+
+
 def halves(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """cosmos3_edge.py: a layer is two of the class, attention and the one behind it that keeps nothing."""
     return tuple(half for layer in layers for half in (layer, NoState()))
@@ -506,6 +522,7 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "bailing_hybrid": bailing_hybrid,
     "mamba": stated_size,
     "cosmos3_edge_text": halves,
+    "dots3_note_text": padded_latents,
     "mllama_text_model": all_attend,
     "falcon_mamba": stated_size,
 }

@@ -7,7 +7,7 @@ RUNS = frozenset(
     """
     axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
     gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
-    diffusion_gemma_text higgs_audio_v2 kosmos_2_text_model kosmos_2_5_text_model mllama_text_model
+    diffusion_gemma_text dots3_note_text higgs_audio_v2 kosmos_2_text_model kosmos_2_5_text_model mllama_text_model
     afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
     cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
     doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
@@ -36,7 +36,7 @@ LACKS = {
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
     "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
     "flint": "its class runs on FlashInfer alone, whose blocks are not described",
-    "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
+    "glm5_next_text": "its class has caches of its own kinds (pools of index keys, rings), which are not "
     "described",
     "granite_docling_text inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
     "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts "
