@@ -29,6 +29,7 @@ from .vllm_models import (
     ARCHITECTURES,
     CLASS_LENGTHS,
     DEFAULT_MODULES,
+    DRIVEN_WHOLE,
     ENCODER_DECODER,
     FIXED_MODULES,
     GEMMA_4,
@@ -37,6 +38,7 @@ from .vllm_models import (
     LACKS,
     MODULES,
     NO_PIPELINE,
+    NO_PIPELINE_TYPES,
     RUNS,
     SINKS,
     TOO_NEW,
@@ -86,7 +88,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "head_dim": widest(layers) if name in GEMMA_4 else head_dim(config),
         "kv_heads": kv_heads(config),
         "state_dtype": state_dtype(config),
-        "pipeline": name not in NO_PIPELINE,
+        "pipeline": pipelined(config),
         "chunked": name not in ENCODER_DECODER,
         # olmo_gdn_linear_attn.py has no checkpoints.
         "exports": name != "olmo_hybrid",
@@ -133,6 +135,14 @@ def check_class(names: Sequence[str]) -> None:
                 "older version of vLLM if you want to use this model architecture."
             )
     raise Refused(f"Model architectures {show(', '.join(names))} are not supported for now.")
+
+
+def pipelined(config: Config) -> bool:
+    """Whether its class runs in pipeline stages: vLLM's by what it supports, Transformers' where its layers are found."""
+    if not config.architectures:
+        return config.model_type not in NO_PIPELINE_TYPES | DRIVEN_WHOLE
+    own = next((name for name in config.architectures if name in ARCHITECTURES), None)
+    return config.model_type not in DRIVEN_WHOLE if own is None else own not in NO_PIPELINE
 
 
 def modules(config: Config) -> int | None:

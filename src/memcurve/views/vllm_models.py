@@ -75,10 +75,21 @@ CLASS_LENGTHS = {
     }.items()
     for name in names.split()
 }
-# Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
+# Classes without pipeline stages (SupportsPP), and model types whose own class has none: of vLLM, or driven through Transformers.
 NO_PIPELINE = frozenset(
-    "diffusion_gemma_text mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
+    """
+    AliceAIForCausalLM AriaForConditionalGeneration CohereAsrForConditionalGeneration DiffusionGemmaForBlockDiffusion
+    DomynEdgeForCausalLM DoryForCausalLM FireRedASR2ForConditionalGeneration FunASRForConditionalGeneration Gemma3nForCausalLM
+    Gemma3nForConditionalGeneration HrmTextForCausalLM Idefics3ForConditionalGeneration IQuestLoopCoderForCausalLM
+    Mamba2ForCausalLM NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Nano_VL_V2 NemotronH_Omni_Reasoning_V3
+    NemotronH_Super_Omni_Reasoning_V3 NemotronParseForConditionalGeneration PaddleOCRVLForConditionalGeneration
+    Phi4MMForCausalLM RadioMBartPrefixForCausalLM SmolVLMForConditionalGeneration WhisperForConditionalGeneration
+    Zamba2ForCausalLM
+    """.split()
 )
+NO_PIPELINE_TYPES = frozenset("aria_text cohere_asr diffusion_gemma_text gemma3n_text hrm_text mamba2 paddleocr_vl_text phi4_multimodal whisper zamba2".split())
+DRIVEN_WHOLE = frozenset("kosmos_2_text_model kosmos_2_5_text_model".split())
+# Types whose class counts as hybrid (IsHybrid); with attention sinks; encoder-decoders.
 HYBRID = frozenset(
     "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
     "qwen3_5_moe_text zamba2 bailing_hybrid".split()
