@@ -10,7 +10,7 @@ Which attention backend runs is as on a GPU with vLLM's own kernels, without Fla
 
 from __future__ import annotations
 
-from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whole
+from ..base import BadConfig, Record, Refused, nearest, show, whole
 from ..layers import ChunkedAttention, CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
 from ..terms import Kept
 from ..units import dtype_bytes
@@ -24,15 +24,13 @@ from .vllm_specs import (
     MAMBA_DTYPES,
     METHODS,
     PLAIN,
-    TURBOQUANT,
     Options,
     Shape,
     is_attention,
     is_state,
     slides_latent,
-    specs_of,
-    stage_ends,
 )
+from .vllm_stages import specs_of, stage_ends
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,13 +177,15 @@ def keep(
     spec = whole("num_speculative_tokens", num_speculative_tokens)
     if speculative_method is not None:
         one_of("speculative_method", speculative_method, METHODS)
-        if not spec:
-            raise BadConfig(f"num_speculative_tokens: 0; expected 1 or more beside speculative_method={speculative_method!r}")
     drafts = whole("draft_layers", draft_layers)
     if drafts and speculative_method != "mtp":
         raise BadConfig(f"draft_layers: {drafts}; expected speculative_method='mtp' beside it")
     if drafts and not spec:
         raise BadConfig(f"draft_layers: {drafts}; expected num_speculative_tokens of 1 or more beside it")
+    if speculative_method is not None and not spec:
+        raise BadConfig(
+            f"num_speculative_tokens: 0; expected 1 or more beside speculative_method={speculative_method!r}"
+        )
     if dtype not in MODEL_DTYPES:
         raise BadConfig(
             f"dtype: {show(dtype)}; expected one of {', '.join(MODEL_DTYPES)} (kv_cache_dtype=fp8 is the cache's)"
@@ -357,7 +357,9 @@ def check_parallel(tp: int, pp: int, dcp: int, heads: int, kv_heads: int, pipeli
 def runs_ahead(asked: bool | None, method: str | None) -> bool:
     """async_scheduling, which suffix decoding can't have: it runs in the first model runner (VllmConfig.__post_init__)."""
     if asked is not None and flag("async_scheduling", asked) and method == "suffix":
-        raise Refused("Async scheduling is not supported by the V1 model runner with suffix-based speculative decoding.")
+        raise Refused(
+            "Async scheduling is not supported by the V1 model runner with suffix-based speculative decoding."
+        )
     return method != "suffix" if asked is None else asked
 
 

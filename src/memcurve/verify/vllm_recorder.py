@@ -89,7 +89,9 @@ def completed(config: dict) -> dict:
     towers by their class, the factors of a long rope."""
     from memcurve.config import class_defaults, read_type
 
-    data = copy.deepcopy({key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")})
+    data = copy.deepcopy(
+        {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    )
     data.setdefault("model_type", read_type(data))
     if not data.get("architectures"):
         data["architectures"] = (class_defaults(read_type(data)) or {}).get("arch", [])[:1]

@@ -149,7 +149,9 @@ def modules(config: Config) -> int | None:
     """Modules of multi-token prediction (hf_config_override, config/speculative.py); 0 where the class has none, None where the
     config says no number."""
     root, names = config.root, config.architectures
-    name = next((name for name in (*names[:1], str(root.get("model_type")), config.model_type) if name in MODULES), None)
+    name = next(
+        (name for name in (*names[:1], str(root.get("model_type")), config.model_type) if name in MODULES), None
+    )
     if name is None or (name == config.model_type and root is not config.data):
         return config.optional("num_mtp_layers", least=0) or 0
     if name in FIXED_MODULES:
@@ -201,7 +203,9 @@ def longest_of(config: Config) -> tuple[int | None, str | None, int | None]:
     if not given:
         known = CLASS_LENGTHS.get(config.model_type)
         own = "its class's max_position_embeddings"
-        given = [(known, own)] if known else [(config.count(key), key) for key in LENGTHS if config.get(key) is not None]
+        given = (
+            [(known, own)] if known else [(config.count(key), key) for key in LENGTHS if config.get(key) is not None]
+        )
     if not given:
         return None, None, None
     longest, name = min(given, key=lambda pair: pair[0])

@@ -36,8 +36,7 @@ LACKS = {
     "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
     "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
     "flint": "its class runs on FlashInfer alone, whose blocks are not described",
-    "glm5_next_text": "its class has caches of its own kinds (pools of index keys, rings), which are not "
-    "described",
+    "glm5_next_text": "its class has caches of its own kinds (pools of index keys, rings), which are not described",
     "granite_docling_text inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
     "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts "
     "moonshine_streaming pix2struct_text_model pocket_tts pop2piano pp_formulanet_text semantic": "it has no "
@@ -87,7 +86,9 @@ NO_PIPELINE = frozenset(
     Zamba2ForCausalLM
     """.split()
 )
-NO_PIPELINE_TYPES = frozenset("aria_text cohere_asr diffusion_gemma_text gemma3n_text hrm_text mamba2 paddleocr_vl_text phi4_multimodal whisper zamba2".split())
+NO_PIPELINE_TYPES = frozenset(
+    "aria_text cohere_asr diffusion_gemma_text gemma3n_text hrm_text mamba2 paddleocr_vl_text phi4_multimodal whisper zamba2".split()
+)
 DRIVEN_WHOLE = frozenset("kosmos_2_text_model kosmos_2_5_text_model".split())
 # Types whose class counts as hybrid (IsHybrid); with attention sinks; encoder-decoders.
 HYBRID = frozenset(
@@ -150,8 +151,7 @@ GONE = {
     name: version
     for version, names in {
         "0.10.2": (
-            "MotifForCausalLM Phi4FlashForCausalLM DonutForConditionalGeneration "
-            "MllamaForConditionalGeneration"
+            "MotifForCausalLM Phi4FlashForCausalLM DonutForConditionalGeneration MllamaForConditionalGeneration"
         ),
         "0.9.2": "Phi3SmallForCausalLM",
         "0.12.0": "Phi4MultimodalForCausalLM",
