@@ -219,7 +219,7 @@ def keep(
     check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
     check_shards(tp, shards)
     if speculative_method == "mtp":
-        check_modules(spec, modules)
+        check_modules(spec, modules if attends else 0)
     e = dtype_bytes(dtype)
     if no_float16 is not None and dtype == "float16":
         raise Refused(

@@ -6,7 +6,7 @@ Files cited are of vLLM 0.33.0, beneath vllm/.
 from __future__ import annotations
 
 from ..base import Refused
-from ..layers import CompressedAttention, SparseIndexer, parts
+from ..layers import ChunkedAttention, CompressedAttention, SparseIndexer, parts
 from .vllm_specs import TURBOQUANT, Options, Shape, Sizer, is_attention, is_state, slides_latent
 
 TYPE_CHECKING = False
@@ -48,6 +48,14 @@ def specs_of(
                 if not is_state(part)
             ]
         plain = [index in skipped for index in stage]
+        if any(
+            left and isinstance(part, ChunkedAttention)
+            for layer, left in zip(mine, plain, strict=True)
+            for part in parts(layer)
+        ):
+            raise Refused(
+                "Unknown TurboQuant cache dtype: 'auto'. A layer that attends in chunks can't be left as it is."
+            )
         wishes.add(wants_layout(mine, [packs and not left for left in plain], padded))
         sizer = Sizer([*mine, *module], states, options, shape, mixed(mine, plain) if skipped else None)
         known: dict[tuple[int, bool], tuple[Spec, ...]] = {}

@@ -210,7 +210,7 @@ def longest_of(config: Config) -> tuple[int | None, str | None, int | None]:
         return None, None, None
     longest, name = min(given, key=lambda pair: pair[0])
     stated = config.optional("model_max_length", least=0)
-    if stated:
+    if stated and (config.given("model_max_length") or config.model_type not in CLASS_LENGTHS):
         longest, name = stated, "model_max_length"
     ropes = list(rope_parameters(config))
     if ropes and "gemma3" not in config.model_type:
