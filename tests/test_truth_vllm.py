@@ -259,7 +259,7 @@ def test_what_nothing_says_is_not_refused() -> None:
 def test_chunks_beside_a_draft_are_held_in_full() -> None:
     # Llama 4 with an Eagle draft: the hybrid manager is off (VllmConfig.__post_init__), and can't be asked for.
     config = {"model_type": "llama4_text", "architectures": ["Llama4ForCausalLM"], "num_local_experts": 16}
-    draft = {"speculative_method": "eagle", "num_speculative_tokens": 2}
+    draft: dict[str, Any] = {"speculative_method": "eagle", "num_speculative_tokens": 2}
     with pytest.raises(Refused, match=r"^Hybrid KV cache manager was explicitly enabled"):
         load(config).curve("vllm", disable_hybrid_kv_cache_manager=False, **draft)
     held = load(config).curve("vllm", **draft)

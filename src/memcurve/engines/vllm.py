@@ -10,7 +10,7 @@ Which attention backend runs is as on a GPU with vLLM's own kernels, without Fla
 
 from __future__ import annotations
 
-from ..base import BadConfig, Record, Refused, nearest, show, whole
+from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whole
 from ..layers import ChunkedAttention, CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
 from ..terms import Kept
 from ..units import dtype_bytes
@@ -24,6 +24,7 @@ from .vllm_specs import (
     MAMBA_DTYPES,
     METHODS,
     PLAIN,
+    TURBOQUANT,
     Options,
     Shape,
     is_attention,
@@ -62,6 +63,7 @@ OPTIONS = (
 )
 
 
+PLAIN_DTYPES = ("auto", "float16", "bfloat16")
 MODEL_DTYPES = ("bfloat16", "float16", "float32")  # ModelDType, config/model.py
 
 
@@ -141,6 +143,7 @@ def keep(
     shards: Mapping[str, int] = {},
     modules: int | None = None,
     first_stage: int = 0,
+    unquantised: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
@@ -154,6 +157,7 @@ def keep(
     numbered: num_hidden_layers, where the class makes several layers of one.
     shards: sizes of weights by name, which tensor_parallel_size must divide. modules: its modules of multi-token prediction, where
     they are known; 0 where its class has none. first_stage: layers that the first pipeline stage can't do without.
+    unquantised: whether its class passes no kv_cache_dtype to its layers.
     default_on_10: the kv_cache_dtype that its class takes for "auto" on compute capability 10 (model_executor/models/config.py).
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
@@ -230,6 +234,10 @@ def keep(
             f'kv_cache_dtype="{kv_cache_dtype}" is incompatible with dtype="{dtype}". '
             f"Please set `--kv-cache-dtype` to {'`auto`' if dtype == 'float32' else f'`auto` or `{dtype}`'}."
         )
+    if unquantised and kv_cache_dtype not in PLAIN_DTYPES:
+        if kv_cache_dtype in TURBOQUANT:
+            raise NotDescribed("vllm: turboquant where the model's class passes no kv_cache_dtype to its layers")
+        kv_cache_dtype = "auto"
     conv = e if mamba_cache_dtype == "auto" else dtype_bytes(mamba_cache_dtype)
     state = mamba_ssm_cache_dtype if mamba_ssm_cache_dtype != "auto" else state_dtype or "auto"
     options = Options(

@@ -22,7 +22,7 @@ block size, grouping, and planning. What is stubbed:
   built from a short config are left out;
 - tokenizers, weights and quantised kernels: a config's quantization_config is left out.
 
-A draft of multi-token prediction is built beside its target where the options say draft_layers.
+A draft of multi-token prediction is built beside its target's last stage where the options say draft_layers.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def build(vllm_config, rank: int, drafts: bool) -> None:
     try:
         with torch.device("meta"), on_meta(), set_current_vllm_config(vllm_config):
             initialize_model(vllm_config=vllm_config)
-            if drafts:
+            if drafts and rank == parallel.pipeline_parallel_size - 1:
                 build_draft(vllm_config)
     finally:
         torch.set_default_dtype(old)

@@ -103,6 +103,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "shards": shards(config),
         "modules": modules(config),
         "first_stage": first_stage(config),
+        # falcon.py passes its layers no cache_config.
+        "unquantised": name == "falcon",
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
