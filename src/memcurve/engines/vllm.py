@@ -144,6 +144,7 @@ def keep(
     modules: int | None = None,
     first_stage: int = 0,
     unquantised: bool = False,
+    fixed_states: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
@@ -153,7 +154,7 @@ def keep(
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
     its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
-    quantisation says. sinks, replicates, windowed, wide_pages: as Shape has them. no_float16: a model type that is not stable in float16.
+    quantisation says. sinks, replicates, windowed, wide_pages, fixed_states: as Shape has them. no_float16: a model type that is not stable in float16.
     numbered: num_hidden_layers, where the class makes several layers of one.
     shards: sizes of weights by name, which tensor_parallel_size must divide. modules: its modules of multi-token prediction, where
     they are known; 0 where its class has none. first_stage: layers that the first pipeline stage can't do without.
@@ -267,6 +268,7 @@ def keep(
         replicates=replicates,
         windowed=windowed,
         wide_pages=wide_pages,
+        fixed_states=fixed_states,
     )
     if pp > 1 and stage_ends(len(layers), pp)[0] < first_stage:
         raise Refused(f"start_layer should be greater than or equal to len(deepstack_visual_indexes), {first_stage}")

@@ -108,7 +108,8 @@ class Shape(Record):
     replicates: whether more ranks than key-value heads hold one each. windowed: whether short convolutions are no states,
     but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py). wide_pages: whether
     the kernel for heads of 256 may read it, which has neither capped logits nor both directions over an image
-    (_fa4_hd256_fallback_reason, backends/fa_utils.py).
+    (_fa4_hd256_fallback_reason, backends/fa_utils.py). fixed_states: whether layers of Kimi Delta Attention keep float32 whatever
+    the option says, by which pages are aligned all the same (layers/mamba/gdn/kimi_gdn_linear_attn.py, get_state_dtype).
     """
 
     heads: int = 0
@@ -119,6 +120,7 @@ class Shape(Record):
     replicates: bool = True
     windowed: bool = False
     wide_pages: bool = True
+    fixed_states: bool = False
 
 
 def is_state(part: Layer) -> bool:
@@ -368,7 +370,8 @@ class Sizer:
             case ShortConv() if self.shape.windowed:
                 yield self.window_of_convolutions(part)
             case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | LightningAttention() | ShortConv():
-                tensors = state_tensors(part, options)
+                own = self.shape.fixed_states and isinstance(part, KimiDeltaAttention)
+                tensors = state_tensors(part, options.replace(state_dtype="auto") if own else options)
                 row = sum(size for _, size in tensors)
                 page = self.page or row
                 if page < row:

@@ -105,6 +105,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "first_stage": first_stage(config),
         # falcon.py passes its layers no cache_config.
         "unquantised": name == "falcon",
+        "fixed_states": name == "kimi_linear" and not full_rank_gates(config),
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
@@ -268,6 +269,12 @@ def first_stage(config: Config) -> int:
     vision = config.root.get("vision_config")
     levels = vision.get("deepstack_visual_indexes", DEEPSTACK) if isinstance(vision, dict) else DEEPSTACK
     return len(levels) if isinstance(levels, list) else 0
+
+
+def full_rank_gates(config: Config) -> bool:
+    """Whether it is Kimi K3, whose own layers look at the option for their states (models/kimi_k3/nvidia/model.py)."""
+    section = config.get("linear_attn_config")
+    return isinstance(section, dict) and section.get("use_full_rank_gate") is True
 
 
 def state_dtype(config: Config) -> str | None:
