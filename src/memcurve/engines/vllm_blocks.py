@@ -9,6 +9,7 @@ group. A *rank* here is a pipeline stage; the tensor-parallel ranks of a stage a
 from __future__ import annotations
 
 from functools import cached_property
+from math import lcm
 
 from ..base import BadConfig, Record, Refused
 from ..terms import INT64_MAX, Allocator, Pool, Term, compile_expr
@@ -32,7 +33,7 @@ class Spec(Record):
     of one token, or of one state. block: tokens per block. page: bytes of a block, with padding. held: blocks of a
     request for a state or an encoder; for a window the tokens that a request may hold at once. window: the tokens that
     the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism). ratio: tokens
-    per entry, where entries are compressed.
+    per entry, where entries are compressed. stride: bytes that blocks which lie side by side are a multiple of apart.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Spec(Record):
     window: int = 0
     tokens: int = 1
     ratio: int = 1
+    stride: int = 1
 
     @property
     def row(self) -> int:
@@ -273,6 +275,16 @@ def make_groups(
             count[ranks[layer]] += 1
         result.append(Group(members=tuple((spec, tuple(count)) for spec, count in members.items())))
     return tuple(result)
+
+
+def bytes_per_block(groups: Sequence[Group], rank: int, side_by_side: bool) -> int:
+    """Of one pipeline stage: the widest group's, as strides ask (_get_kv_cache_bytes_per_block)."""
+    widest = max(group.bytes_on(rank) for group in groups)
+    strides = (
+        (spec.stride for group in groups for spec, count in group.members if count[rank]) if side_by_side else (1,)
+    )
+    unit = lcm(*strides)
+    return -(-widest // unit) * unit
 
 
 class VllmPool(Pool):
