@@ -14,7 +14,7 @@ from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whol
 from ..layers import ChunkedAttention, CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
 from ..terms import Kept
 from ..units import dtype_bytes
-from .ranks import replicated
+from .ranks import replicated, stage_ends
 from .vllm_blocks import VllmAllocator, bytes_per_block, make_groups, terms_of
 from .vllm_specs import (
     DEFAULT_BLOCK,
@@ -31,7 +31,7 @@ from .vllm_specs import (
     is_state,
     slides_latent,
 )
-from .vllm_stages import specs_of, stage_ends
+from .vllm_stages import specs_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def keep(
         wide_pages=wide_pages,
         fixed_states=fixed_states,
     )
-    if pp > 1 and stage_ends(len(layers), pp)[0] < first_stage:
+    if pp > 1 and stage_ends("vllm", len(layers), pp)[0] < first_stage:
         raise Refused(f"start_layer should be greater than or equal to len(deepstack_visual_indexes), {first_stage}")
     specs, ranks = specs_of(layers, options, shape, drafts, numbered or len(layers))
     if dcp > 1 and not attends:
