@@ -15,7 +15,7 @@ from ..layers import CompressedAttention, CrossAttention, LatentAttention, Spars
 from ..terms import Kept
 from ..units import dtype_bytes
 from .ranks import replicated
-from .vllm_blocks import VllmAllocator, make_groups, terms_of
+from .vllm_blocks import Serving, VllmAllocator, make_groups, terms_of
 from .vllm_specs import (
     DRAFTED,
     KV_DTYPES,
@@ -261,8 +261,33 @@ def keep(
     return Kept(
         terms=terms_of(groups, block_bytes),
         notes=(*replicated(layers, options.tp), *notes_of(options, speculative_method, drafts, pieces), *notes),
-        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len),
+        allocator=VllmAllocator(
+            groups=groups,
+            block_bytes=block_bytes,
+            max_model_len=model_len,
+            serving=Serving(
+                max_num_batched_tokens=batched,
+                max_num_seqs=seqs,
+                prefix_caching=prefix,
+                ahead=ahead,
+                chunked=chunked,
+                unknown=unscheduled(pp, spec, crosses, packed),
+            ),
+        ),
     )
+
+
+def unscheduled(pp: int, spec: int, crosses: bool, packed: bool) -> str | None:
+    """Why the scheduling of requests is not described, if so."""
+    if pp > 1:
+        return f"pipeline_parallel_size {pp}: a request decodes every {pp} steps, which is not described"
+    if spec:
+        return f"num_speculative_tokens {spec}: how many tokens a step gives depends on what is accepted"
+    if crosses:
+        return "cross-attention: blocks for an encoder's output depend on the input"
+    if packed:
+        return "compressed attention: what a resumed request replays of its window is not described"
+    return None
 
 
 # -- options ----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class Spec(Record):
     of one token, or of one state. block: tokens per block. page: bytes of a block, with padding. held: blocks of a
     request for a state or an encoder; for a window the tokens that a request may hold at once. window: the tokens that
     the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism). ratio: tokens
-    per entry, where entries are compressed.
+    per entry, where entries are compressed. export: a state that a prefill hands out on its way stands at a multiple of so
+    many tokens (prefill_checkpoint_alignment); 0 where it hands out none.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Spec(Record):
     window: int = 0
     tokens: int = 1
     ratio: int = 1
+    export: int = 0
 
     @property
     def row(self) -> int:
@@ -289,12 +291,28 @@ class VllmPool(Pool):
     longest_context: int
 
 
+class Serving(Record):
+    """What the scheduler goes by (SchedulerConfig, CacheConfig).
+
+    ahead: whether a batch is scheduled while the one before runs. chunked: whether a prefill may be cut. unknown: why its
+    scheduling is not described, if so.
+    """
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    prefix_caching: bool
+    ahead: bool
+    chunked: bool
+    unknown: str | None = None
+
+
 class VllmAllocator(Allocator):
-    """The groups, the largest request, and bytes per block on each pipeline rank."""
+    """The groups, the largest request, bytes per block on each pipeline rank, and what the scheduler goes by."""
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
+    serving: Serving | None = None
 
     @cached_property
     def _blocks(self) -> tuple[int, list[Function]]:

@@ -393,8 +393,16 @@ class Sizer:
                     raise Refused(
                         f"{part.kind}: a state of {row:,} bytes is larger than the page of {page:,} bytes that its config gives"
                     )
-                held = self.states_held(part)
-                yield Spec(kind=part.kind, cache="state", tensors=tensors, block=self.block, page=page, held=held)
+                held, export = self.states_held(part), self.exports(part)
+                yield Spec(
+                    kind=part.kind,
+                    cache="state",
+                    tensors=tensors,
+                    block=self.block,
+                    page=page,
+                    held=held,
+                    export=export,
+                )
             case NoState():
                 pass
             case CompressedAttention():
@@ -484,10 +492,16 @@ class Sizer:
         one for a checkpoint inside a prefill where the layer can export it (get_kv_cache_spec of each layer)."""
         if not self.options.align:
             return 1 + self.options.spec
-        exports = isinstance(part, Mamba2) or (
-            self.options.checkpoints and all(isinstance(state, GatedDeltaNet) for state in self.states)
-        )
-        return 2 + self.options.spec + exports
+        return 2 + self.options.spec + bool(self.exports(part))
+
+    def exports(self, part: Layer) -> int:
+        """Tokens that the place of a state handed out in a prefill is a multiple of: any for Mamba-2, blocks for gated delta layers
+        where all states are theirs (get_mamba_prefill_checkpoint_grid, layers/mamba/abstract.py); 0 where none is."""
+        if not self.options.align:
+            return 0
+        if isinstance(part, Mamba2):
+            return 1
+        return self.block if self.options.checkpoints and all(isinstance(one, GatedDeltaNet) for one in self.states) else 0
 
 
 def divided(size: int, tp: int) -> int:
