@@ -217,7 +217,7 @@ class Run(Record):
 
     peak: the most requests at once. preemptions, steps: counted to the end. blocks: the most blocks in use at once. area: requests
     summed over steps; full_area, full_steps: the same from the first request that ends to the last that is admitted.
-    bound: per reason, at how many steps a waiting request was kept out by it.
+    bound: per reason, at how many of these steps a waiting request was kept out by it (at all steps, where there are none).
     """
 
     peak: int
@@ -258,6 +258,7 @@ class Scheduler:
         self.fresh: list[Request] = []
         self.ending: list[Request] = []
         self.step = self.orders = self.decoding = self.preemptions = 0
+        self.kept_out = ""
 
     def kinds_of(self, specs: list[Spec], serving: Serving) -> list[tuple[Tokens, int]]:
         """The groups by what they hold, each with how many there are."""
@@ -294,21 +295,25 @@ class Scheduler:
         """All requests to their end."""
         self.waiting = list(requests)[::-1]
         peak = used = area = full_area = full_steps = 0
+        bound: dict[bool, dict[str, int]] = {False: {}, True: {}}
         full = False
-        bound: dict[str, int] = {}
         while self.running or self.waiting:
-            changed = self.schedule(bound)
+            changed = self.schedule()
             count = len(self.running)
             peak, used = max(peak, count), max(used, self.total - self.free)
             ended = self.finish()
             after = self.step + 1
             if not (self.prefills or ((changed or ended) and self.waiting)):
                 after = self.next_event(after)
-            area += count + (after - self.step - 1) * len(self.running)
+            steps = after - self.step
+            taken = count + (steps - 1) * len(self.running)
+            area += taken
             full = full or ended
-            if full and self.waiting:
-                full_area += count + (after - self.step - 1) * len(self.running)
-                full_steps += after - self.step
+            if self.waiting:
+                bound[full][self.kept_out] = bound[full].get(self.kept_out, 0) + steps
+                if full:
+                    full_area += taken
+                    full_steps += steps
             self.step = after
         return Run(
             peak=peak,
@@ -318,7 +323,7 @@ class Scheduler:
             area=area,
             full_area=full_area,
             full_steps=full_steps,
-            bound=bound,
+            bound=bound[True] or bound[False],
         )
 
     def next_event(self, least: int) -> int:
@@ -330,7 +335,7 @@ class Scheduler:
             heappop(self.events)
         return least
 
-    def schedule(self, bound: dict[str, int]) -> bool:
+    def schedule(self) -> bool:
         """One step; whether anything but one more token of each request happened."""
         step, preempted = self.step, self.preemptions
         self.decoding += len(self.fresh)
@@ -355,7 +360,9 @@ class Scheduler:
         if all(self.decode(one) for order, one in due.items() if order < first and order in self.running):
             budget = self.in_order(tail[::-1], due, budget)
         if self.preemptions == preempted:
-            self.admit(budget, bound)
+            self.admit(budget)
+        else:
+            self.kept_out = "blocks"
         return bool(due) or bool(tail)
 
     def in_order(self, tail: list[Request], due: dict[int, Request], budget: int) -> int:
@@ -382,20 +389,19 @@ class Scheduler:
         """Whether its last token is under way, and the step schedules it no more."""
         return self.lag > 0 and request.end == self.step
 
-    def admit(self, budget: int, bound: dict[str, int]) -> None:
+    def admit(self, budget: int) -> None:
         """Takes waiting requests in, while the first of them fits."""
         while self.waiting:
             if len(self.running) >= self.most:
-                reason = "max_num_seqs"
+                self.kept_out = "max_num_seqs"
             elif budget <= 0:
-                reason = "max_num_batched_tokens"
+                self.kept_out = "max_num_batched_tokens"
             else:
                 request = self.waiting[-1]
-                reason = self.enter(request, budget)
-                if not reason:
+                self.kept_out = self.enter(request, budget)
+                if not self.kept_out:
                     budget -= request.flying
                     continue
-            bound[reason] = bound.get(reason, 0) + 1
             return
 
     def enter(self, request: Request, budget: int) -> str:
@@ -428,11 +434,7 @@ class Scheduler:
         end = start + tokens
         last = (total - 1) // block * block
         place = (stop - 1) // self.align * self.align
-        inside = (
-            self.exports > 0
-            and end >= stop
-            and valid_export(start, end, place, self.hashed, block, self.exports)
-        )
+        inside = self.exports > 0 and end >= stop and valid_export(start, end, place, self.hashed, block, self.exports)
         if inside:
             last = 0
         if end < stop:
@@ -532,8 +534,10 @@ class Scheduler:
         if not self.allocate(request, 1, flying):
             return False
         done = request.done
-        after = 1 if done < request.prefill + 1 else min(
-            ((rest - done - 1) % period + 1 for rest, period in self.beats), default=request.end
+        after = (
+            1
+            if done < request.prefill + 1
+            else min(((rest - done - 1) % period + 1 for rest, period in self.beats), default=request.end)
         )
         heappush(self.events, (min(self.step + after, request.end), request.order, request.turn))
         return True

@@ -501,7 +501,9 @@ class Sizer:
             return 0
         if isinstance(part, Mamba2):
             return 1
-        return self.block if self.options.checkpoints and all(isinstance(one, GatedDeltaNet) for one in self.states) else 0
+        return (
+            self.block if self.options.checkpoints and all(isinstance(one, GatedDeltaNet) for one in self.states) else 0
+        )
 
 
 def divided(size: int, tp: int) -> int:
