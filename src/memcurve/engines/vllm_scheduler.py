@@ -15,190 +15,32 @@ from heapq import heappop, heappush
 from math import gcd, lcm
 
 from ..base import NotDescribed, Record, Refused
+from .vllm_tables import AlignedState, Chunk, Free, State, Tokens, Window, cut, valid_export
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .vllm_blocks import Serving, Spec, VllmAllocator
-
-    Cell = list[int]
-
-
-class Tokens:
-    """Blocks for every token (FullAttentionManager), or for those that a window still sees.
-
-    A request's cell: [blocks of its table, how many of them in front are given back]. beats: (remainder, period) of the token
-    counts at which the blocks of a request that decodes change.
-    """
-
-    def __init__(self, spec: Spec, lag: int) -> None:
-        self.block = spec.block * spec.tokens
-        self.beats: tuple[tuple[int, int], ...] = ((0, self.block),)
-
-    def skipped(self, processed: int) -> int:
-        """Tokens that no later one looks at (get_num_skipped_tokens)."""
-        return 0
-
-    def cell(self) -> Cell:
-        return [0, 0]
-
-    def held(self, cell: Cell) -> int:
-        return cell[0] - cell[1]
-
-    def release(self, cell: Cell, processed: int) -> int:
-        """Gives back the blocks that are out of sight once so many tokens are processed; how many (remove_skipped_blocks)."""
-        first = min(self.skipped(processed) // self.block, cell[0])
-        if first <= cell[1]:
-            return 0
-        freed = first - cell[1]
-        cell[1] = first
-        return freed
-
-    def whole(self, tokens: int) -> int:
-        """Blocks that must be free to admit a prompt of so many tokens."""
-        return -(-tokens // self.block)
-
-    def need(self, cell: Cell, start: int, end: int, stop: int) -> int:
-        return max(-(-end // self.block) - cell[0], 0)
-
-    def grow(self, cell: Cell, start: int, end: int, stop: int) -> None:
-        cell[0] = max(cell[0], -(-end // self.block))
-
-
-class Window(Tokens):
-    """SlidingWindowManager. Admission counts no more blocks than a request ever holds (max_admission_blocks_per_request)."""
-
-    def __init__(self, spec: Spec, lag: int, longest: int) -> None:
-        super().__init__(spec, lag)
-        self.window = spec.window
-        self.most = -(-min(spec.held, longest) // self.block) + 1
-        self.beats += (((spec.window - 1 + lag) % self.block, self.block),)
-
-    def skipped(self, processed: int) -> int:
-        return max(0, processed - self.window + 1)
-
-    def whole(self, tokens: int) -> int:
-        return min(super().whole(tokens), self.most)
-
-
-class Chunk(Tokens):
-    """ChunkedLocalAttentionManager."""
-
-    def __init__(self, spec: Spec, lag: int, longest: int) -> None:
-        super().__init__(spec, lag)
-        self.window = spec.window
-        self.most = -(-min(spec.held, longest) // self.block)
-        self.beats += ((lag % spec.window, spec.window),)
-
-    def skipped(self, processed: int) -> int:
-        return processed // self.window * self.window
-
-    def whole(self, tokens: int) -> int:
-        return min(super().whole(tokens), self.most)
-
-
-class State(Tokens):
-    """One state for the whole request (MambaManager without prefix caching)."""
-
-    def __init__(self, spec: Spec, lag: int) -> None:
-        super().__init__(spec, lag)
-        self.beats = ()
-
-    def whole(self, tokens: int) -> int:
-        return 1
-
-    def need(self, cell: Cell, start: int, end: int, stop: int) -> int:
-        return 1 - cell[0]
-
-    def grow(self, cell: Cell, start: int, end: int, stop: int) -> None:
-        cell[0] = 1
-
-
-class AlignedState(Tokens):
-    """A state at each end of a block, of which the last one or two are kept (MambaManager in mode "align").
-
-    A request's cell: [blocks of its table, blocks in front that are looked through, the block of the state before or -1,
-    whether it has run, then the blocks that hold a state].
-    """
-
-    def __init__(self, spec: Spec, lag: int, align: int, hashed: int) -> None:
-        super().__init__(spec, lag)
-        self.export = spec.export
-        self.align = align
-        self.hashed = hashed
-        self.beats += (((1 + lag) % self.block, self.block),)
-
-    def cell(self) -> Cell:
-        return [0, 0, -1, 0]
-
-    def held(self, cell: Cell) -> int:
-        return len(cell) - 4
-
-    def release(self, cell: Cell, processed: int) -> int:
-        before = len(cell)
-        if processed > 1:
-            first = min((processed - 1) // self.block, cell[0])
-            if first > cell[1]:
-                cell[4:] = [one for one in cell[4:] if one >= first]
-                cell[1] = first
-        if 0 <= cell[2] < -(-processed // self.block) - 1 and cell[2] in cell[4:]:
-            cell.pop(cell.index(cell[2], 4))
-        return before - len(cell)
-
-    def exports(self, cell: Cell, start: int, end: int, stop: int) -> bool:
-        """Whether the chunk hands out a state on its way (_needs_internal_checkpoint)."""
-        place = (end - 1) // self.align * self.align
-        index = -(-end // self.block) - 2
-        return (
-            self.export > 0
-            and end >= stop
-            and valid_export(start, end, place, self.hashed, self.block, self.export)
-            and index >= 0
-            and (index >= cell[0] or index not in cell[4:])
-        )
-
-    def whole(self, tokens: int) -> int:
-        return self.need(self.cell(), 0, tokens, 0)
-
-    def need(self, cell: Cell, start: int, end: int, stop: int) -> int:
-        return min(-(-end // self.block) - cell[0], 1 + self.exports(cell, start, end, stop))
-
-    def grow(self, cell: Cell, start: int, end: int, stop: int) -> None:
-        blocks, before = -(-end // self.block), cell[0]
-        exports = self.exports(cell, start, end, stop)
-        if blocks > before or exports:
-            if before:
-                cell[2] = before - 1
-            first = max(before, blocks - 1 - exports)
-            cell += range(first, blocks)
-            cell[0] = max(blocks, before)
-        cell[3] = 1
-
-
-def valid_export(start: int, end: int, place: int, hashed: int, block: int, export: int) -> bool:
-    """Whether a chunk can hand out the state at `place` (is_mamba_prefill_checkpoint_valid, vllm/v1/kv_cache_interface.py)."""
-    return (
-        start % hashed == 0
-        and -(-end // block) - 2 > (start - 1) // block
-        and start + hashed <= place
-        and start < place < end
-        and (place - start) % export == 0
-    )
+    from .vllm_tables import Cell, Span
 
 
 class Request:
     """One request. prompt: tokens asked with; prefill: tokens to compute before the next output (more after a preemption);
     left: outputs to come after that. done: tokens computed. flying: tokens of its last chunk, scheduled at step `last`.
-    first: the step that finished the prefill; -1 before."""
+    first: the step that finished the prefill; -1 before. junction: tokens that some layers find cached and others do not.
+    runs: per kind of table and group, the free blocks that remember something of it."""
 
-    __slots__ = ("cells", "done", "end", "first", "flying", "last", "left", "order", "prefill", "prompt", "turn")
+    __slots__ = (
+        "cells", "done", "end", "first", "flying", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
+    )  # fmt: skip
 
     def __init__(self, prompt: int, output: int) -> None:
         self.prompt = self.prefill = prompt
         self.left = output
-        self.turn = 0
+        self.turn = self.junction = 0
         self.order = -1
+        self.runs: dict[tuple[int, int], list[list[int]]] = {}
         self.reset()
 
     @property
@@ -243,7 +85,8 @@ class Scheduler:
         self.chunked = serving.chunked
         self.lag = 1 if serving.ahead else 0
         self.longest = allocator.largest
-        self.free = self.total = blocks - 1
+        self.free = Free(blocks - 1)
+        self.caching = serving.prefix_caching
         specs = [group.members[0][0] for group in allocator.groups]
         self.kinds = self.kinds_of(specs, serving)
         states = [spec for spec in specs if spec.cache == "state"]
@@ -275,19 +118,19 @@ class Scheduler:
 
     def kind_of(self, spec: Spec, serving: Serving) -> Tokens:
         if spec.cache == "sliding":
-            return Window(spec, self.lag, self.longest)
+            return Window(spec, self.lag, self.align, self.longest)
         if spec.cache == "chunked":
-            return Chunk(spec, self.lag, self.longest)
+            return Chunk(spec, self.lag, self.align, self.longest)
         if spec.cache == "state":
             if not serving.prefix_caching:
-                return State(spec, self.lag)
+                return State(spec, self.lag, self.align)
             if spec.block > self.hashed:
                 raise NotDescribed(
                     f"vllm: states at every {spec.block} tokens beside hashes of {self.hashed}: how hits within a block are copied "
                     "is not described"
                 )
             return AlignedState(spec, self.lag, self.align, self.hashed)
-        return Tokens(spec, self.lag)
+        return Tokens(spec, self.lag, self.align)
 
     # -- a run --------------------------------------------------------------------------------------------------------
 
@@ -300,7 +143,7 @@ class Scheduler:
         while self.running or self.waiting:
             changed = self.schedule()
             count = len(self.running)
-            peak, used = max(peak, count), max(used, self.total - self.free)
+            peak, used = max(peak, count), max(used, self.free.total - self.free.count)
             ended = self.finish()
             after = self.step + 1
             if not (self.prefills or ((changed or ended) and self.waiting)):
@@ -406,23 +249,55 @@ class Scheduler:
 
     def enter(self, request: Request, budget: int) -> str:
         """Admits a request with its first chunk; or why not."""
-        tokens = request.prefill
+        hit = self.lookup(request) if request.runs else 0
+        tokens = request.prefill - hit
+        request.done = hit
         if tokens > budget and not self.chunked:
             return "max_num_batched_tokens"
         tokens = self.split(request, min(tokens, budget))
         if not tokens:
             return "max_num_batched_tokens"
-        request.cells = [kind.cell() for kind, _ in self.kinds]
-        whole = sum(kind.whole(min(request.prefill, self.longest)) * number for kind, number in self.kinds)
-        if whole > self.free or self.needed(request, tokens) > self.free:
+        request.cells = [kind.cell(hit) for kind, _ in self.kinds]
+        found = sum(kind.held(cell) * number for kind, number, cell in self.tables(request))
+        total, stop = min(request.prefill, self.longest), request.stop
+        whole = sum(kind.whole(cell, hit, total, stop) * number for kind, number, cell in self.tables(request))
+        if max(whole, self.needed(request, tokens)) + found > self.free.count:
             return "blocks"
         self.waiting.pop()
         request.order = self.orders
         self.orders += 1
         self.running[request.order] = self.prefills[request.order] = request
+        for index, (kind, number, cell) in enumerate(self.tables(request)):
+            for span in kind.spans(cell):
+                for group in range(number):
+                    self.free.pull(request.runs[index, group], span)
         self.take(request, tokens)
         self.advance(request, tokens)
         return ""
+
+    def lookup(self, request: Request) -> int:
+        """Tokens of a preempted request that are still cached (HybridKVCacheCoordinator.find_longest_cache_hit)."""
+        cached: list[set[int]] = []
+        for index, (_, number) in enumerate(self.kinds):
+            groups = [self.remembered(request, index, group) for group in range(number)]
+            cached.append(set.intersection(*groups))
+        order = sorted(range(len(self.kinds)), key=lambda index: type(self.kinds[index][0]) is not Tokens)
+        hit, longest = request.prefill - 1, 0
+        while True:
+            before = hit
+            for index in order:
+                hit = self.kinds[index][0].found(hit, cached[index])
+                longest = max(longest, hit)
+            if hit >= before or (len(order) == 2 and type(self.kinds[order[0]][0]) is Tokens):
+                break
+        request.junction = longest if longest > hit else 0
+        return hit
+
+    def remembered(self, request: Request, index: int, group: int) -> set[int]:
+        found: set[int] = set()
+        for last, number, _ in request.runs.get((index, group), ()):
+            found.update(range(last - number + 1, last + 1))
+        return found
 
     def split(self, request: Request, tokens: int) -> int:
         """A chunk cut to where a state must be kept (_mamba_block_aligned_split)."""
@@ -441,33 +316,64 @@ class Scheduler:
             cut = end // block * block
             if cut > start or block <= self.budget:
                 end = cut
-        stops = (0 if inside or start % block == 0 else (start // block + 1) * block, last)
+        # Where other layers found more cached than the states did, a state is kept for the next one.
+        junction = start + (request.junction - start) // block * block if start < request.junction < end else 0
+        stops = (0 if inside or start % block == 0 else (start // block + 1) * block, last, junction)
         end = min((one for one in stops if start < one < end), default=end)
         return max(end - start, 0)
 
     # -- blocks of a request --------------------------------------------------------------------------------------------
 
+    def tables(self, request: Request) -> Iterator[tuple[Tokens, int, Cell]]:
+        for (kind, number), cell in zip(self.kinds, request.cells, strict=True):
+            yield kind, number, cell
+
     def needed(self, request: Request, tokens: int) -> int:
         start, end, stop = request.done, request.done + tokens, request.stop
-        return sum(
-            kind.need(cell, start, end, stop) * number
-            for (kind, number), cell in zip(self.kinds, request.cells, strict=True)
-        )
+        return sum(kind.need(cell, start, end, stop) * number for kind, number, cell in self.tables(request))
 
     def take(self, request: Request, tokens: int) -> None:
         start, end, stop = request.done, request.done + tokens, request.stop
-        for (kind, number), cell in zip(self.kinds, request.cells, strict=True):
+        for kind, number, cell in self.tables(request):
             before = kind.held(cell)
             kind.grow(cell, start, end, stop)
-            self.free -= (kind.held(cell) - before) * number
+            self.free.take((kind.held(cell) - before) * number)
+
+    def give(self, request: Request, index: int, spans: list[Span], owned: bool) -> None:
+        """Blocks of a request to the queue, each group's last block first; the ones with a hash can be found again."""
+        kind, number = self.kinds[index]
+        if not self.caching:
+            self.free.give(sum(end - first for first, end in spans) * number)
+            return
+        ends = (request.prompt - 1, request.junction) if request.junction else (request.prompt - 1,)
+        kept = kind.kept(self.cached(request), ends)
+        for group in range(number):
+            for span in spans:
+                parts, plain = cut(span, kept)
+                self.free.give(plain)
+                for part in parts:
+                    run = self.free.keep(part, owned)
+                    if run is not None:
+                        request.runs.setdefault((index, group), []).append(run)
+
+    def cached(self, request: Request) -> int:
+        """Tokens whose blocks have hashes: processed ones, and all of a prefill."""
+        if request.first < 0:
+            return request.done
+        given = self.step - request.first
+        if given >= request.left:
+            return request.prefill + request.left - 1
+        return request.prefill + max(given - 1 - self.lag, 0)
 
     def allocate(self, request: Request, tokens: int, flying: int) -> bool:
         """Blocks for the next tokens of a running request, preempting the last ones; False if it had to go itself."""
         processed = max(0, request.done - flying)
         while True:
-            for (kind, number), cell in zip(self.kinds, request.cells, strict=True):
-                self.free += kind.release(cell, processed) * number
-            if self.needed(request, tokens) <= self.free:
+            for index, (kind, _, cell) in enumerate(self.tables(request)):
+                spans = kind.release(cell, processed)
+                if spans:
+                    self.give(request, index, spans, owned=True)
+            if self.needed(request, tokens) <= self.free.count:
                 self.take(request, tokens)
                 return True
             victim = self.running[next(reversed(self.running))]
@@ -479,7 +385,7 @@ class Scheduler:
         """Back to the front of the queue; what is under way is still delivered (_preempt_request)."""
         if len(self.running) == 1 and request.first < 0 and request.done == 0:
             raise Refused("vllm: one request alone does not fit, and would be preempted for ever")
-        self.drop(request)
+        self.drop(request, owned=True)
         self.preemptions += 1
         if request.first >= 0:
             if not self.over(request):
@@ -491,9 +397,9 @@ class Scheduler:
         if request.left:
             self.waiting.append(request)
 
-    def drop(self, request: Request) -> None:
-        for (kind, number), cell in zip(self.kinds, request.cells, strict=True):
-            self.free += kind.held(cell) * number
+    def drop(self, request: Request, owned: bool) -> None:
+        for index, (kind, _, cell) in enumerate(self.tables(request)):
+            self.give(request, index, kind.spans(cell)[::-1], owned)
         del self.running[request.order]
         self.prefills.pop(request.order, None)
         request.turn += 1
@@ -557,7 +463,7 @@ class Scheduler:
             if self.running.get(request.order) is request and request.end == self.step:
                 if not self.lag and request.first < self.step:
                     self.decoding -= 1
-                self.drop(request)
+                self.drop(request, owned=False)
                 ended = True
         self.ending = []
         return ended

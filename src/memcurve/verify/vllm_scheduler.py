@@ -34,7 +34,8 @@ def scheduler_of(config: dict, requested: dict, memory: int):
 
     with tempfile.TemporaryDirectory() as folder:
         groups_of(1, 1, 0, 1)
-        vllm_config = engine_args(config, requested, folder).create_engine_config(UsageContext.OPENAI_API_SERVER)
+        args = engine_args(config, {**requested, "runner": "generate"}, folder)
+        vllm_config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         specs, _ = plan(vllm_config, bool(requested.get("draft_layers")))
     groups = planning.get_global_kv_cache_groups(vllm_config, [dict(one) for one in specs])
     configs = planning.get_kv_cache_configs(vllm_config, specs, [memory] * len(specs), groups)
@@ -45,6 +46,8 @@ def scheduler_of(config: dict, requested: dict, memory: int):
         every = [one.kv_cache_spec.block_size for one in cache.kv_cache_groups]
         vllm_config.cache_config.block_size = min(cacheable or every)
     sizes = resolve_kv_cache_block_sizes(cache, vllm_config)
+    # Requests are text; what an image takes is asked of processors, whose files are not there.
+    type(vllm_config.model_config).supports_multimodal_inputs = False
     capacity = get_kv_cache_capacity(vllm_config, cache) if cache.kv_cache_groups else (0, 0.0)
     scheduler = vllm_config.scheduler_config.get_scheduler_cls()(
         vllm_config=vllm_config,
