@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 class Request:
     """One request. prompt: tokens asked with; prefill: tokens to compute before the next output (more after a preemption);
     left: outputs to come after that. done: tokens computed. flying: tokens of its last chunk, scheduled at step `last`.
-    first: the step that finished the prefill; -1 before. junction: tokens that some layers find cached and others do not.
+    first: the step that finished the prefill; -1 before. hit: tokens found cached when it was let in. junction: tokens that some layers found cached and others not.
     runs: per kind of table and group, the free blocks that remember something of it."""
 
     __slots__ = (
-        "cells", "done", "end", "first", "flying", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
+        "cells", "done", "end", "first", "flying", "hit", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
     )  # fmt: skip
 
     def __init__(self, prompt: int, output: int) -> None:
         self.prompt = self.prefill = prompt
         self.left = output
-        self.turn = self.junction = 0
+        self.turn = self.junction = self.hit = 0
         self.order = -1
         self.runs: dict[tuple[int, int], list[list[int]]] = {}
         self.reset()
@@ -251,7 +251,7 @@ class Scheduler:
         """Admits a request with its first chunk; or why not."""
         hit = self.lookup(request) if request.runs else 0
         tokens = request.prefill - hit
-        request.done = hit
+        request.done = request.hit = hit
         if tokens > budget and not self.chunked:
             return "max_num_batched_tokens"
         tokens = self.split(request, min(tokens, budget))
@@ -345,8 +345,7 @@ class Scheduler:
         if not self.caching:
             self.free.give(sum(end - first for first, end in spans) * number)
             return
-        ends = (request.prompt - 1, request.junction) if request.junction else (request.prompt - 1,)
-        kept = kind.kept(self.cached(request), ends)
+        kept = kind.kept(self.cached(request), (request.prompt - 1, request.junction, request.hit))
         for group in range(number):
             for span in spans:
                 parts, plain = cut(span, kept)
