@@ -274,7 +274,7 @@ class MemoryCurve(Record):
         """
         from .steady import steady_requests
 
-        return steady_requests(self, memory_bytes, prompt, output, requests)
+        return steady_requests(self.engine, self.allocator, memory_bytes, prompt, output, requests)
 
     # -- explanation ------------------------------------------------------------------------------------------
 

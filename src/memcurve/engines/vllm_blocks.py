@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from ..base import BadConfig, Record, Refused
-from ..terms import Allocator, Pool, Term, compile_expr
+from ..terms import Allocator, Pool, Served, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -378,6 +378,25 @@ class VllmAllocator(Allocator):
             max_concurrency=concurrency,
             capacity_tokens=int(concurrency * self.largest),
             longest_context=longest,
+        )
+
+    def longest_request(self) -> int:
+        return self.largest
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        from .vllm_scheduler import Request, Scheduler
+
+        pool = self.pool(memory_bytes)
+        run = Scheduler(self, pool.num_blocks).run(Request(*one) for one in requests)
+        return Served(
+            running=run.peak,
+            mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),
+            preemptions=run.preemptions,
+            steps=run.steps,
+            used=(("blocks", run.blocks, pool.num_blocks - 1),),
+            bound_by="requests" if run.peak == len(requests) else max(run.bound, key=lambda one: run.bound[one]),
+            pessimistic=pool.max_concurrency,
+            longest=self.largest,
         )
 
     def explain(self, context: int | None) -> list[str]:

@@ -1,0 +1,230 @@
+"""How many requests run at once: vLLM 0.33.0's own scheduler driven with fake outputs, replayed step by step (tests/README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replay import lines
+
+import memcurve
+from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, catalog, load
+from memcurve.base import BadFile
+from memcurve.engines.vllm_blocks import VllmAllocator
+from memcurve.engines.vllm_scheduler import Request, Scheduler
+from memcurve.lengths import lengths
+from memcurve.steady import GENERATIONS, Steady
+
+GIB = 2**30
+CASES = list(lines("vllm_steady.jsonl"))
+
+
+def curve_of(entry: dict[str, Any]) -> MemoryCurve:
+    config: dict[str, Any] = entry["config"] if "config" in entry else catalog.find(entry["model"]) or {}
+    return load({**config, **entry.get("changes", {})}).curve("vllm", **entry["options"])
+
+
+def requests_of(entry: dict[str, Any]) -> list[tuple[int, int]]:
+    prompts, outputs = (
+        one if isinstance(one, list) else [one] * entry["requests"] for one in (entry["prompt"], entry["output"])
+    )
+    return list(zip(prompts, outputs, strict=True))
+
+
+def test_every_recorded_run_step_by_step(count: Any) -> None:
+    wrong = []
+    for entry in CASES:
+        curve = curve_of(entry)
+        assert isinstance(curve.allocator, VllmAllocator)
+        blocks = curve.allocator.pool(entry["memory"]).num_blocks
+        run = Scheduler(curve.allocator, blocks).run(Request(*one) for one in requests_of(entry))
+        # num_blocks, the most requests at once, preemptions, steps, the most blocks in use, requests summed over steps
+        found = [blocks, run.peak, run.preemptions, run.steps, run.blocks, run.area]
+        if found != entry["recorded"]:
+            wrong.append((entry.get("model"), entry["options"], found, entry["recorded"]))
+    preempted = sum(entry["recorded"][2] > 0 for entry in CASES)
+    count(f"vllm 0.33.0: {len(CASES)} runs of its scheduler, {preempted} with preemptions, {len(wrong)} wrong")
+    assert wrong == []
+    assert len(CASES) >= 170
+    assert preempted >= 40
+
+
+def steady(curve: MemoryCurve, memory: int, **given: Any) -> Steady:
+    return curve.steady_requests(memory, **given)
+
+
+def test_the_answer_is_the_recorded_one() -> None:
+    for entry in CASES[:10]:
+        found = steady(
+            curve_of(entry), entry["memory"], prompt=entry["prompt"], output=entry["output"], requests=entry["requests"]
+        )
+        assert (found.running, found.preemptions, found.steps) == tuple(entry["recorded"][1:4])
+        assert found.used == (("blocks", entry["recorded"][4], entry["recorded"][0] - 1),)
+        assert found.requests == entry["requests"]
+
+
+def test_a_prompt_alone_by_hand() -> None:
+    # Llama-3.1-8B: 16 tokens of 32 layers of 2 · 8 · 128 · 2 bytes, 2 MiB a block. A prompt of 4,096 tokens and 3 outputs: prefill at
+    # step 0 gives the first, steps 1 and 2 the others, which are in at the end of step 3: 4 steps, and
+    # ceil((4,096 + 2) / 16) = 257 blocks at most.
+    curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=8192)
+    found = steady(curve, 600 * 2 * 2**20, prompt=4096, output=3, requests=1)
+    assert (found.running, found.steps, found.used) == (1, 4, (("blocks", 257, 599),))
+    assert found.bound_by == "requests"
+    assert found.pessimistic == 600 / 512
+    # Two such fit 599 blocks; the third waits for blocks.
+    assert steady(curve, 600 * 2 * 2**20, prompt=4096, output=300).running == 2
+    assert steady(curve, 600 * 2 * 2**20, prompt=4096, output=300).bound_by == "blocks"
+
+
+def test_max_num_seqs_binds() -> None:
+    curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_num_seqs=7)
+    found = steady(curve, 40 * GIB, prompt=100, output=500)
+    assert (found.running, found.bound_by) == (7, "max_num_seqs")
+
+
+def test_max_num_batched_tokens_binds() -> None:
+    # Every prompt fills a step, and is done two steps later: the step after the prefill is under way when the first token comes.
+    curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm")
+    found = steady(curve, 40 * GIB, prompt=8192, output=1)
+    assert (found.running, found.bound_by) == (2, "max_num_batched_tokens")
+
+
+@pytest.mark.parametrize(
+    "name", ["meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-Next-80B-A3B-Thinking", "openai/gpt-oss-20b"]
+)
+@pytest.mark.parametrize(("prompt", "output"), [(1000, 300), (8192, 300), (300, 1500)])
+def test_more_requests_in_the_queue_change_nothing(name: str, prompt: int, output: int) -> None:
+    curve = load(name).curve("vllm", max_model_len=32768)
+    few = steady(curve, 10 * GIB, prompt=prompt, output=output)
+    many = steady(curve, 10 * GIB, prompt=prompt, output=output, requests=4 * few.requests)
+    assert few.requests >= GENERATIONS * few.running
+    assert few.running == many.running
+    assert abs(few.mean - many.mean) < 0.03 * many.mean
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.integers(2400, 6000),
+    prompt=st.integers(1, 3000),
+    output=st.integers(1, 600),
+    name=st.sampled_from(
+        ["meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-Next-80B-A3B-Thinking", "google/gemma-3-1b-it"]
+    ),
+    caching=st.booleans(),
+    ahead=st.booleans(),
+)
+def test_bounds_that_hold_whatever_the_scheduler_does(
+    blocks: int, prompt: int, output: int, name: str, caching: bool, ahead: bool
+) -> None:
+    curve = load(name).curve("vllm", max_model_len=4096, enable_prefix_caching=caching, async_scheduling=ahead)
+    allocator = curve.allocator
+    assert isinstance(allocator, VllmAllocator)
+    memory = blocks * max(allocator.block_bytes)
+    found = steady(curve, memory, prompt=prompt, output=output, requests=100)
+    (_, used, there), *_ = found.used
+    assert used <= there == blocks - 1
+    assert 1 <= found.running <= 100
+    assert 0 < found.mean <= found.running
+    # A request of which nothing else is known holds its prompt: as many as run at once have at least a first chunk each.
+    assert found.steps >= output + (1 if ahead else 0)
+
+
+def test_more_memory_can_run_fewer_at_once() -> None:
+    """Preemption: a pool a little larger may let requests in that are put back later, or let them in in another order."""
+    curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=4096)
+    size = 2 * 2**20
+    peaks = [
+        steady(curve, blocks * size, prompt=300, output=900, requests=80).running for blocks in range(400, 1400, 9)
+    ]
+    falls = [(low, high) for low, high in zip(peaks, peaks[1:], strict=False) if high < low]
+    # It never falls by more than a few.
+    assert all(high >= low - 3 for low, high in falls)
+    assert peaks[-1] > peaks[0]
+
+
+# -- lengths ------------------------------------------------------------------------------------------------------------
+
+
+def take(given: Any, number: int, name: str = "prompt") -> list[int]:
+    source = lengths(name, given)[0]
+    return [next(source) for _ in range(number)]
+
+
+def test_lengths_are_numbers_distributions_or_columns(tmp_path: Path) -> None:
+    assert take(5, 3) == take("5", 3) == [5, 5, 5]
+    assert take("lognormal(1024,0)", 3) == [1024] * 3
+    drawn = take("lognormal(1024, 0.8)", 20_000)
+    assert drawn == take("lognormal(1024,0.8)", 20_000)
+    assert drawn != take("lognormal(1024,0.8)", 20_000, "output")
+    # The median of 20,000 draws lies within 3 · 1.2533 · 0.8 / sqrt(20,000) = 2.1 % of the distribution's.
+    assert abs(sorted(drawn)[10_000] / 1024 - 1) < 0.022
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n1,10,3\n2,20,4\n")
+    assert take(path, 3) == [10, 20, 10]
+    assert take(str(path), 3, "output") == [3, 4, 3]
+    path.write_text("10,3\n20,4\n")
+    assert take(path, 2, "output") == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        (0, BadConfig, "prompt: 0; expected an integer of 1 or more"),
+        (1.5, BadFile, "expected a number of tokens, lognormal"),
+        ("lognormal(0,1)", BadConfig, "prompt: 'lognormal(0,1)'; expected lognormal(median,sigma)"),
+        ("lognormal(5,99)", BadConfig, "a sigma of 0 to 10"),
+        ("lognormal(5)", BadConfig, "such as lognormal(1024,0.8)"),
+        ("lognormal(nan,1)", BadConfig, "expected lognormal"),
+        ("no such file", BadFile, "a CSV file"),
+    ],
+)
+def test_lengths_that_are_none(given: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words.replace("(", r"\(").replace(")", r"\)")):
+        take(given, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a,b\n1,2\n", "the columns 'a, b'"), ("prompt\nx\n", "line 2: 'x'"), ("prompt\n", "has no row"), ("", "columns")],
+)
+def test_files_that_are_none(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    with pytest.raises(BadFile, match=words):
+        take(path, 1)
+
+
+def test_requests_too_long_are_turned_down() -> None:
+    curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=2048)
+    with pytest.raises(Refused, match="prompt: 2,048 tokens; the engine takes fewer than 2,048"):
+        steady(curve, 4 * GIB, prompt=2048, output=1)
+    found = steady(curve, 4 * GIB, prompt="lognormal(1024,1)", output=10)
+    assert found.turned_down > 0
+    # Its outputs stop at the longest request: 2,047 + 1 tokens, and not one more block.
+    assert steady(curve, 4 * GIB, prompt=2047, output=500, requests=1).used[0][1] == 128
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size 2"),
+        ({"speculative_method": "ngram", "num_speculative_tokens": 3}, "num_speculative_tokens 3"),
+    ],
+)
+def test_schedulers_that_are_not_described(options: dict[str, Any], words: str) -> None:
+    curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", **options)
+    with pytest.raises(NotDescribed, match=words):
+        steady(curve, 40 * GIB, prompt=100, output=10)
+
+
+def test_engines_without_a_scheduler() -> None:
+    for engine in ("logical", "transformers", "llamacpp"):
+        with pytest.raises(NotDescribed, match="max_batch"):
+            steady(load("meta-llama/Llama-3.1-8B-Instruct").curve(engine), GIB, prompt=1, output=1)
+    with pytest.raises(BadConfig, match="requests: 2,000,000; expected at most 1,000,000"):
+        steady(load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm"), 40 * GIB, prompt=1, output=1, requests=2_000_000)
+    assert memcurve.load("meta-llama/Llama-3.1-8B-Instruct")
