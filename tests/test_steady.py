@@ -133,17 +133,30 @@ def test_bounds_that_hold_whatever_the_scheduler_does(
     assert found.steps >= output + (1 if ahead else 0)
 
 
-def test_more_memory_can_run_fewer_at_once() -> None:
-    """Preemption: a pool a little larger may let requests in that are put back later, or let them in in another order."""
+def test_more_memory_never_lowers_it_for_requests_of_one_length() -> None:
     curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=4096)
-    size = 2 * 2**20
-    peaks = [
-        steady(curve, blocks * size, prompt=300, output=900, requests=80).running for blocks in range(400, 1400, 9)
-    ]
-    falls = [(low, high) for low, high in zip(peaks, peaks[1:], strict=False) if high < low]
-    # It never falls by more than a few.
-    assert all(high >= low - 3 for low, high in falls)
-    assert peaks[-1] > peaks[0]
+    block = 2 * 2**20
+    for prompt, output in ((300, 900), (1000, 300)):
+        sizes = range(400, 1400, 9)
+        peaks = [steady(curve, size * block, prompt=prompt, output=output, requests=80).running for size in sizes]
+        assert peaks == sorted(peaks)
+        assert peaks[-1] > peaks[0]
+
+
+def test_one_block_more_can_lower_it_where_lengths_differ() -> None:
+    """The last two recorded cases: 12 requests, one block more, and at most 5 at once instead of 6. What is preempted, and so the
+    order of the queue, depends on the blocks."""
+    fewer, more = CASES[-2:]
+    assert {**fewer, "memory": 0, "recorded": 0} == {**more, "memory": 0, "recorded": 0}
+    assert more["recorded"][0] == fewer["recorded"][0] + 1
+    assert (fewer["recorded"][1], more["recorded"][1]) == (6, 5)
+    for entry in (fewer, more):
+        blocks, *_ = entry["recorded"]
+        allocator = curve_of(entry).allocator
+        assert isinstance(allocator, VllmAllocator)
+        assert (
+            Scheduler(allocator, blocks).run(Request(*one) for one in requests_of(entry)).peak == entry["recorded"][1]
+        )
 
 
 # -- lengths ------------------------------------------------------------------------------------------------------------

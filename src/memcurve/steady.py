@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from .base import BadConfig, NotDescribed, Refused, whole
 from .lengths import lengths
 from .terms import Served

@@ -24,7 +24,6 @@ from pathlib import Path
 from .vllm_recorder import engine_args, plan
 from .vllm_stubs import groups_of, prepare
 
-
 # In a checkout
 TRUTH = Path(__file__).parents[3] / "tests" / "truth" / "vllm_steady.jsonl"
 # What is recorded of a run, in the file's order.
