@@ -271,7 +271,9 @@ class Scheduler:
             for span in kind.spans(cell):
                 for group in range(number):
                     self.free.pull(request.runs[index, group], span)
-        self.take(request, tokens)
+        self.free.take(self.needed(request, tokens))
+        for kind, _, cell in self.tables(request):
+            kind.grow(cell, hit, hit + tokens, stop)
         self.advance(request, tokens)
         return ""
 
@@ -332,13 +334,6 @@ class Scheduler:
         start, end, stop = request.done, request.done + tokens, request.stop
         return sum(kind.need(cell, start, end, stop) * number for kind, number, cell in self.tables(request))
 
-    def take(self, request: Request, tokens: int) -> None:
-        start, end, stop = request.done, request.done + tokens, request.stop
-        for kind, number, cell in self.tables(request):
-            before = kind.held(cell)
-            kind.grow(cell, start, end, stop)
-            self.free.take((kind.held(cell) - before) * number)
-
     def give(self, request: Request, index: int, spans: list[Span], owned: bool) -> None:
         """Blocks of a request to the queue, each group's last block first; the ones with a hash can be found again."""
         kind, number = self.kinds[index]
@@ -366,14 +361,19 @@ class Scheduler:
 
     def allocate(self, request: Request, tokens: int, flying: int) -> bool:
         """Blocks for the next tokens of a running request, preempting the last ones; False if it had to go itself."""
-        processed = max(0, request.done - flying)
+        done, free, cells = request.done, self.free, request.cells
+        processed, end, stop = max(0, done - flying), done + tokens, request.stop
         while True:
-            for index, (kind, _, cell) in enumerate(self.tables(request)):
-                spans = kind.release(cell, processed)
+            wanted = 0
+            for index, (kind, number) in enumerate(self.kinds):
+                spans = kind.release(cells[index], processed)
                 if spans:
                     self.give(request, index, spans, owned=True)
-            if self.needed(request, tokens) <= self.free.count:
-                self.take(request, tokens)
+                wanted += kind.need(cells[index], done, end, stop) * number
+            if wanted <= free.count:
+                for index, (kind, _) in enumerate(self.kinds):
+                    kind.grow(cells[index], done, end, stop)
+                free.take(wanted)
                 return True
             victim = self.running[next(reversed(self.running))]
             self.preempt(victim)
