@@ -13,6 +13,9 @@ from replay import lines
 import memcurve
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, catalog, load
 from memcurve.base import BadFile
+from memcurve.engines.sglang_pools import SGLangPool
+from memcurve.engines.sglang_scheduler import Run
+from memcurve.engines.sglang_scheduler import Scheduler as SGLangScheduler
 from memcurve.engines.vllm_blocks import VllmAllocator
 from memcurve.engines.vllm_scheduler import Request, Scheduler
 from memcurve.lengths import lengths
@@ -96,11 +99,11 @@ def test_max_num_batched_tokens_binds() -> None:
 @pytest.mark.parametrize(
     "name", ["meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-Next-80B-A3B-Thinking", "openai/gpt-oss-20b"]
 )
-@pytest.mark.parametrize(("prompt", "output"), [(1000, 300), (8192, 300), (300, 1500)])
+@pytest.mark.parametrize(("prompt", "output"), [(1000, 300), (8192, 300), (300, 700)])
 def test_more_requests_in_the_queue_change_nothing(name: str, prompt: int, output: int) -> None:
     curve = load(name).curve("vllm", max_model_len=32768)
-    few = steady(curve, 10 * GIB, prompt=prompt, output=output)
-    many = steady(curve, 10 * GIB, prompt=prompt, output=output, requests=4 * few.requests)
+    few = steady(curve, 5 * GIB, prompt=prompt, output=output)
+    many = steady(curve, 5 * GIB, prompt=prompt, output=output, requests=3 * few.requests)
     assert few.requests >= GENERATIONS * few.running
     assert few.running == many.running
     assert abs(few.mean - many.mean) < 0.03 * many.mean
@@ -137,7 +140,7 @@ def test_more_memory_never_lowers_it_for_requests_of_one_length() -> None:
     curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=4096)
     block = 2 * 2**20
     for prompt, output in ((300, 900), (1000, 300)):
-        sizes = range(400, 1400, 9)
+        sizes = range(400, 1400, 25)
         peaks = [steady(curve, size * block, prompt=prompt, output=output, requests=80).running for size in sizes]
         assert peaks == sorted(peaks)
         assert peaks[-1] > peaks[0]
@@ -232,6 +235,71 @@ def test_schedulers_that_are_not_described(options: dict[str, Any], words: str) 
     curve = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", **options)
     with pytest.raises(NotDescribed, match=words):
         steady(curve, 40 * GIB, prompt=100, output=10)
+
+
+# -- SGLang ---------------------------------------------------------------------------------------------------------------
+
+
+def sglang(tokens: int, requests: list[tuple[int, int]], page: int = 1, most: int = 10**6, chunk: int = 8192) -> Run:
+    return SGLangScheduler(tokens, page, most, "max_running_requests", chunk, ahead=True).run(requests)
+
+
+def test_sglang_lets_in_what_it_expects_to_fit() -> None:
+    # Admission (PrefillAdder.add_one_req): prompt + outputs + a page must be less than what is free beside what the batch took, a page
+    # each and all outputs: 1,000 + 100 + 1 each. Five are 5,505, less than 5,506: one prefill, and 99 decodes for the other outputs.
+    assert sglang(5_506, [(1000, 100)] * 5).steps == 1 + 99
+    # One token fewer, and the fifth comes in a second prefill: 5,505 - 4 · 1,000 - 0.7 · 4 · 100 = 1,225 are left for its 1,101.
+    run = sglang(5_505, [(1000, 100)] * 5)
+    assert (run.steps, run.peak) == (2 + 99, 5)
+    # A prompt with 4,096 outputs or more counts 4,096 of them.
+    assert sglang(2 * 5_097 + 1 + 2_000, [(1000, 5000)] * 2).peak == 2
+
+
+def test_sglang_waits_for_tokens_that_running_requests_will_take() -> None:
+    # 20 prompts of 400 tokens take one prefill of 8,000. Their 1,000 outputs count in full in that batch: 20 · 1,401 = 28,020 of 28,021.
+    # A pool of 15,000 lets 10 in at first (10 · 1,401 = 14,010); of the next, 400 + 1,000 + 1 must be less than what 10 · 400 tokens
+    # and 0.7 · 10 · 1,000 leave, 4,000: two more, for one leaves 4,000 - 1,401 = 2,599, two 1,198.
+    assert sglang(28_021, [(400, 1000)] * 20).steps == 1 + 999
+    run = sglang(15_000, [(400, 1000)] * 20)
+    assert run.peak >= 12
+    assert run.bound.get("tokens", 0) > 0
+
+
+def test_sglang_cuts_long_prompts() -> None:
+    # 20,000 tokens in chunks of 8,192: three prefills, then 9 decodes.
+    assert sglang(50_000, [(20_000, 10)]).steps == 3 + 9
+    # Pages of 64: 20,009 tokens in 313 of them.
+    assert sglang(64_000, [(20_000, 10)], page=64).tokens == 313 * 64
+
+
+def test_sglang_retracts() -> None:
+    # 6 · (100 + 2,000) tokens can't stand in 8,000; the estimate lets more in than end there.
+    run = sglang(8_000, [(100, 2000)] * 30)
+    assert run.preemptions > 0
+    assert run.tokens <= 8_000
+    assert run.peak > 8_000 // 2_100
+    with pytest.raises(Refused, match="never enters a pool of 1,000 tokens"):
+        sglang(1_000, [(999, 5)])
+
+
+def test_sglang_runs_as_many_as_have_slots() -> None:
+    curve = load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve("sglang")
+    pool = curve.pool(20 * GIB)
+    found = steady(curve, 20 * GIB, prompt=1000, output=100)
+    assert isinstance(pool, SGLangPool)
+    assert pool.state_slots is not None
+    assert (found.running, found.bound_by) == (pool.state_slots // 3, "state slots")
+    assert (
+        steady(load("Qwen/Qwen3-8B").curve("sglang", max_running_requests=5), 20 * GIB, prompt=9, output=50).running
+        == 5
+    )
+
+
+def test_sglang_pools_that_are_not_described() -> None:
+    with pytest.raises(NotDescribed, match="one of sliding layers"):
+        steady(load("openai/gpt-oss-20b").curve("sglang"), 20 * GIB, prompt=1, output=1)
+    with pytest.raises(NotDescribed, match="these pools"):
+        steady(load("deepseek-ai/DeepSeek-V4-Flash").curve("sglang"), 80 * GIB, prompt=1, output=1)
 
 
 def test_engines_without_a_scheduler() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .terms import Allocator
 
 # Without a number of requests, so many wait as ran at once in a first run, times this; a test shows that more change nothing.
-GENERATIONS = 8
+GENERATIONS = 4
 # The most requests of one run, and the first guess.
 MOST_REQUESTS, FIRST_REQUESTS = 1_000_000, 64
 # A distribution is drawn at least so often.

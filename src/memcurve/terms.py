@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from math import lcm
 
-from .base import BadConfig, Record, Refused, show, whole
+from .base import BadConfig, NotDescribed, Record, Refused, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,11 +200,11 @@ class Allocator(Record):
 
     def longest_request(self) -> int:
         """Tokens of the longest request that the engine takes, prompt and output together."""
-        raise NotImplementedError
+        raise NotDescribed("how these pools are shared by requests is not described")
 
     def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
         """Runs the engine's scheduler over requests of (prompt, output) tokens that all wait at the start."""
-        raise NotImplementedError
+        raise NotDescribed("how these pools are shared by requests is not described")
 
 
 class Served(Record):

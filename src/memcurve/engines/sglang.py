@@ -246,6 +246,9 @@ def keep(
         context_length=option.context(context_length, facts.get("context_length")),
         request_bytes=sum(_request_bytes(part, rank, facts, drafts) for part in flat),
         request_padding=2 if rank.index_group > 1 else 1,
+        # memory_hook.py: 8,192 on an H100
+        chunk=8192 if chunked_prefill_size is None else whole("chunked_prefill_size", chunked_prefill_size, 1),
+        ahead=not disable_overlap_schedule,
     )
     notes = [*uneven, *replicated(layers, tp), *facts.get("notes", ())]
     if drafts is not None and not draft_layers and str(speculative_algorithm).upper() not in option.NO_DRAFT_MODEL:
