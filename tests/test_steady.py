@@ -244,6 +244,22 @@ def sglang(tokens: int, requests: list[tuple[int, int]], page: int = 1, most: in
     return SGLangScheduler(tokens, page, most, "max_running_requests", chunk, ahead=True).run(requests)
 
 
+def test_every_recorded_run_of_sglang(count: Any) -> None:
+    entries = list(lines("sglang_steady.jsonl"))
+    wrong = []
+    for entry in entries:
+        run = sglang(entry["tokens"], requests_of(entry), entry["page"], entry["most"], entry["chunk"])
+        # the most requests at once, retractions, batches, the most tokens in use, requests that never end
+        found = [run.peak, run.preemptions, run.steps, run.tokens, 0]
+        if found != entry["recorded"]:
+            wrong.append((entry, found))
+    retracted = sum(entry["recorded"][1] > 0 for entry in entries)
+    count(f"sglang 0.5.23: {len(entries)} runs of its scheduler, {retracted} with retractions, {len(wrong)} wrong")
+    assert wrong == []
+    assert len(entries) == 40
+    assert retracted >= 5
+
+
 def test_sglang_lets_in_what_it_expects_to_fit() -> None:
     # Admission (PrefillAdder.add_one_req): prompt + outputs + a page must be less than what is free beside what the batch took, a page
     # each and all outputs: 1,000 + 100 + 1 each. Five are 5,505, less than 5,506: one prefill, and 99 decodes for the other outputs.
