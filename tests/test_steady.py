@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay import lines
 
-import memcurve
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, catalog, load
 from memcurve.base import BadFile
 from memcurve.engines.sglang_pools import SGLangPool
@@ -237,6 +236,18 @@ def test_schedulers_that_are_not_described(options: dict[str, Any], words: str) 
         steady(curve, 40 * GIB, prompt=100, output=10)
 
 
+def test_a_request_that_never_fits_ends_in_a_reason() -> None:
+    # 19 blocks of 16 tokens: no prompt of 1,000; one of 100 grows to 19 · 16 + 1 = 305 tokens, and its blocks are not enough.
+    allocator = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=4096).allocator
+    assert isinstance(allocator, VllmAllocator)
+    for request, words in (
+        ((1000, 5), "1,000 tokens is never scheduled"),
+        ((100, 1000), "305 tokens is never scheduled"),
+    ):
+        with pytest.raises(Refused, match=words):
+            Scheduler(allocator, 20).run([Request(*request)])
+
+
 # -- SGLang ---------------------------------------------------------------------------------------------------------------
 
 
@@ -324,4 +335,3 @@ def test_engines_without_a_scheduler() -> None:
             steady(load("meta-llama/Llama-3.1-8B-Instruct").curve(engine), GIB, prompt=1, output=1)
     with pytest.raises(BadConfig, match="requests: 2,000,000; expected at most 1,000,000"):
         steady(load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm"), 40 * GIB, prompt=1, output=1, requests=2_000_000)
-    assert memcurve.load("meta-llama/Llama-3.1-8B-Instruct")

@@ -271,18 +271,20 @@ def keep(
                 prefix_caching=prefix,
                 ahead=ahead,
                 chunked=chunked,
-                unknown=unscheduled(pp, spec, crosses, packed),
+                unknown=unscheduled(pp, spec, crosses, packed, states and dcp > 1),
             ),
         ),
     )
 
 
-def unscheduled(pp: int, spec: int, crosses: bool, packed: bool) -> str | None:
+def unscheduled(pp: int, spec: int, crosses: bool, packed: bool, split: bool) -> str | None:
     """Why the scheduling of requests is not described, if so."""
     if pp > 1:
         return f"pipeline_parallel_size {pp}: a request decodes every {pp} steps, which is not described"
     if spec:
         return f"num_speculative_tokens {spec}: how many tokens a step gives depends on what is accepted"
+    if split:
+        return "decode context parallelism beside states: how hits within a block are copied is not described"
     if crosses:
         return "cross-attention: blocks for an encoder's output depend on the input"
     if packed:

@@ -102,6 +102,8 @@ class Scheduler:
         self.ending: list[Request] = []
         self.step = self.orders = self.decoding = self.preemptions = 0
         self.kept_out = ""
+        # The next order where the last one preempted ran alone.
+        self.alone = -1
 
     def kinds_of(self, specs: list[Spec], serving: Serving) -> list[tuple[Tokens, int]]:
         """The groups by what they hold, each with how many there are."""
@@ -143,6 +145,9 @@ class Scheduler:
         while self.running or self.waiting:
             changed = self.schedule()
             count = len(self.running)
+            if not count and self.waiting and not changed:
+                prompt = self.waiting[-1].prefill
+                raise Refused(f"vllm: a prompt of {prompt:,} tokens is never scheduled, for {self.kept_out}")
             peak, used = max(peak, count), max(used, self.free.total - self.free.count)
             ended = self.finish()
             after = self.step + 1
@@ -382,8 +387,9 @@ class Scheduler:
 
     def preempt(self, request: Request) -> None:
         """Back to the front of the queue; what is under way is still delivered (_preempt_request)."""
-        if len(self.running) == 1 and request.first < 0 and request.done == 0:
-            raise Refused("vllm: one request alone does not fit, and would be preempted for ever")
+        if len(self.running) == 1 and request.order == self.alone:
+            raise Refused(f"vllm: a request of {request.prompt:,} tokens alone does not fit, and is preempted for ever")
+        self.alone = self.orders if len(self.running) == 1 else -1
         self.drop(request, owned=True)
         self.preemptions += 1
         if request.first >= 0:

@@ -394,14 +394,9 @@ class Sizer:
                         f"{part.kind}: a state of {row:,} bytes is larger than the page of {page:,} bytes that its config gives"
                     )
                 held, export = self.states_held(part), self.exports(part)
+                block = self.block
                 yield Spec(
-                    kind=part.kind,
-                    cache="state",
-                    tensors=tensors,
-                    block=self.block,
-                    page=page,
-                    held=held,
-                    export=export,
+                    kind=part.kind, cache="state", tensors=tensors, block=block, page=page, held=held, export=export
                 )
             case NoState():
                 pass
