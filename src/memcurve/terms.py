@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from math import lcm
 
-from .base import BadConfig, Record, Refused, show, whole
+from .base import BadConfig, NotDescribed, Record, Refused, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,6 +220,34 @@ class Allocator(Record):
     def explain(self, context: int | None) -> list[str]:
         """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
         raise NotImplementedError
+
+    def longest_request(self) -> int:
+        """Tokens of the longest request that the engine takes, prompt and output together."""
+        raise NotDescribed("how these pools are shared by requests is not described")
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        """Runs the engine's scheduler over requests of (prompt, output) tokens that all wait at the start."""
+        raise NotDescribed("how these pools are shared by requests is not described")
+
+
+class Served(Record):
+    """What a run of an engine's scheduler came to, from the first step to the last.
+
+    running: the most requests at once. mean: requests at once on average over the steps between the first end of a request and
+    the last admission; `running` where nothing waited by then. preemptions: how often a request was put back. steps: of the scheduler.
+    used: per resource the most that was in use, and how much there is. bound_by: what kept the next request out, at most of those
+    steps: blocks, tokens, state slots, or the option that limits; "requests" where all ran at once. pessimistic: how many requests of
+    `longest` tokens, the most that one may have, the engine reckons with.
+    """
+
+    running: int
+    mean: float
+    preemptions: int
+    steps: int
+    used: tuple[tuple[str, int, int], ...]
+    bound_by: str
+    pessimistic: float | None
+    longest: int
 
 
 class Pool(Record):

@@ -15,7 +15,7 @@ from ..layers import ChunkedAttention, CompressedAttention, CrossAttention, Late
 from ..terms import Kept
 from ..units import dtype_bytes
 from .ranks import replicated, stage_ends
-from .vllm_blocks import VllmAllocator, bytes_per_block, make_groups, terms_of
+from .vllm_blocks import Serving, VllmAllocator, bytes_per_block, make_groups, terms_of
 from .vllm_specs import (
     DEFAULT_BLOCK,
     DRAFTED,
@@ -288,8 +288,35 @@ def keep(
     return Kept(
         terms=terms_of(groups, block_bytes),
         notes=(*replicated(layers, options.tp), *notes_of(options, speculative_method, drafts, pieces), *notes),
-        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len, max_num_seqs=seqs),
+        allocator=VllmAllocator(
+            groups=groups,
+            block_bytes=block_bytes,
+            max_model_len=model_len,
+            serving=Serving(
+                max_num_batched_tokens=batched,
+                max_num_seqs=seqs,
+                prefix_caching=prefix,
+                ahead=ahead,
+                chunked=chunked,
+                unknown=unscheduled(pp, spec, crosses, packed, states and dcp > 1),
+            ),
+        ),
     )
+
+
+def unscheduled(pp: int, spec: int, crosses: bool, packed: bool, split: bool) -> str | None:
+    """Why the scheduling of requests is not described, if so."""
+    if pp > 1:
+        return f"pipeline_parallel_size {pp}: a request decodes every {pp} steps, which is not described"
+    if spec:
+        return f"num_speculative_tokens {spec}: how many tokens a step gives depends on what is accepted"
+    if split:
+        return "decode context parallelism beside states: how hits within a block are copied is not described"
+    if crosses:
+        return "cross-attention: blocks for an encoder's output depend on the input"
+    if packed:
+        return "compressed attention: what a resumed request replays of its window is not described"
+    return None
 
 
 # -- options ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from functools import cached_property
 from math import lcm
 
 from ..base import BadConfig, Record, Refused
-from ..terms import INT64_MAX, Allocator, Pool, Term, compile_expr
+from ..terms import INT64_MAX, Allocator, Pool, Served, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Spec(Record):
     of one token, or of one state. block: tokens per block. page: bytes of a block, with padding. held: blocks of a
     request for a state or an encoder; for a window the tokens that a request may hold at once. window: the tokens that
     the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism). ratio: tokens
-    per entry, where entries are compressed. stride: bytes that blocks which lie side by side are a multiple of apart.
+    per entry, where entries are compressed. stride: bytes that blocks which lie side by side are a multiple of apart. export: a state
+    that a prefill hands out on its way stands at a multiple of so many tokens (prefill_checkpoint_alignment); 0 where it hands out none.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Spec(Record):
     tokens: int = 1
     ratio: int = 1
     stride: int = 1
+    export: int = 0
 
     @property
     def row(self) -> int:
@@ -301,13 +303,28 @@ class VllmPool(Pool):
     longest_context: int
 
 
+class Serving(Record):
+    """What the scheduler goes by (SchedulerConfig, CacheConfig).
+
+    ahead: whether a batch is scheduled while the one before runs. chunked: whether a prefill may be cut. unknown: why its
+    scheduling is not described, if so.
+    """
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    prefix_caching: bool
+    ahead: bool
+    chunked: bool
+    unknown: str | None = None
+
+
 class VllmAllocator(Allocator):
-    """The groups, the largest request, bytes per block on each pipeline rank, and the most requests at once."""
+    """The groups, the largest request, bytes per block on each pipeline rank, and what the scheduler goes by."""
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
-    max_num_seqs: int | None = None
+    serving: Serving | None = None
 
     @cached_property
     def _blocks(self) -> tuple[int, list[Function]]:
@@ -319,6 +336,11 @@ class VllmAllocator(Allocator):
             else:
                 rest.append(compile_expr(group.blocks))
         return fixed, rest
+
+    @property
+    def most_sequences(self) -> int | None:
+        """max_num_seqs."""
+        return None if self.serving is None else self.serving.max_num_seqs
 
     def blocks(self, context: int) -> int:
         """Blocks that a request of so many tokens takes, over all groups."""
@@ -335,7 +357,7 @@ class VllmAllocator(Allocator):
         return self.max_model_len
 
     def bounds(self) -> dict[str, tuple[str, int]]:
-        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.max_num_seqs)}
+        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.most_sequences)}
         return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
 
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
@@ -346,7 +368,7 @@ class VllmAllocator(Allocator):
         """
         if self.max_model_len is not None and context > self.max_model_len:
             return 0, "max_model_len"
-        limits = [] if self.max_num_seqs is None else [(self.max_num_seqs, "max_num_seqs")]
+        limits = [] if self.most_sequences is None else [(self.most_sequences, "max_num_seqs")]
         sizes = [size for size in self.block_bytes if size]
         if sizes and (each := self.blocks(context)):
             usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
@@ -402,6 +424,25 @@ class VllmAllocator(Allocator):
             )
             found.append((terms_of(groups, (size,)), self.replace(groups=groups, block_bytes=(size,))))
         return found
+
+    def longest_request(self) -> int:
+        return self.largest
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        from .vllm_scheduler import Request, Scheduler
+
+        pool = self.pool(memory_bytes)
+        run = Scheduler(self, pool.num_blocks).run(Request(*one) for one in requests)
+        return Served(
+            running=run.peak,
+            mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),
+            preemptions=run.preemptions,
+            steps=run.steps,
+            used=(("blocks", run.blocks, pool.num_blocks - 1),),
+            bound_by="requests" if run.peak == len(requests) else max(run.bound, key=lambda one: run.bound[one]),
+            pessimistic=pool.max_concurrency,
+            longest=self.largest,
+        )
 
     def explain(self, context: int | None) -> list[str]:
         if not self.groups:

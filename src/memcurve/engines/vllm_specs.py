@@ -378,10 +378,17 @@ class Sizer:
                     raise Refused(
                         f"{part.kind}: a state of {row:,} bytes is larger than the page of {page:,} bytes that its config gives"
                     )
-                held = self.states_held(part)
                 # With prefix caching blocks of states are as long as those of the stage's attention, if there is any.
                 block = self.block if options.align and self.attention else options.state_block
-                yield Spec(kind=part.kind, cache="state", tensors=tensors, block=block, page=page, held=held)
+                yield Spec(
+                    kind=part.kind,
+                    cache="state",
+                    tensors=tensors,
+                    block=block,
+                    page=page,
+                    held=self.states_held(part),
+                    export=self.export_grid(part, block),
+                )
             case NoState():
                 pass
             case CompressedAttention():
@@ -475,6 +482,13 @@ class Sizer:
         if not self.options.align:
             return 1 + self.options.spec
         return 2 + self.options.spec + (isinstance(part, Mamba2) or self.exports)
+
+    def export_grid(self, part: Layer, block: int) -> int:
+        """Tokens that the place of a state handed out in a prefill is a multiple of: any for Mamba-2, blocks for gated delta layers
+        where all states are theirs (get_mamba_prefill_checkpoint_grid, layers/mamba/abstract.py); 0 where none is."""
+        if not self.options.align:
+            return 0
+        return 1 if isinstance(part, Mamba2) else block if self.exports else 0
 
 
 def hands_out(part: Layer, capability: tuple[int, int]) -> bool:
