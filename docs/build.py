@@ -1,57 +1,214 @@
-"""Runs every command shown in the README and the docs, and puts its output beneath it.
+"""Runs every command and every line of Python shown in the README and the docs, and the notebook, and puts their output beneath them.
 
     python docs/build.py            # rewrites
-    python docs/build.py --check    # exit 1 where a page is not what its commands print
+    python docs/build.py --check    # exit 1 where a page is not what its blocks print, or a link of it leads nowhere
+    python docs/build.py --links    # lists the links to elsewhere, which nothing checks
 
-A block ```console holds lines that start with "$ memcurve" and what they print. Figures are drawn again as well, and not
-compared: Matplotlib's versions draw differently.
+A block ```console holds lines that start with "$ memcurve" or "$ python FILE" and what they print. Blocks ```python of a page
+run in order in one namespace: with prompts (>>>) every output is compared; without, an expression whose comment is a
+literal is compared with it. Figures are drawn again as well, and not compared: Matplotlib's versions draw differently.
 """
 
 from __future__ import annotations
 
+import ast
+import difflib
+import doctest
+import io
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import traceback
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
-
-
-def output(command: str) -> str:
-    program = [sys.executable, "-m", *shlex.split(command)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=False)
-    return (done.stdout + done.stderr).rstrip("\n")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
+# Help is wrapped for this width; no colours.
+ENVIRONMENT = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "MPLBACKEND": "Agg"}
 
 
 def rebuilt(page: str) -> str:
+    """The page with what its blocks print now."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+
     def block(match: re.Match[str]) -> str:
-        lines = []
-        for line in match[1].splitlines():
-            if line.startswith("$ "):
-                lines += [line, *filter(None, [output(line[2:])])]
-        return "```console\n" + "\n".join(lines) + "\n```"
+        kind, text = match.groups()
+        return f"```{kind}\n{console(text) if kind == 'console' else python(text, names)}\n```"
 
     return BLOCK.sub(block, page)
 
 
-def main() -> int:
-    stale = []
+def console(text: str) -> str:
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            lines += [line, *filter(None, [output(line[2:])])]
+    return "\n".join(lines)
+
+
+def output(command: str) -> str:
+    program, *words = shlex.split(command)
+    start = [sys.executable] if program == "python" else [sys.executable, "-m", program]
+    done = subprocess.run([*start, *words], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, check=False)
+    return (done.stdout + done.stderr).rstrip("\n")
+
+
+def python(text: str, names: dict[str, Any]) -> str:
+    return prompted(text, names) if text.lstrip().startswith(">>>") else plain(text, names)
+
+
+def prompted(text: str, names: dict[str, Any]) -> str:
+    """Lines after prompts, and beneath them what they print; an error by its last line, as doctest has it."""
+    found = []
+    for example in doctest.DocTestParser().get_examples(text):
+        first, *rest = example.source.rstrip("\n").split("\n")
+        found += [f">>> {first}", *(f"... {line}".rstrip() for line in rest)]
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            try:
+                exec(compile(example.source, "<page>", "single"), names)
+            except Exception as error:  # noqa: BLE001 - what a page shows may well be an error
+                shown = "".join(traceback.format_exception_only(error)).rstrip("\n")
+                print(f"Traceback (most recent call last):\n    ...\n{shown}")
+        found += filter(None, [printed.getvalue().rstrip("\n")])
+    return "\n".join(found)
+
+
+def plain(text: str, names: dict[str, Any]) -> str:
+    """Lines without prompts; a comment that is a literal becomes the value of the expression before it."""
+    lines = text.rstrip("\n").split("\n")
+    for node in ast.parse(text).body:
+        with redirect_stdout(io.StringIO()):
+            if not isinstance(node, ast.Expr):
+                exec(compile(ast.Module([node], []), "<page>", "exec"), names)
+                continue
+            value = eval(compile(ast.Expression(node.value), "<page>", "eval"), names)
+        assert node.end_lineno is not None
+        line = lines[node.end_lineno - 1].encode()
+        code, comment = (part.decode() for part in (line[: node.end_col_offset], line[node.end_col_offset :]))
+        space, mark, said = comment.partition("# ")
+        if mark and is_literal(said):
+            lines[node.end_lineno - 1] = f"{code}{space}# {value!r}"
+    return "\n".join(lines)
+
+
+def is_literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return False
+    return True
+
+
+def rerun(path: Path) -> str:
+    """A notebook with what its cells give now; the text that it has where only pictures may differ."""
+    try:
+        import nbformat
+        from nbclient import NotebookClient
+    except ImportError as error:
+        raise SystemExit(f"{path.name} runs with {error.name}: pip install '.[docs]'") from None
+    old = path.read_text()
+    book = nbformat.reads(old, as_version=4)
+    before = said(book)
+    NotebookClient(book, kernel_name="python3", timeout=120, record_timing=False).execute(cwd=os.getcwd())
+    if said(book) == before:
+        return old
+    book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    for cell in book.cells:
+        cell.metadata = {}
+    return nbformat.writes(book) + "\n"
+
+
+def said(book: Any) -> list[list[str]]:
+    """Every cell's outputs in words: what it printed, values, tables, and of a figure that it is one."""
+    found = []
+    for cell in book.cells:
+        texts = []
+        for one in cell.get("outputs", ()):
+            data = one.get("data", {})
+            texts += [one.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")]
+            texts += [f"{one.get('ename')}: {one.get('evalue')}"] if one.output_type == "error" else []
+        found.append(list(filter(None, texts)))
+    return found
+
+
+def dead(path: Path) -> list[str]:
+    """Links of a page to files that are not there. MkDocs checks anchors, and pages of docs/."""
+    text = path.read_text()
+    targets = [first for first, _ in LINK.findall(text) if first and not first.startswith(("http", "#"))]
+    made = {"reference", "changelog.md", "notebook.md"} if path.parent.name == "docs" else set()  # docs/pages.py
+    return [
+        target
+        for target in (target.partition("#")[0] for target in targets)
+        if target.partition("/")[0] not in made and not (path.parent / target).exists()
+    ]
+
+
+def elsewhere() -> list[str]:
+    """Links to other sites, each with the pages that hold it."""
+    found: dict[str, list[str]] = {}
     for path in PAGES:
-        old = path.read_text()
-        new = rebuilt(old)
-        if new != old:
-            stale.append(str(path.relative_to(ROOT)))
-            if "--check" not in sys.argv:
+        for pair in LINK.findall(path.read_text()):
+            for target in pair:
+                if target.startswith("http"):
+                    found.setdefault(target, []).append(str(path.relative_to(ROOT)))
+    return [f"{target}  ({', '.join(dict.fromkeys(pages))})" for target, pages in sorted(found.items())]
+
+
+def main() -> int:
+    if "--links" in sys.argv:
+        print("\n".join(elsewhere()))
+        return 0
+    checking = "--check" in sys.argv
+    failures, stale = [], 0
+    figures = {path: path.read_bytes() for path in (ROOT / "docs").rglob("*.svg")} if checking else {}
+    with tempfile.TemporaryDirectory() as scratch, chdir(scratch):
+        stand_ins()
+        for path in [*PAGES, *NOTEBOOKS]:
+            old = path.read_text()
+            name = str(path.relative_to(ROOT))
+            try:
+                new = rerun(path) if path.suffix == ".ipynb" else rebuilt(old)
+            except Exception as error:
+                error.add_note(f"in {name}")
+                raise
+            if path.suffix == ".md":
+                failures += [f"{name}: no {target}" for target in dead(path)]
+            if new == old:
+                continue
+            stale += 1
+            if checking:
+                changes = difflib.unified_diff(old.splitlines(), new.splitlines(), name, "as run", lineterm="", n=1)
+                failures += ["\n".join(line[:160] for line in list(changes)[:40])]
+            else:
                 path.write_text(new)
-    if stale and "--check" in sys.argv:
-        print(f"not what their commands print: {', '.join(stale)}; run python docs/build.py", file=sys.stderr)
+    for path, data in figures.items():
+        path.write_bytes(data)
+    if failures:
+        print("\n".join(failures), file=sys.stderr)
+        print("not what their blocks print, or dead links; run python docs/build.py", file=sys.stderr)
         return 1
-    print(f"{len(PAGES)} pages, {len(stale)} changed")
+    print(f"{len(PAGES)} pages and {len(NOTEBOOKS)} notebook(s), {stale} changed")
     return 0
 
 
+def stand_ins() -> None:
+    """The files that pages speak of, in the folder where their Python runs."""
+    from memcurve.verify.llamacpp import gguf_bytes
+
+    sizes = {"block_count": 32, "embedding_length": 4096, "attention.head_count": 32, "attention.head_count_kv": 8}
+    metadata = {"general.architecture": "llama", **{f"llama.{key}": value for key, value in sizes.items()}}
+    Path("model.gguf").write_bytes(gguf_bytes({**metadata, "llama.context_length": 8192}))
+
+
 if __name__ == "__main__":
+    os.environ["MPLBACKEND"] = "Agg"
     sys.exit(main())

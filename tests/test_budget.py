@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import pytest
+from startups import H100, LLAMA, GiB, MiB, compute_ratios, lines, logged, over
 
 from memcurve import BadConfig, NotDescribed, load, pattern
 from memcurve.catalog import names
@@ -16,12 +15,6 @@ from memcurve.engines.budget_sglang import mem_fraction_static, prefill_graphs
 from memcurve.engines.budget_vllm import captured
 from memcurve.sizes import sizes_of
 from memcurve.startup import read_startup
-
-MiB, GiB = 2**20, 2**30
-TRUTH = Path(__file__).parent / "truth"
-H100 = 85_031_714_816  # bytes that CUDA reports on an H100 of 80 GB: 79.19 GiB
-# Llama 3.1 8B's shapes on an H100, 8,192 tokens and 1,024 sequences in a batch.
-LLAMA = Sizes(hidden=4096, vocabulary=128256, layers=32, heads=32, intermediate=14336, tokens=8192, sequences=1024)
 
 
 def by_name(engine: str, total: int = H100, **options: object) -> dict[str, int]:
@@ -100,10 +93,6 @@ def test_sizes_of_a_published_config() -> None:
     assert found == LLAMA
 
 
-def lines(name: str) -> list[Any]:
-    return [json.loads(line) for line in (TRUTH / name).read_text().splitlines()]
-
-
 def test_sglang_fractions_are_those_of_its_own_code(count: Any) -> None:
     cases = lines("sglang_fraction.jsonl")
     for memory, tp, pp, model, options, theirs in cases:
@@ -119,17 +108,6 @@ def test_sglang_fractions_are_those_of_its_own_code(count: Any) -> None:
     count(f"mem_fraction_static: {len(cases):,} of SGLang's own answers, all equal")
 
 
-def logged(engine: str) -> list[Any]:
-    return [line for line in lines("startup.jsonl") if line["engine"] == engine]
-
-
-def shapes(line: Any) -> Sizes:
-    held = dict(line["sizes"])
-    if held.pop("vision", False):
-        held["vision"] = (24, 1024)
-    return Sizes(**held, tokens=line.get("tokens", 0), sequences=line.get("sequences", 0))
-
-
 def summary(errors: list[float]) -> str:
     """How many logs an assumption covers, and by how much it is over, in GiB."""
     ordered = sorted(errors)
@@ -141,19 +119,7 @@ def summary(errors: list[float]) -> str:
 
 
 def test_vllm_against_logs(count: Any) -> None:
-    # RTX 3090 has the capability of an A10 (8.6)
-    errors = []
-    for line in logged("vllm"):
-        gpu = {"RTX 3090": "A10"}.get(line["gpu"], line["gpu"])
-        found = budget("vllm", H100, sizes=shapes(line), tp=line["tp"], pp=line["pp"], options={"gpu": gpu})
-        mine = {one.name: one.bytes / GiB for one in found}
-        beside = mine["activations"] + mine["outside PyTorch"]
-        if "peak" in line:
-            errors.append(mine["activations"] + mine["CUDA graphs"] - line["peak"])
-        elif "beside" in line:
-            errors.append(beside - line["beside"])
-        else:
-            errors.append(beside - line["activations"] - line["outside"])
+    errors = over("vllm")
     count(f"vLLM start-ups: {summary(errors)}")
     assert len(errors) >= 50
     assert sum(error >= 0 for error in errors) >= 0.9 * len(errors)
@@ -161,10 +127,7 @@ def test_vllm_against_logs(count: Any) -> None:
 
 
 def test_sglang_against_logs(count: Any) -> None:
-    errors = []
-    for line in logged("sglang"):
-        found = budget("sglang", round(line["total"] * GiB), sizes=LLAMA, tp=line["tp"])
-        errors.append(found[0].bytes / GiB - (line["total"] - line["before"]))
+    errors = over("sglang")
     count(f"SGLang start-ups: {summary(errors)}")
     assert len(errors) >= 10
     assert sum(error >= 0 for error in errors) >= 0.9 * len(errors)
@@ -181,22 +144,14 @@ def test_sglang_against_logs(count: Any) -> None:
 
 
 def test_llamacpp_against_logs(count: Any) -> None:
-    errors = []
-    for line in logged("llamacpp"):
-        found = budget("llamacpp", H100, sizes=shapes(line), options=line["options"])
-        errors.append((found[0].bytes / MiB - line["compute"]) / 1024)
+    errors = over("llamacpp")
     count(f"llama.cpp start-ups: {summary(errors)}")
     assert len(errors) >= 15
     assert sum(error >= 0 for error in errors) >= 0.9 * len(errors)
 
 
 def test_llamacpp_against_its_own_reservations(count: Any) -> None:
-    ratios = []
-    for line in lines("llamacpp_compute.jsonl"):
-        sizes = sizes_of(load(line["model"]), "llamacpp")
-        for options, theirs in line["reserved"]:
-            ratios.append(budget("llamacpp", H100, sizes=sizes, options=options)[0].bytes / MiB / theirs)
-    ratios.sort()
+    ratios = compute_ratios()
     covered = sum(ratio >= 1 for ratio in ratios)
     count(
         f"llama.cpp's compute buffers: {covered} of {len(ratios)} covered, {ratios[len(ratios) // 2]:.2f} × in the middle"

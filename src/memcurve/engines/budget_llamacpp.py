@@ -4,6 +4,12 @@ The compute buffer is what ggml's scheduler reserves for a graph of n_ubatch tok
 the largest set of tensors that live at once, in fp32, and the masks. llama-server gives logits for as many tokens as it
 has slots (tools/server/server-context.cpp, server_output_limits), other programs for a whole batch. common/fit.cpp leaves
 fit_target free on each device after all of it (common/common.h, fit_params_target: 1024 MiB).
+
+fit: a margin is left free; True by default.
+fit_target: MiB of that margin; 1024 by default.
+n_ctx: cells that a mask is made for; 131,072 by default.
+n_seq_max: sequences, each with logits of its own, and without kv_unified with cells of its own.
+n_outputs_max: tokens of a step that get logits; by default one a slot.
 """
 
 from __future__ import annotations

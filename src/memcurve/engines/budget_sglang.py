@@ -6,6 +6,14 @@ activations and graphs come of that slack. mem_fraction_static, where it is not 
 and the server arguments (arg_groups/memory_hook.py, handle_gpu_memory_settings), as on a CUDA device with the default
 backends: full graphs for decoding, breakable ones for prefill, and no sizing after capture
 (SGLANG_ENABLE_POST_CAPTURE_KV_SIZING is off).
+
+mem_fraction_static: the share of free memory for weights and pools; by default reckoned as SGLang does.
+max_prefill_tokens: tokens of a prefill that is not cut in chunks.
+cuda_graph_max_bs_decode: the most requests of a captured decode.
+cuda_graph_max_bs_prefill: the most tokens of a captured prefill.
+disable_cuda_graph: no graphs.
+disable_decode_cuda_graph, disable_prefill_cuda_graph: none of decodes, or of prefills.
+mm_feature_transport: how pictures reach the model; cuda_ipc and cuda_vmm keep them on the GPU.
 """
 
 from __future__ import annotations

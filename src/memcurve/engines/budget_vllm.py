@@ -7,6 +7,13 @@ CUDA context and NCCL's first buffers lie in the part that stays free.
 
 The peak is measured by vLLM in a run of max_num_batched_tokens tokens and max_num_seqs samples (profile_run), so the
 formulas here are the tensors that live at once in it, and their constants are from recorded start-ups.
+
+gpu_memory_utilization: vLLM's share of the GPU; 0.92 by default.
+kv_cache_memory_bytes: bytes of the pool on each rank, instead of what is left.
+enforce_eager: no CUDA graphs.
+max_cudagraph_capture_size: the largest batch that is captured.
+estimate_cudagraphs: the pool is sized with room for graphs (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS); True by default.
+language_model_only: the picture encoder is not loaded.
 """
 
 from __future__ import annotations

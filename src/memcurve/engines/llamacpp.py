@@ -135,7 +135,16 @@ def keep(
     flash_possible: bool = True,
     causal: bool = True,
 ) -> Kept:
-    """The options, and what the view knows of the model.
+    """Options by llama.cpp's names, and what the view knows of the model.
+
+    type_k, type_v: ggml type of keys and of values; None: f16, or the dtype asked for.
+    flash_attn: True, False, or "auto".
+    swa_full: sliding layers keep the whole context.
+    kv_unified: all sequences share one stream of cells.
+    n_batch: tokens that are given to the context at once.
+    n_ubatch: tokens that are computed at once, for which sliding layers keep room beside the window.
+    n_rs_seq: steps by which a state can be rolled back.
+    mtp_context: the context of the model's layers of multi-token prediction, and of no others.
 
     trained_context: what a context of 0 stands for, or why it is refused; mtp_layers: those of an MTP context, or why there is none;
     widest_value: elements of the widest value row of any layer, which all rows are padded to without flash attention;

@@ -48,7 +48,9 @@ CACHE_DTYPES = ({"dtype": "bfloat16"}, {"dtype": "float8_e4m3fn"})
 
 
 def keep(layers: Sequence[Layer], dtype: str, state_dtype: str = "float32", prompt: int | None = None) -> Kept:
-    """prompt: tokens of the context that were the prompt (all of them, if None); only few models ask."""
+    """state_dtype: of recurrent matrices.
+    prompt: tokens of the context that were the prompt (all of them, if None); only few models ask.
+    """
     e, s = dtype_bytes(dtype), dtype_bytes(dtype_name(state_dtype, "state_dtype"))
     prompt = None if prompt is None else whole("prompt", prompt)
     return collected(layers, lambda part: keeps(part, e, s, prompt))

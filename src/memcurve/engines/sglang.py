@@ -90,9 +90,38 @@ def keep(
     dsa_prefill_backend: str | None = None,
     dsa_decode_backend: str | None = None,
 ) -> Kept:
-    """model: what the view of a model knows beside its layers (views/sglang.py); nothing for a pattern of layers.
+    """Options by SGLang's names.
 
-    mamba_radix_cache_strategy None: the configurator's own reckoning, three slots for a running request.
+    model: what the view of a model knows beside its layers (views/sglang.py); nothing for a pattern of layers.
+    tp_size: ranks that share every layer.
+    pp_size: pipeline stages; the count is of the one whose tokens take the most.
+    dp_size: replicas, each with pools of its own; with enable_dp_attention the groups that share requests out.
+    attn_dp_size: groups of ranks among which requests are divided.
+    attn_cp_size: ranks of context parallelism, each of which keeps all tokens.
+    enable_dp_attention: dp_size divides requests among groups of the same ranks.
+    page_size: tokens of a page; None: 1, or what the model's class sets.
+    kv_cache_dtype: of keys and values; "auto": the model's dtype, or what its quantisation says.
+    context_length: tokens of the longest request; None: the most that the config allows.
+    max_running_requests: requests at once; None: what the pools hold.
+    max_total_tokens: the most tokens of the pool.
+    chunked_prefill_size: tokens of a prefill's step; None: SGLang's default for the GPU.
+    disable_radix_cache: nothing is kept for prefixes that may be used again.
+    disable_overlap_schedule: no step is prepared while another runs.
+    swa_full_tokens_ratio: tokens of the sliding pool over those of the full one; None: what the model's class sets.
+    swa_prefix_tails: tails of prefixes that compressed attention's windows keep room for.
+    disable_hybrid_swa_memory: sliding layers lie in the pool of full ones.
+    mamba_full_memory_ratio: memory for states over memory for tokens; None: what the model's class sets.
+    max_mamba_cache_size: state slots, where they are given.
+    mamba_ssm_dtype: of recurrent matrices; None: what the config says, else float32.
+    mamba_radix_cache_strategy: how states of prefixes are kept; None: the configurator's own reckoning, three slots for a running
+        request.
+    mamba_track_interval: tokens between states that are kept for prefixes.
+    speculative_algorithm: how tokens are drafted ahead: EAGLE, NEXTN or NGRAM.
+    speculative_num_draft_tokens: tokens that are verified at once.
+    speculative_num_steps: steps of the draft.
+    speculative_eagle_topk: branches of each step.
+    speculative_ngram_max_bfs_breadth: branches of a draft from n-grams.
+    dsa_prefill_backend, dsa_decode_backend: the kernels of sparse attention, which decide how an fp8 latent is packed.
     """
     facts: Mapping[str, Any] = model or {}
     if kv_cache_dtype == "auto":

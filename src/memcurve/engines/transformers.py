@@ -56,7 +56,10 @@ def keep(
     max_cache_len: int | None = None,
     prompt: int | None = None,
 ) -> Kept:
-    """cache="static" reserves max_cache_len tokens from the start (StaticCache); "dynamic" grows with the context."""
+    """cache: "dynamic" grows with the context, "static" reserves max_cache_len tokens from the start (StaticCache).
+    max_cache_len: tokens of a static cache.
+    prompt: tokens of the context that were the prompt (all of them, if None); only few models ask.
+    """
     if cache not in ("dynamic", "static"):
         raise BadConfig(f'cache: {show(cache)}; expected "dynamic" or "static"')
     if (cache == "static") != (max_cache_len is not None):

@@ -155,6 +155,27 @@ def keep(
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
 
+    tensor_parallel_size: ranks that share every layer.
+    pipeline_parallel_size: stages of layers; the count is of the fullest.
+    decode_context_parallel_size: ranks among which the tokens of a sequence are divided.
+    kv_cache_dtype: of keys and values; "auto": the model's dtype, or what its class or its quantisation says.
+    max_model_len: tokens of the longest request; None: the most that the config allows.
+    block_size: tokens of a block; None: what the attention backend takes.
+    enable_prefix_caching: blocks of prefixes are kept for reuse; None: where the model supports it.
+    mamba_cache_dtype: of recurrent layers' convolutions and states; "auto": the model's, or what its class says.
+    mamba_ssm_cache_dtype: of the states alone; "auto": as mamba_cache_dtype, or what the class or the config says.
+    mamba_cache_mode: which states prefix caching keeps, "none" or "align"; None: vLLM's choice.
+    mamba_block_size: tokens between states that prefix caching keeps.
+    max_num_batched_tokens: tokens of a step; None: the device's default.
+    max_num_seqs: requests of a step; None: the device's default.
+    async_scheduling: a step is scheduled while another runs; None: where the draft method allows it.
+    num_speculative_tokens: tokens drafted ahead.
+    speculative_method: how they are drafted, such as "mtp" or "ngram".
+    draft_layers: layers of the model's own draft, beside speculative_method "mtp".
+    disable_hybrid_kv_cache_manager: layers that slide take blocks as full ones do; None: vLLM's choice.
+    gdn_prefill_backend: the kernels of Gated DeltaNet's prefill; with some, states are handed out on the way.
+    gpu: the device whose capability and memory vLLM's defaults follow.
+
     longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where the option does
     not say one. state_dtype: of recurrent states, where the
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
