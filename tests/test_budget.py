@@ -10,7 +10,7 @@ from startups import H100, LLAMA, GiB, MiB, compute_ratios, lines, logged, over
 
 from memcurve import BadConfig, NotDescribed, load, pattern
 from memcurve.catalog import names
-from memcurve.engines.budget import Sizes, budget, given_pool
+from memcurve.engines.budget import budget, given_pool
 from memcurve.engines.budget_sglang import mem_fraction_static, prefill_graphs
 from memcurve.engines.budget_vllm import captured
 from memcurve.sizes import sizes_of
