@@ -442,8 +442,11 @@ def weights_of(
         if path.endswith(".gguf") or (os.path.isdir(path) and any(name.endswith(STORED) for name in os.listdir(path))):
             return weights(path), ()
     from .checkpoint.estimate import estimate
+    from .checkpoint.quantised import quantisation, stored
 
-    return estimate(model, dtype), ()
+    how = quantisation(model)
+    # As the config says they are stored, whatever the engine runs in; the unquantised ones of a quantised checkpoint in bf16.
+    return stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how), ()
 
 
 def fit(

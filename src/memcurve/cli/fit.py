@@ -160,7 +160,9 @@ def steady_lines(steady: Steady) -> list[str]:
         f"{steady.preemptions:,} preemptions over {steady.requests:,} requests"
     ]
     if steady.pessimistic is not None:
-        found.append(f"  the engine's own log says {steady.pessimistic:,.2f}: of its longest request, {steady.longest:,} tokens")
+        found.append(
+            f"  the engine's own log says {steady.pessimistic:,.2f}: of its longest request, {steady.longest:,} tokens"
+        )
     if steady.turned_down:
         found.append(f"  {steady.turned_down:,} requests are too long for it")
     return found

@@ -426,7 +426,11 @@ class VllmAllocator(Allocator):
         return found
 
     def limited(self, context: int) -> VllmAllocator:
-        return self if self.max_model_len is not None and self.max_model_len <= context else self.replace(max_model_len=context)
+        return (
+            self
+            if self.max_model_len is not None and self.max_model_len <= context
+            else self.replace(max_model_len=context)
+        )
 
     def longest_request(self) -> int:
         return self.largest
