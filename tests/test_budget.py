@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from startups import H100, LLAMA, GiB, MiB, compute_ratios, lines, logged, over
 
-from memcurve import BadConfig, NotDescribed, load, pattern
+from memcurve import BadConfig, NotDescribed, Refused, load, pattern
 from memcurve.catalog import names
 from memcurve.engines.budget import budget, given_pool
 from memcurve.engines.budget_sglang import mem_fraction_static, prefill_graphs
@@ -201,7 +201,7 @@ def test_every_published_config_has_sizes(engine: str) -> None:
         model = load(name)
         try:
             sizes = sizes_of(model, engine, vocabulary=100_000)
-        except NotDescribed:
+        except (NotDescribed, Refused):
             continue
         found = budget(engine, H100, sizes=sizes)
         assert all(one.bytes >= 0 and one.why and "\n" not in one.why for one in found)

@@ -40,7 +40,7 @@ MAY = {
     "logs": {"engines", "curve", "model", "terms"},
     "sizes": {"config", "engines", "gguf", "layers", "model", "views"},
     "startup": {"engines", "logs"},
-    "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "startup", "terms", "views"},
+    "plan": {"checkpoint", "curve", "engines", "gpus", "lengths", "model", "sizes", "startup", "steady", "terms", "views"},
     "bars": {"figures", "plan"},
     "compare": {"curve", "model", "plan"},
     "cli": {
@@ -49,6 +49,7 @@ MAY = {
         "cli",
         "compare",
         "plan",
+        "steady",
         "crossed",
         "fits",
         "heat",

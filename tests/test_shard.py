@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from replay import lines
 
-from memcurve import load
+from memcurve import NotDescribed, load
 from memcurve.checkpoint import Tensor, Weights
 from memcurve.checkpoint.estimate import estimate
+from memcurve.checkpoint.quantised import quantisation, stored
 from memcurve.checkpoint.shard import Shards
 from memcurve.engines.ranks import stage_ends
 from memcurve.layers import FullAttention
@@ -81,3 +82,29 @@ def test_draft_layers_are_loaded_when_they_draft() -> None:
     weights = Weights(source="made", tensors=tensors)
     assert Shards(weights, layers).held(1, [1]) == [128]
     assert Shards(weights, layers, drafts=True).held(1, [1]) == [256]
+
+
+def test_quantised_weights_are_as_large_as_published() -> None:
+    """gpt-oss: total_size of the published index. DeepSeek-V3: the F8_E4M3 numbers that the hub counts in its files, 680,571,043,840, less
+    those of the draft layer: 256 + 1 experts of 3 × 7,168 × 2,048, and attention 1,536 × 7,168 + 24,576 × 1,536 + 576 × 7,168 +
+    32,768 × 512 + 7,168 × 16,384."""
+    for name, size in (("openai/gpt-oss-120b", 65_248_815_744), ("openai/gpt-oss-20b", 13_761_264_768)):
+        model = load(name)
+        assert stored(estimate(model, "bf16"), quantisation(model)).bytes == size
+    attention = 1536 * 7168 + 24576 * 1536 + 576 * 7168 + 32768 * 512 + 7168 * 16384
+    draft = 257 * 3 * 7168 * 2048 + attention
+    model = load("deepseek-ai/DeepSeek-V3")
+    assert stored(estimate(model, "bf16"), quantisation(model)).by_dtype["F8_E4M3"] == 680_571_043_840 - draft
+
+
+def test_modules_that_are_left_as_they_are_and_methods_that_are_not_reckoned() -> None:
+    names = ("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.gate.weight", "lm_head.weight")
+    weights = Weights(source="made", tensors=tuple(tensor(name, 256, 128) for name in names))
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    # 256 × 128 in 8 bits with 2 × 1 scales, twice as much in bf16
+    assert stored(weights, fp8).bytes == 32768 + 8 + 2 * 65536
+    assert stored(weights, {**fp8, "modules_to_not_convert": ["model.layers.*.mlp.up_proj"]}).bytes == 3 * 65536
+    assert stored(weights, {**fp8, "modules_to_not_convert": ["up"]}).bytes == 32768 + 8 + 2 * 65536
+    assert stored(weights, None) is weights
+    with pytest.raises(NotDescribed, match="quant_method: 'awq'; what it stores is not reckoned"):
+        stored(weights, {"quant_method": "awq", "bits": 4})

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .gpus import Gpu
+    from .lengths import Lengths
+    from .steady import Steady
     from .terms import Pool
 
 SCHEMA = 1
@@ -67,7 +69,8 @@ class Fit:
     can each have, None without an end, 0 if none; max_requests: how many of `context` tokens run at once; bound_by: what
     keeps one more out (weights, tokens, state slots, max_num_seqs …). fewest: (GPUs, tp, pp) of this kind that do it.
     extras: how much of the fullest GPU's state is there for drafting ahead, and for prefixes that may be used again.
-    pool: what the engine makes of the room that is left for state there, where it makes a pool.
+    pool: what the engine makes of the room that is left for state there, where it makes a pool. steady: what it runs at once
+    when it is kept full of requests of so many tokens of prompt and output, if they were given.
     """
 
     fits: bool
@@ -89,6 +92,7 @@ class Fit:
     total_weights: int
     extras: tuple[tuple[str, int], ...] = ()
     pool: Pool | None = None
+    steady: Steady | None = None
     notes: tuple[str, ...] = ()
     curves: tuple[MemoryCurve, ...] = field(default=(), repr=False)
 
@@ -101,7 +105,7 @@ class Fit:
                 found[name] = value.to_dict()
             elif name == "stages":
                 found[name] = [stage.to_dict() for stage in value]
-            elif name == "pool":
+            elif name in ("pool", "steady"):
                 found[name] = value and value.as_dict()
             elif name == "extras":
                 found[name] = dict(value)
@@ -379,6 +383,23 @@ def switches(model: Model, engine: str, speculative: int | None, prefix_caching:
     return found
 
 
+def steady(stages: list[Stage], number: int, prompt: Lengths | None, output: Lengths | None) -> Steady | None:
+    """What runs at once when the engine is kept full."""
+    if prompt is None and output is None:
+        return None
+    if prompt is None or output is None:
+        raise BadConfig("prompt and output: one without the other; expected the tokens of both")
+    if len(stages) > 1:
+        raise NotDescribed("prompt: how the scheduler fills pipeline stages is not described; expected pp=1")
+    stage = stages[number]
+    curve, setting = stage.curve, context_limit(stages)
+    if curve.allocator is not None and setting is not None:
+        # As the engine is started: with the longest request that fits.
+        most = longest(stages, 1, setting[1])
+        curve = curve.replace(allocator=curve.allocator.limited(most)) if most else curve
+    return curve.steady_requests(max(stage.room, 0), prompt=prompt, output=output)
+
+
 def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]) -> tuple[Gpu, dict[str, Any]]:
     """One GPU, and the engine's options, with what follows from its kind."""
     from .gpus import Gpu
@@ -421,8 +442,11 @@ def weights_of(
         if path.endswith(".gguf") or (os.path.isdir(path) and any(name.endswith(STORED) for name in os.listdir(path))):
             return weights(path), ()
     from .checkpoint.estimate import estimate
+    from .checkpoint.quantised import quantisation, stored
 
-    return estimate(model, dtype), ()
+    how = quantisation(model)
+    # As the config says they are stored, whatever the engine runs in; the unquantised ones of a quantised checkpoint in bf16.
+    return stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how), ()
 
 
 def fit(
@@ -442,6 +466,8 @@ def fit(
     reserve: int | None = None,
     speculative: int | None = None,
     prefix_caching: bool | None = None,
+    prompt: Lengths | None = None,
+    output: Lengths | None = None,
     **options: Any,
 ) -> Fit:
     """Whether a model fits `gpus` GPUs with `batch` requests of `context` tokens, and what else it leaves room for.
@@ -450,7 +476,8 @@ def fit(
     them the first split of so many GPUs that fits, or that the engine takes. context: by default 8,192 tokens, or the model's longest.
     weights: a checkpoint (path or hub id); without it an estimate by the config. log: the text of a start-up log, which
     replaces what is assumed of activations and the like; reserve: bytes that do. speculative: tokens drafted by the model's own
-    draft layers; prefix_caching: whether prefixes are kept for reuse. options: the engine's own.
+    draft layers; prefix_caching: whether prefixes are kept for reuse. prompt, output: tokens of a
+    request, for how many run at once when the engine is kept full (MemoryCurve.steady_requests). options: the engine's own.
     BadConfig for what can't be, Refused where the engine refuses, NotDescribed where the weights can't be reckoned.
     """
     subject = model if isinstance(model, Model) else load(model)
@@ -493,6 +520,7 @@ def fit(
         total_weights=held.bytes,
         weights=held.source + (" (estimated from the config)" if held.estimated else ""),
         pool=stages[tight].pool(),
+        steady=steady(stages, tight, prompt, output),
         extras=extras(plan, split, tight, length, batch),
         notes=(*notes, *held.notes, *startup_notes(stages, limit), *stages[0].curve.notes),
         curves=tuple(stage.curve for stage in stages),

@@ -221,6 +221,10 @@ class Allocator(Record):
         """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
         raise NotImplementedError
 
+    def limited(self, context: int) -> Allocator:
+        """The same with its longest request set, where the engine starts only if that one fits."""
+        return self
+
     def longest_request(self) -> int:
         """Tokens of the longest request that the engine takes, prompt and output together."""
         raise NotDescribed("how these pools are shared by requests is not described")

@@ -11,6 +11,7 @@ import re
 from math import prod
 
 from ..base import NotDescribed, show
+from ..config import Config
 from . import Tensor, Weights
 from .parts import parts
 
@@ -19,13 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+    from ..model import Model
+
 LINEAR = ("attention", "state", "mlp", "experts", "shared")
 MX_BLOCK = 32
 
 
+def quantisation(model: Model) -> Mapping[str, Any] | None:
+    """The quantization_config of a model's config, outside or in its decoder's section; None without one."""
+    config = model.config
+    if not isinstance(config, Config):
+        return None
+    levels = (config.root.get("quantization_config"), config.data.get("quantization_config"))
+    return next((level for level in levels if isinstance(level, dict)), None)
+
+
 def stored(weights: Weights, config: Mapping[str, Any] | None) -> Weights:
     """The same weights as this `quantization_config` stores them. NotDescribed for a method whose sizes are not reckoned here."""
-    if not isinstance(config, dict):
+    if config is None:
         return weights
     method = config.get("quant_method")
     left = skipped(config.get("modules_to_not_convert"))
@@ -42,7 +54,8 @@ def stored(weights: Weights, config: Mapping[str, Any] | None) -> Weights:
                 f"quantization_config.quant_method: {show(method)}; what it stores is not reckoned from a config, expected fp8 in blocks "
                 "or mxfp4: give the checkpoint (--weights)"
             )
-    return weights.replace(tensors=tuple(found))
+    note = f"stored as {method} as its quantization_config says: embedding, head, norms, routers and biases as they are"
+    return weights.replace(tensors=tuple(found), notes=(*weights.notes, note))
 
 
 def is_linear(tensor: Tensor, part: str) -> bool:

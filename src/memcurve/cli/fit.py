@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base import BadConfig, BadFile
-from ..units import parse_bytes, show_bytes, show_tokens
+from ..units import parse_bytes, parse_count, show_bytes, show_tokens
 from .estimate import pool_lines
 from .shared import add_options, clean, count, engine_options, flag
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ..plan import Fit, PerGpu
+    from ..steady import Steady
 
 # What a bar is drawn with, in the order of a GPU's parts.
 FILLS = (("weights", "█"), ("state", "▓"), ("set aside", "▒"), ("free", "·"))
@@ -45,6 +46,9 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reserve", help="what the engine sets aside on each GPU, such as 6GiB, instead of its own rule"
     )
+    lengths = "tokens, lognormal(median,sigma), or a CSV file with the columns prompt and output"
+    flag(parser, "prompt_tokens", help=f"with --output_tokens: how many run at once when kept full: {lengths}")
+    flag(parser, "output_tokens", help="the same of outputs")
     parser.add_argument(
         "--speculative", type=count, metavar="N", help="N tokens ahead, drafted by the model's own draft layers (MTP)"
     )
@@ -78,6 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
         reserve=arguments.reserve and parse_bytes(arguments.reserve, "reserve"),
         speculative=arguments.speculative,
         prefix_caching=None if arguments.prefix_caching is None else arguments.prefix_caching == "on",
+        prompt=tokens(arguments.prompt_tokens),
+        output=tokens(arguments.output_tokens),
         **engine_options(arguments.option),
     )
     if arguments.output:
@@ -91,6 +97,10 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(found.to_dict()))
         return
     print("\n".join(clean(line) for line in lines(found, arguments.explain)))
+
+
+def tokens(text: str | None) -> int | str | None:
+    return parse_count(text, "tokens") if text and text[:1].isdigit() else text
 
 
 def read_log(path: str) -> str:
@@ -126,6 +136,8 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         f"largest context at batch {fit.batch:,}: {end}",
         f"requests of {fit.context:,} tokens at once: {fit.max_requests:,}, bound by {fit.bound_by}",
     ]
+    if fit.steady is not None:
+        found += steady_lines(fit.steady)
     if fit.pool is not None:
         found += pool_lines(fit.pool)
     if fit.fewest:
@@ -139,6 +151,20 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         for number, curve in enumerate(fit.curves):
             found += ["", f"state of one request on stage {number + 1}:" if fit.pp > 1 else "state of one request:"]
             found += curve.explain(fit.context).splitlines()[1:]
+    return found
+
+
+def steady_lines(steady: Steady) -> list[str]:
+    found = [
+        f"kept full: {steady.running:,} run at once ({steady.mean:,.1f} on average), bound by {steady.bound_by}, "
+        f"{steady.preemptions:,} preemptions over {steady.requests:,} requests"
+    ]
+    if steady.pessimistic is not None:
+        found.append(
+            f"  the engine's own log says {steady.pessimistic:,.2f}: of its longest request, {steady.longest:,} tokens"
+        )
+    if steady.turned_down:
+        found.append(f"  {steady.turned_down:,} requests are too long for it")
     return found
 
 

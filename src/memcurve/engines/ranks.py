@@ -34,7 +34,7 @@ def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
         return [min(layers, -(-(layers + 1) * (stage + 1) // stages)) for stage in range(stages)]
     if stages > layers and engine == "sglang":
         raise Refused(f"assert num_hidden_layers >= pp_size, got {layers} and {stages}")
-    if stages > layers:
+    if stages > layers and engine != "vllm":
         raise Refused(f"{layers} layers can't be divided into {stages} pipeline stages")
     sizes, rest = [layers // stages] * stages, layers % stages
     for back in range(rest):

@@ -425,6 +425,13 @@ class VllmAllocator(Allocator):
             found.append((terms_of(groups, (size,)), self.replace(groups=groups, block_bytes=(size,))))
         return found
 
+    def limited(self, context: int) -> VllmAllocator:
+        return (
+            self
+            if self.max_model_len is not None and self.max_model_len <= context
+            else self.replace(max_model_len=context)
+        )
+
     def longest_request(self) -> int:
         return self.largest
 
