@@ -28,11 +28,17 @@ def main() -> None:
         figures = "".join(f"{error:>+8.2f} GiB" for error in (errors[0], errors[len(errors) // 2], errors[-1]))
         print(f"{engine:<10}{len(errors):>10}{covered:>9} {figures}  {what}")
     ratios = compute_ratios()
-    covered = sum(ratio >= 1 for ratio in ratios)
+    least: dict[str, float] = {}
+    for ratio, model in ratios:
+        least.setdefault(model, ratio)
+    short = {model: ratio for model, ratio in least.items() if ratio < 1}
     print(
-        f"llama.cpp's own reservations of compute buffers: {covered} of {len(ratios)} covered, allowed "
-        f"{ratios[0]:.2f} to {ratios[-1]:.2f} times as much, {ratios[len(ratios) // 2]:.2f} in the middle"
+        f"llama.cpp's own reservations of compute buffers: {len(ratios) - sum(ratio < 1 for ratio, _ in ratios)} of {len(ratios)} "
+        f"covered, {ratios[len(ratios) // 2][0]:.2f} times as much in the middle, {ratios[-1][0]:.2f} at the most"
     )
+    print(f"of {len(least)} models too little for {len(short)}, at the least:")
+    for model, ratio in short.items():
+        print(f"  {model:<32}{ratio:>6.2f}")
 
 
 if __name__ == "__main__":

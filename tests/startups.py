@@ -61,11 +61,12 @@ def over_llamacpp(line: Any) -> float:
     return (found[0].bytes / MiB - float(line["compute"])) / 1024
 
 
-def compute_ratios() -> list[float]:
-    """llama.cpp's compute buffers as allowed over as its own scheduler reserves them (verify/budget.py). Ascending."""
+def compute_ratios() -> list[tuple[float, str]]:
+    """llama.cpp's compute buffers as allowed over as its own scheduler reserves them (verify/budget.py), and the model. Ascending."""
     found = []
     for line in lines("llamacpp_compute.jsonl"):
         sizes = sizes_of(load(line["model"]), "llamacpp")
         for options, theirs in line["reserved"]:
-            found.append(budget("llamacpp", H100, sizes=sizes, options=options)[0].bytes / MiB / theirs)
+            mine = budget("llamacpp", H100, sizes=sizes, options=options)[0].bytes / MiB
+            found.append((mine / theirs, str(line["model"])))
     return sorted(found)

@@ -151,7 +151,7 @@ def test_llamacpp_against_logs(count: Any) -> None:
 
 
 def test_llamacpp_against_its_own_reservations(count: Any) -> None:
-    ratios = compute_ratios()
+    ratios = [ratio for ratio, _ in compute_ratios()]
     covered = sum(ratio >= 1 for ratio in ratios)
     count(
         f"llama.cpp's compute buffers: {covered} of {len(ratios)} covered, {ratios[len(ratios) // 2]:.2f} × in the middle"
