@@ -4,9 +4,10 @@
     python docs/build.py --check    # exit 1 where a page is not what its blocks print, or a link of it leads nowhere
     python docs/build.py --links    # lists the links to elsewhere, which nothing checks
 
-A block ```console holds lines that start with "$ memcurve" or "$ python FILE" and what they print. Blocks ```python of a page
-run in order in one namespace: with prompts (>>>) every output is compared; without, an expression whose comment is a
-literal is compared with it. Figures are drawn again as well, and not compared: Matplotlib's versions draw differently.
+A block ```console holds lines that start with "$ memcurve" or "$ python FILE" (longer ones go on after a backslash) and what
+they print. Blocks ```python and ```pycon of a page run in order in one namespace: with prompts (>>>) every output is
+compared; without, an expression whose comment is a literal is compared with it. Figures are drawn again as well, and not
+compared: Matplotlib's versions draw differently.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(console|python|pycon)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 # Help is wrapped for this width; no colours.
 ENVIRONMENT = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "MPLBACKEND": "Agg"}
@@ -49,9 +50,8 @@ def rebuilt(page: str) -> str:
 
 def console(text: str) -> str:
     lines = []
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            lines += [line, *filter(None, [output(line[2:])])]
+    for command in re.findall(r"^\$ (?:.*\\\n)*.*$", text, re.MULTILINE):
+        lines += [command, *filter(None, [output(command[2:].replace("\\\n", ""))])]
     return "\n".join(lines)
 
 
@@ -114,12 +114,14 @@ def rerun(path: Path) -> str:
     try:
         import nbformat
         from nbclient import NotebookClient
+        from traitlets.config import Config
     except ImportError as error:
         raise SystemExit(f"{path.name} runs with {error.name}: pip install '.[docs]'") from None
     old = path.read_text()
     book = nbformat.reads(old, as_version=4)
     before = said(book)
-    NotebookClient(book, kernel_name="python3", timeout=120, record_timing=False).execute(cwd=os.getcwd())
+    local = {"KernelManager": {"transport": "ipc", "ip": "kernel"}}
+    NotebookClient(book, kernel_name="python3", timeout=120, record_timing=False, config=Config(local)).execute(cwd=os.getcwd())
     if said(book) == before:
         return old
     book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
