@@ -1,6 +1,6 @@
 """How well the allowances of `memcurve fit` cover recorded start-ups: docs/will-it-fit.md shows what it prints.
 
-    python docs/allowances.py
+python docs/allowances.py
 """
 
 from __future__ import annotations

@@ -121,7 +121,9 @@ def rerun(path: Path) -> str:
     book = nbformat.reads(old, as_version=4)
     before = said(book)
     local = {"KernelManager": {"transport": "ipc", "ip": "kernel"}}
-    NotebookClient(book, kernel_name="python3", timeout=120, record_timing=False, config=Config(local)).execute(cwd=os.getcwd())
+    NotebookClient(book, kernel_name="python3", timeout=120, record_timing=False, config=Config(local)).execute(
+        cwd=os.getcwd()
+    )
     if said(book) == before:
         return old
     book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -134,12 +136,11 @@ def said(book: Any) -> list[list[str]]:
     """Every cell's outputs in words: what it printed, values, tables, and of a figure that it is one."""
     found = []
     for cell in book.cells:
-        texts = []
-        for one in cell.get("outputs", ()):
-            data = one.get("data", {})
-            texts += [one.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")]
-            texts += [f"{one.get('ename')}: {one.get('evalue')}"] if one.output_type == "error" else []
-        found.append(list(filter(None, texts)))
+        outputs = cell.get("outputs", ())
+        printed = "".join(one.text for one in outputs if one.output_type == "stream")
+        texts = [one.get("data", {}).get(kind, "") for one in outputs for kind in ("text/plain", "text/html")]
+        texts += [f"{one.ename}: {one.evalue}" for one in outputs if one.output_type == "error"]
+        found.append([text for text in (printed, *texts) if text])
     return found
 
 

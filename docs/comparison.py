@@ -69,7 +69,9 @@ def table(asked: dict[str, Any]) -> None:
         exact = model.curve("logical", "bf16").bytes(T)
         found = (every_head(model), hidden_over_heads(model), asked[name], all_attention(model))
         print(f"{name:<20}{exact:>16,}" + "".join(f"{times(one, exact):>15}" for one in found))
-    print(f"at {T:,} tokens in bf16; the other columns are times the exact bytes; none: no heads in the config, or no answer")
+    print(
+        f"at {T:,} tokens in bf16; the other columns are times the exact bytes; none: no heads in the config, or no answer"
+    )
 
 
 def models() -> dict[str, Any]:
@@ -94,7 +96,9 @@ def record() -> None:
             why = None
         except KeyError as error:
             found, why = None, f"KeyError: {error}"
-        lines.append(json.dumps({"tool": "hf-mem", "version": version("hf-mem"), "model": name, "bytes": found, "why": why}))
+        lines.append(
+            json.dumps({"tool": "hf-mem", "version": version("hf-mem"), "model": name, "bytes": found, "why": why})
+        )
     OTHERS.write_text("\n".join(lines) + "\n")
 
 

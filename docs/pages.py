@@ -36,10 +36,18 @@ API = {
     "Figures": ("plot", "heatmap"),
     "Errors": ("MemcurveError", "BadConfig", "BadFile", "NotDescribed", "Refused"),
 }
-RETURNED = ("memcurve.plan.Fit", "memcurve.plan.PerGpu", "memcurve.terms.Pool", "memcurve.terms.Term", "memcurve.checkpoint.Weights")
+RETURNED = (
+    "memcurve.plan.Fit",
+    "memcurve.plan.PerGpu",
+    "memcurve.terms.Pool",
+    "memcurve.terms.Term",
+    "memcurve.checkpoint.Weights",
+)
 BUDGETS = {"vllm": budget_vllm, "sglang": budget_sglang, "llamacpp": budget_llamacpp}
 # What an element may load; links that a reader follows are not meant.
-LOADED = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\s(?:src|href)=[\"']?(?:https?:)?//[^>]*>|@import|url\(\s*[\"']?https?:", re.I)
+LOADED = re.compile(
+    r"<(?:script|img|iframe|link)\b[^>]*?\s(?:src|href)=[\"']?(?:https?:)?//[^>]*>|@import|url\(\s*[\"']?https?:", re.I
+)
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -87,8 +95,15 @@ def command_line() -> str:
 def python_names() -> str:
     listed = [name for names in API.values() for name in names]
     if sorted(listed) != sorted(memcurve.__all__):
-        raise PluginError(f"docs/pages.py lists {sorted(set(listed) ^ set(memcurve.__all__))} otherwise than memcurve.__all__")
-    lines = ["# Python", "", "The public names: `import memcurve`. Errors are one line; all of them are `ValueError`.", ""]
+        raise PluginError(
+            f"docs/pages.py lists {sorted(set(listed) ^ set(memcurve.__all__))} otherwise than memcurve.__all__"
+        )
+    lines = [
+        "# Python",
+        "",
+        "The public names: `import memcurve`. Errors are one line; all of them are `ValueError`.",
+        "",
+    ]
     for title, names in API.items():
         lines += [f"## {title}", ""]
         for name in names:
@@ -105,13 +120,26 @@ def place(name: str) -> str:
 
 
 def options() -> str:
-    lines = ["# Options of the engines", "", "By the engines' own names: keywords of `Model.curve` and `memcurve.fit`, `-O KEY=VALUE` on the command line.", ""]
+    lines = [
+        "# Options of the engines",
+        "",
+        "By the engines' own names: keywords of `Model.curve` and `memcurve.fit`, `-O KEY=VALUE` on the command line.",
+        "",
+    ]
     for engine in engines.NAMES:
         own = engines.module(engine)
-        lines += [f"## {engine}", "", *table(own.OPTIONS, inspect.signature(own.keep).parameters, meanings(own.keep.__doc__))]
+        lines += [
+            f"## {engine}",
+            "",
+            *table(own.OPTIONS, inspect.signature(own.keep).parameters, meanings(own.keep.__doc__)),
+        ]
         if engine in BUDGETS:
             beside = [name for name in BUDGETS[engine].OPTIONS if name not in own.OPTIONS]
-            lines += ["Only for `fit`, which plans a whole GPU:", "", *table(beside, {}, meanings(BUDGETS[engine].__doc__))]
+            lines += [
+                "Only for `fit`, which plans a whole GPU:",
+                "",
+                *table(beside, {}, meanings(BUDGETS[engine].__doc__)),
+            ]
     return "\n".join(lines)
 
 
