@@ -428,7 +428,7 @@ def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[st
 
 
 def weights_of(
-    model: Model, source: object, given: Weights | str | None, dtype: str | None
+    model: Model, source: object, given: Weights | str | None, dtype: str | None, engine: str
 ) -> tuple[Weights, tuple[str, ...]]:
     """The weights as given, or those in the model's own folder or GGUF file; else an estimate by its config."""
     from .checkpoint.sources import weights
@@ -446,7 +446,8 @@ def weights_of(
 
     how = quantisation(model)
     # As the config says they are stored, whatever the engine runs in; the unquantised ones of a quantised checkpoint in bf16.
-    return stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how), ()
+    found = stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how)
+    return found, ("a quantised GGUF file has fewer bytes: give yours by --weights FILE",) * (engine == "llamacpp")
 
 
 def fit(
@@ -483,7 +484,7 @@ def fit(
     subject = model if isinstance(model, Model) else load(model)
     own = switches(subject, engine, speculative, prefix_caching)
     card, given = device(gpu, gpu_memory, engine, {**own, **options})
-    held, notes = weights_of(subject, model, weights, dtype)
+    held, notes = weights_of(subject, model, weights, dtype, engine)
     batch = whole("batch", batch, 1)
     measured = None
     if log is not None:
