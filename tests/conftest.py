@@ -11,6 +11,17 @@ import pytest
 TRUTH = Path(__file__).parent / "truth"
 _counts: list[str] = []
 
+# For programs that tests run: the most MiB of memory since the program began. ru_maxrss would begin with the parent's.
+PEAK = """
+def peak():
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    except OSError:
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+"""
+
 
 def truth(name: str) -> list[dict[str, Any]]:
     """The lines of a recorded file."""

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memcurve import catalog
+
 TRUTH = Path(__file__).parent / "truth"
+
+
+def unquantised(name: str) -> dict[str, Any]:
+    """A config of the catalogue as the serving engines' planning was recorded with it: without its quantisation."""
+    found = catalog.find(name)
+    assert found is not None, name
+    return {key: value for key, value in found.items() if key != "quantization_config"}
 
 
 class Case(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memcurve.catalog import find
+from replay import unquantised
+
 from memcurve.engines import keep
 from memcurve.engines.sglang_pools import SGLangAllocator
 from memcurve.engines.sglang_v4 import CompressedAllocator
@@ -38,8 +39,7 @@ def answers(line: dict[str, Any]) -> list[str]:
             for k, v in line["bytes"].items()
             if found.get(k) != v
         ]
-    config = line.get("config") or find(line["model"])
-    assert config is not None
+    config = line.get("config") or unquantised(line["model"])
     texts = [difference(config, case) for case in line["cases"]]
     return [f"{name} {text}" for text in texts if text]
 
@@ -141,8 +141,11 @@ def _states(args: dict[str, Any]) -> dict[str, int]:
             heads=heads, head_dim=dim, state_size=state, groups=groups, intermediate=intermediate, conv_kernel=kernel
         )
     options: dict[str, Any] = {"tp_size": args["tp"], "mamba_ssm_dtype": args["state_dtype"]}
+    chain: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     if args.get("drafts"):
         options |= {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": args["drafts"]}
+        chain, tree = {"speculative_ngram_max_bfs_breadth": 1}, {"speculative_ngram_max_bfs_breadth": 2}
 
     def held(**more: Any) -> int:
         own = allocator((layer,) * args["n_layers"], **options, **more)
@@ -154,6 +157,6 @@ def _states(args: dict[str, Any]) -> dict[str, int]:
         "slot": pool.slot_bytes,
         "conv": pool.conv_bytes * (args["size"] + 1),
         "recurrent": pool.recurrent_bytes * (args["size"] + 1),
-        "view": held(speculative_eagle_topk=2) if args.get("drafts") else held(),
-        "storage": held(),
+        "view": held(**tree),
+        "storage": held(**chain),
     }

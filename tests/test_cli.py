@@ -91,7 +91,7 @@ def test_json_schema() -> None:
         ),
         (["estimate", "3gdnx:1mha"], 2, "'gdnx'; expected a kind"),
         (["estimate"], 2, "required: model (see: memcurve estimate --help)"),
-        (["estimat"], 2, "command 'estimat'; expected one of plot, estimate, check-log, models"),
+        (["estimat"], 2, "command 'estimat'; expected one of plot, cross, estimate, fit, compare"),
         (["plot", "-o", "/no/such/place.svg"], 2, "/no/such/place.svg: No such file or directory"),
         (["plot", "3gdn:1mha", "-o", "a.xyz"], 2, "'a.xyz'"),
     ],
@@ -197,7 +197,7 @@ def test_help_of_every_command_has_an_example() -> None:
     for name in cli.COMMANDS:
         text = call(name, "--help").stdout
         assert f"  memcurve {name}" in text
-        assert "1024" in text or name in ("check-log", "models", "verify")
+        assert "1024" in text or name in ("check-log", "compare", "fit", "gpus", "models", "verify", "weights")
 
 
 def test_every_command_in_the_readmes_table_runs() -> None:
@@ -292,3 +292,56 @@ def test_side_by_side_says_whose_an_option_is() -> None:
         "estimate", "openai/gpt-oss-120b", "--dtype", "bf16", "--engine", "all", "-O", "tensor_parallel_size=2"
     ).stdout
     assert "tensor_parallel_size: an option of vllm only\n" in text
+
+
+def test_cross_says_from_where_on() -> None:
+    # 12 × T × 2,048 B + 75,497,472 + 1,769,472 B against 61 × T × 1,152 B: 45,696 B a token apart, level at 1,690.9
+    assert pytest.approx(1690.9, abs=0.01) == (75_497_472 + 1_769_472) / (61 * 1152 - 12 * 2048)
+    text = call("cross", QWEN, "deepseek-ai/DeepSeek-V3").stdout
+    assert f"below 1,691 tokens deepseek-ai/DeepSeek-V3 is cheaper\n  from 1,691 tokens on {QWEN} is cheaper" in text
+    assert "118,824,960 B (113.32 MiB) against 118,829,952 B" in text
+    data = json.loads(call("cross", QWEN, "deepseek-ai/DeepSeek-V3", "--json").stdout)
+    assert data["schema"] == 1
+    assert data["crossings"] == [
+        {
+            "context": 1691,
+            "cheaper": QWEN,
+            "dearer": "deepseek-ai/DeepSeek-V3",
+            "bytes": 12 * 1691 * 2048 + 75_497_472 + 1_769_472,
+            "dearer_bytes": 61 * 1691 * 1152,
+        }
+    ]
+    assert data["pairs"][0]["cheaper_first"] == "deepseek-ai/DeepSeek-V3"
+
+
+def test_cross_of_curves_that_do_not_cross() -> None:
+    assert "take the same at every context" in call("cross", "mha@label=a", "mha@label=b").stdout
+    text = call("cross", "gqa", "mha").stdout
+    assert "  gqa is cheaper at every context\n" in text
+    text = call("cross", "Qwen/Qwen3-8B@engine=sglang", "Qwen/Qwen3-8B@engine=sglang,page_size=64,label=paged").stdout
+    assert "  Qwen/Qwen3-8B never takes more; at some contexts both take the same\n" in text
+    assert "1; expected two or more" in call("cross", "mha").stderr
+
+
+def test_cross_of_all_engines_is_of_the_same_tokens() -> None:
+    done = call("cross", "openai/gpt-oss-20b", "--dtype", "bf16", "--engine", "all", "--batch", "4", "--json")
+    assert done.stderr == "llamacpp: n_ctx is 4 times the context\n"
+    data = json.loads(done.stdout)
+    assert len(data["pairs"]) == 10
+    model = load("openai/gpt-oss-20b")
+    llamacpp, vllm = model.curve("llamacpp", "bf16"), model.curve("vllm", "bf16")
+    assert data["crossings"]
+    for one in data["crossings"]:
+        t = one["context"]
+        both = {"llamacpp": llamacpp.bytes(4 * t, 4), "vllm": vllm.bytes(t, 4)}
+        names = one["cheaper"].rpartition(" ")[2], one["dearer"].rpartition(" ")[2]
+        assert {*names} == {"llamacpp", "vllm"}
+        assert (both[names[0]], both[names[1]]) == (one["bytes"], one["dearer_bytes"])
+        assert one["bytes"] < one["dearer_bytes"]
+        assert (llamacpp.bytes(4 * (t - 1), 4) - vllm.bytes(t - 1, 4)) * (both["llamacpp"] - both["vllm"]) <= 0
+
+
+def test_cross_keeps_many_crossings_short() -> None:
+    words = ["cross", "google/gemma-3-27b-it@label=b", "--dtype", "bf16", "--engine", "llamacpp"]
+    text = call(*words, "google/gemma-3-27b-it@engine=vllm,label=a", "--max_ctx", "2k").stdout
+    assert len(text.splitlines()) < 20

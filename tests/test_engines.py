@@ -113,10 +113,12 @@ def test_suffix_decoding_does_not_run_ahead() -> None:
 def test_notes_of_what_is_not_counted() -> None:
     drafted = load("meta-llama/Llama-3.1-8B-Instruct").curve("sglang", "bf16", speculative_algorithm="EAGLE", speculative_num_draft_tokens=4)  # fmt: skip
     assert any("draft's own checkpoint" in note for note in drafted.notes)
-    # SGLang keeps all 30 layers of Gemma 3n; its sizing goes on where 10 heads don't divide over 4 ranks
+    # SGLang keeps all 30 layers of Gemma 3n
     assert not any("keep none" in note for note in load("google/gemma-3n-E2B-it").curve("sglang", "bf16").notes)
     assert any("keep none" in note for note in load("google/gemma-3n-E2B-it").curve("logical", "bf16").notes)
-    assert load("microsoft/phi-4").curve("sglang", "bf16", tp_size=4).notes[0].startswith("10 key-value heads and 4 ranks don't divide")  # fmt: skip
+    # A pattern has no class that would refuse it: SGLang's sizing goes on where 8 heads don't divide over 3 ranks
+    uneven = memcurve.pattern("gqa", n_heads=16, n_kv_heads=8, n_layers=2).curve("sglang", "bf16", tp_size=3)
+    assert uneven.notes[0].startswith("8 key-value heads and 3 ranks don't divide")
     long = load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve("vllm", max_model_len=4096)
     assert "vLLM turns such a request down: more than max_model_len 4,096 tokens" in long.explain(8192)
     assert "turns such" not in long.explain(4096)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memcurve import BadConfig, MemcurveError, NotDescribed, load
-from memcurve.logs import Finding, check, engine_of, rounded
+from memcurve.logs import Finding, check, engine_of, rounded, settings
 
 QWEN3_14B = {"model_type": "qwen3", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960, "dtype": "bfloat16"}  # fmt: skip
 # E94, E95 and E96 of truth/published.jsonl
@@ -55,17 +55,46 @@ def test_sglang() -> None:
     # E68, E69 and E76 of truth/published.jsonl; each rank writes the same line
     line = "TP{}] KV Cache is allocated. dtype: torch.bfloat16, #tokens: 367404, K size: 8.23 GB, V size: 8.23 GB"
     text = "\n".join(line.format(rank) for rank in range(4))
-    assert verdicts(text, "Qwen/Qwen3-235B-A22B-FP8", tp_size=4) == [True]
+    assert verdicts(text, "Qwen/Qwen3-235B-A22B-FP8", tp_size=4) == [True, True]
     found = check(text, load("Qwen/Qwen3-235B-A22B-FP8"))
-    assert [one.agrees for one in found] == [False]
+    assert [one.agrees for one in found] == [False, False]
     assert "would agree with tp_size=4" in found[0].why
     states = "Mamba Cache is allocated. max_mamba_cache_size: 336, conv_state size: 0.56GB, ssm_state size: 23.70GB "
-    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking") == [True]
-    assert verdicts(states.replace("336", "330"), "Qwen/Qwen3-Next-80B-A3B-Thinking") == [False]
+    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking") == [True, True]
+    # 331 · 36 · 49,152 B = 0.545 GiB, 331 · 36 · 2 MiB = 23.27 GiB
+    assert verdicts(states.replace("336", "330"), "Qwen/Qwen3-Next-80B-A3B-Thinking") == [False, False]
     with pytest.raises(NotDescribed, match="pools of its own kind"):
         check(states, load("deepseek-ai/DeepSeek-V4-Flash"))
     window = "KV Cache is allocated. #tokens: 300288, K size: 8.38 GB, V size: 5.59 GB"
-    assert verdicts(window, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4) == [True]
+    assert verdicts(window, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4, page_size=64) == [True, True]
+
+
+def test_keys_and_values_of_sglang_are_compared_apart() -> None:
+    # What one has too much and the other too little is no agreement
+    line = "KV Cache is allocated. dtype: torch.bfloat16, #tokens: 367404, K size: 8.13 GB, V size: 8.33 GB"
+    assert verdicts(line, "Qwen/Qwen3-235B-A22B-FP8", tp_size=4) == [False, False]
+    # Qwen3-Next: 337 · 36 · 49,152 B = 0.555 GiB and 337 · 36 · 2 MiB = 23.695 GiB, 0.10 GB the one way and the other
+    states = "Mamba Cache is allocated. max_mamba_cache_size: 336, conv_state size: 0.66GB, ssm_state size: 23.60GB "
+    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking") == [False, False]
+    # Of gpt-oss-20b each pool takes 12 layers · 8 heads · 64 · 2 B a token, 0.11 GiB of 10,000: one line for each
+    pool = "KV Cache is allocated. dtype: torch.bfloat16, #tokens: {}, K size: {} GB, V size: {} GB\n"
+    both = pool.format(10000, 0.11, 0.11) + pool.format(8000, 0.09, 0.09)
+    assert verdicts(both, "openai/gpt-oss-20b") == [True] * 4
+    # MiMo-V2-Flash on four ranks: 9 full layers · 1 head · (192, 128) · 2 B: 3.22 and 2.15 GiB of 1,000,001 tokens, 2.90 and
+    # 1.93 of 900,001. A second line of the full pool is none of the sliding one
+    again = pool.format(1000000, 3.22, 2.15) + pool.format(900000, 2.90, 1.93)
+    assert verdicts(again, "XiaomiMiMo/MiMo-V2-Flash", tp_size=4) == [True, True, False, False]
+
+
+def test_stages_of_sglang_are_compared_by_their_number() -> None:
+    # Llama-3.1-70B in three stages: 26 and 27 layers · 8 heads · 128 · 2 B · 1,000,001 tokens = 49.59 and 51.50 GiB
+    line = (
+        "PP{} TP0] KV Cache is allocated. dtype: torch.bfloat16, #tokens: 1000000, K size: {:.2f} GB, V size: {:.2f} GB"
+    )
+    sizes = [layers * 8 * 128 * 2 * 1000001 / 2**30 for layers in (26, 27, 27)]
+    text = "server_args={'tp_size': 1, 'pp_size': 3}\n" + "\n".join(line.format(n, s, s) for n, s in enumerate(sizes))
+    assert verdicts(text, "meta-llama/Meta-Llama-3.1-70B") == [True] * 6
+    assert not any(verdicts(text.replace("PP0", "PP1"), "meta-llama/Meta-Llama-3.1-70B")[:2])
 
 
 def test_llamacpp() -> None:
@@ -75,10 +104,18 @@ def test_llamacpp() -> None:
         "llama_kv_cache: size = 2304.00 MiB ( 65536 cells,  18 layers,  4/1 seqs), K (f16): 1152.00 MiB, V (f16): 1152.00 MiB\n"
         "llama_kv_cache: size =   36.00 MiB (  1024 cells,  18 layers,  4/1 seqs), K (f16):   18.00 MiB, V (f16):   18.00 MiB\n"
     )
-    assert verdicts(text, "openai/gpt-oss-120b") == [True, True]
+    assert verdicts(text, "openai/gpt-oss-120b") == [True] * 4
     found = check(text.replace("= true", "= false"), load("openai/gpt-oss-120b"))
-    assert [one.agrees for one in found] == [False, False]
-    assert "would agree with kv_unified=True" in found[0].why
+    # Without kv_unified four streams of 16,384 cells are as many in full layers; of 768 cells more in sliding ones
+    assert [one.agrees for one in found] == [True, True, False, False]
+    assert "would agree with kv_unified=True" in found[2].why
+    # What one cache has too much and another too little is no agreement
+    moved = text.replace("K (f16): 1152.00", "K (f16): 1151.00").replace("K (f16):   18.00", "K (f16):   19.00")
+    assert verdicts(moved, "openai/gpt-oss-120b") == [False, True, False, True]
+    # A cache without a line is said
+    short = "\n".join(text.split("\n")[:4])
+    found = check(short, load("openai/gpt-oss-120b"))
+    assert [(one.figure, one.logged, one.agrees) for one in found[2:]] == [("a cache of 1,024 cells", "no line", False)]
     text = (
         "llama_kv_cache: size = 3920.00 MiB (200704 cells,  10 layers,  1/1 seqs), K (f16): 1960.00 MiB, V (f16): 1960.00 MiB\n"
         "llama_memory_recurrent: size = 62.81 MiB (1 cells, 40 layers, 1 seqs), R (f32): 2.81 MiB, S (f32): 60.00 MiB"
@@ -168,4 +205,54 @@ def test_numbers_that_are_none_are_no_figures(number: str) -> None:
 def test_drafts_of_sglang_are_logged_apart() -> None:
     states = "Mamba Cache is allocated. max_mamba_cache_size: 336, conv_state size: 0.56GB, ssm_state size: 23.70GB "
     options = {"speculative_algorithm": "NEXTN", "speculative_num_draft_tokens": 4}
-    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking", **options) == [True]
+    assert verdicts(states, "Qwen/Qwen3-Next-80B-A3B-Thinking", **options) == [True, True]
+
+
+# A model whose sliding layers have wider values than its full ones: without flash attention all rows are as wide
+UNEVEN = {"model_type": "gemma4_text", "architectures": ["Gemma4ForCausalLM"], "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64, "global_head_dim": 128, "num_global_key_value_heads": 1, "attention_k_eq_v": False, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0}  # fmt: skip
+
+
+def test_options_are_read_from_the_log() -> None:
+    # vLLM 0.33.0: engine core's config line is resolved, so it goes before the arguments
+    line = (
+        "INFO non-default args: {'model': 'x', 'max_model_len': 4096, 'tensor_parallel_size': 2, 'block_size': None}\n"
+        "INFO Initializing a V1 LLM engine (v0.33.0) with config: model='x', max_seq_len=32768, tensor_parallel_size=1, "
+        "pipeline_parallel_size=1, kv_cache_dtype=auto, enable_prefix_caching=True, seed=0, cudagraph_capture_sizes=[1]\n"
+    )
+    # E94 is of one rank of Qwen3-14B
+    assert verdicts(line + E94, QWEN3_14B) == [True, True]
+    assert not any(verdicts(line.replace("tensor_parallel_size=1", "tensor_parallel_size=2") + E94, QWEN3_14B))
+    # What is given goes before what is read
+    assert verdicts(
+        line.replace("tensor_parallel_size=1", "tensor_parallel_size=2") + E94, QWEN3_14B, tensor_parallel_size=1
+    ) == [True, True]
+    stated = {(one.option, one.value): one.line for one in settings(line + E94)}
+    assert stated == {
+        ("max_model_len", 4096): 1, ("tensor_parallel_size", 2): 1, ("max_model_len", 32768): 2,
+        ("tensor_parallel_size", 1): 2, ("pipeline_parallel_size", 1): 2, ("kv_cache_dtype", "auto"): 2,
+        ("enable_prefix_caching", True): 2,
+    }  # fmt: skip
+    # SGLang 0.5.23 prints a dict, its earlier releases a ServerArgs(…)
+    pool = "KV Cache is allocated. dtype: torch.bfloat16, #tokens: 367404, K size: 8.23 GB, V size: 8.23 GB"
+    for args in ("server_args={'model_path': 'x', 'tp_size': 4, 'page_size': 1}", "server_args=ServerArgs(model_path='x', tp_size=4, kv_cache_dtype='auto')"):  # fmt: skip
+        assert verdicts(f"{args}\n{pool}", "Qwen/Qwen3-235B-A22B-FP8") == [True, True]
+    text = "llama_context: n_seq_max = 1\nllama_context: flash_attn            = auto\n{}llama_kv_cache: size = 1 MiB ( 4096 cells, 1 layers, 1/1 seqs), K (q8_0): 1.00 MiB, V (f16): 1.00 MiB\n{}"
+    assert [(one.option, one.value) for one in settings(text.format("", ""))] == [("n_seq_max", 1), ("type_k", "q8_0"), ("type_v", "f16")]  # fmt: skip
+
+
+def test_flash_attention_that_is_switched_off_counts_from_its_line_on() -> None:
+    # 768 cells of the sliding layer (512 + 512 padded to 1,024; a context of 768 has 768). Values of 256 and of 128 numbers
+    said = "sched_reserve: Flash Attention not supported, set to disabled\n"
+    text = (
+        "llama_context: n_seq_max     = 1\nllama_context: n_ctx         = 768\nllama_context: flash_attn    = auto\n{0}"
+        "llama_kv_cache: size = 0.38 MiB ( 768 cells, 1 layers, 1/1 seqs), K (f16): 0.19 MiB, V (f16): {1} MiB\n"
+        "llama_kv_cache: size = 0.75 MiB ( 768 cells, 1 layers, 1/1 seqs), K (f16): 0.38 MiB, V (f16): 0.38 MiB\n{2}"
+    )
+    assert verdicts(text.format("", "0.19", ""), UNEVEN) == [True] * 4
+    # llama.cpp 0c1e57098 makes its caches first: they stay as they are
+    assert verdicts(text.format("", "0.19", said), UNEVEN) == [True] * 4
+    assert (
+        "flash attention disabled after the cache was made" in check(text.format("", "0.19", said), load(UNEVEN))[0].why
+    )
+    assert verdicts(text.format(said, "0.38", ""), UNEVEN) == [True] * 4
+    assert verdicts(text.format(said, "0.19", ""), UNEVEN) == [True, False, True, True]

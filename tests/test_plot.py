@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 
 import memcurve
-from memcurve import catalog, load
-from memcurve.export import corners, make_subjects
+from memcurve import Refused, catalog, load
+from memcurve.crossed import find_crossings, in_runs, span
+from memcurve.export import corners, make_subjects, page_data, to_html
 from memcurve.figures import plot_seed
+from memcurve.fits import most_batch
+from memcurve.heat import map_csv, map_json, scale
 from memcurve.seed import LABELS, subjects
+from memcurve.terms import compile_expr
 
 
 def xs(line: Line2D) -> list[float]:
@@ -113,3 +122,192 @@ def test_engines_of_one_model_overlaid(tmp_path: Path) -> None:
     text = (tmp_path / "a.svg").read_text()
     for engine in ("logical", "transformers", "vllm", "sglang", "llamacpp"):
         assert text.count(f"· {engine} ·") == 1
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def drawn(figure: Figure, index: int = 0) -> list[tuple[float, float]]:
+    line = figure.axes[0].lines[index]
+    return list(zip(xs(line), np.asarray(line.get_ydata()).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+def test_steps_are_upright_and_where_they_are(log: str) -> None:
+    curve = load("openai/gpt-oss-20b").curve("llamacpp", "bf16")
+    points = drawn(memcurve.plot([curve], min_ctx=1, max_ctx=3000, log=log))
+    rises = [(a, b) for a, b in pairwise(points) if b[1] > a[1]]
+    # A cell is one of 256 for the whole context: 12 pages, so 11 steps, at 257, 513, …
+    assert [b[0] for _, b in rises] == list(range(257, 3000, 256))
+    assert all(a[0] == b[0] for a, b in rises)
+    for x, y in points:
+        below = curve.bytes(int(x)) / 2**20, curve.bytes(int(x) - 1 if x > 1 else 1) / 2**20
+        assert y in (pytest.approx(below[0]), pytest.approx(below[1]))
+
+
+@pytest.mark.parametrize("engine", ["logical", "transformers", "vllm", "sglang", "llamacpp"])
+@pytest.mark.parametrize("log", [False, True])
+def test_between_corners_a_curve_is_straight_or_too_fine_to_show(engine: str, log: bool) -> None:
+    for name in ("openai/gpt-oss-20b", "deepseek-ai/DeepSeek-V4-Flash", "google/gemma-3-27b-it"):
+        (subject,) = make_subjects([load(name).curve(engine, "bf16")])
+        low, high, most = 1, 20_000, 2000
+        found = corners(subject, low, high, 1, log, most)
+        assert (found[0], found[-1]) == (low, high)
+        assert len(found) <= 2 * most
+        # Half of them at least are as wide as any that is left
+        width = (np.log(high / low) if log else high - low) / (most / 4)
+        values = subject.curve.bytes(np.arange(high + 1))
+        for a, b in pairwise(found):
+            if (np.log(b / a) if log else b - a) > width:
+                line = values[a] + (values[b] - values[a]) * (np.arange(a, b + 1) - a) / (b - a)
+                assert np.abs(values[a : b + 1] - line).max() < 1
+
+
+def test_contexts_that_an_engine_refuses_are_not_drawn() -> None:
+    curve = load("openai/gpt-oss-20b").curve("llamacpp", "bf16")
+    # n_ctx of 0 would be the trained context, and eight sequences need eight tokens
+    assert drawn(memcurve.plot([curve], min_ctx=0, max_ctx=300, batch=8))[0][0] == 8
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_stand_apart_and_name_their_points() -> None:
+    # Constant curves of d, d + 1, … sequences' worth against one line: crossings as close as they come
+    full = memcurve.pattern("1mha", n_layers=1).curve(dtype="bf16")
+    flat = [
+        memcurve.pattern("1gdn", n_layers=n, conv_kernel=0).curve(dtype="bf16").replace(name=f"{n}") for n in (8, 9)
+    ]
+    figure = memcurve.plot([full.replace(name="full"), *flat], min_ctx=1, max_ctx=100_000)
+    axes = figure.axes[0]
+    # T × 8,192 B against n × 1,048,576 B: level at 128 n
+    assert sorted(text.get_text() for text in axes.texts) == ["1,025", "1,153"]
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to the point
+    assert not boxes[0].overlaps(boxes[1])
+    for text in axes.texts:
+        assert isinstance(text, Annotation)
+        context, value = text.xy
+        assert text.get_text() == f"{context:,.0f}"
+        assert value * 2**20 == full.bytes(int(context)) or value * 2**20 == (context - 1) // 128 * 1_048_576
+
+
+def test_many_crossings_get_numbers_and_a_table() -> None:
+    full = memcurve.pattern("1mha", n_layers=1).curve(dtype="bf16").replace(name="full")
+    flat = [memcurve.pattern("1gdn", n_layers=n, conv_kernel=0).curve(dtype="bf16").replace(name=f"flat {n}") for n in range(1, 31)]  # fmt: skip
+    figure = memcurve.plot([full, *flat[:20]], min_ctx=1, max_ctx=4000)
+    (table,) = (text.get_text() for text in figure.texts)
+    assert table.splitlines()[0].split() == "1 129: flat 1 below full".split()
+    assert len(table.splitlines()) == 20
+    labels = {text.get_text() for text in figure.axes[0].texts}
+    assert {"1", "20"} <= labels
+    figure = memcurve.plot([full, *flat], min_ctx=1, max_ctx=4000)
+    assert [text.get_text() for text in figure.texts] == ["30 places where curves cross; memcurve cross lists them"]
+    assert not figure.axes[0].texts
+
+
+def test_stairs_that_swap_step_by_step_are_one_run() -> None:
+    model = load("google/gemma-3-27b-it")
+    both = make_subjects([model.curve("llamacpp", "bf16"), model.curve("vllm", "bf16")])
+    crossings = find_crossings(both, 1, 0, 3000)
+    assert [one.context for one in crossings] == memcurve.crossings(both[0].curve, both[1].curve, until=3000)
+    for one in crossings:
+        assert one.cheaper.curve.bytes(one.context) < one.dearer.curve.bytes(one.context)
+    (run,) = in_runs(crossings, 1)
+    assert len(run) == len(crossings) > 5
+    assert span(run) == f"{run[0].context:,} to {run[-1].context:,} ({len(run)}×)"
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_all_it_needs_to_compute_every_byte() -> None:
+    model = load("deepseek-ai/DeepSeek-V4-Flash")
+    for subject in make_subjects([model.curve(engine, "bf16") for engine in ("transformers", "vllm", "llamacpp")]):
+        data = json.loads(json.dumps(page_data(subject, 3)))
+        terms = [(int(weight), compile_expr(numbers(slots))) for weight, slots in data["terms"]]
+        for context in (data["first"], 127, 128, 129, 5000, 131_072):
+            if context >= data["first"]:
+                assert sum(weight * slots(context, 3, 0) for weight, slots in terms) == subject.curve.bytes(context, 3)
+    page = to_html(make_subjects([model.curve("vllm", "bf16"), model.curve("llamacpp", "bf16")]), [1, 4096], 1, "a & b")
+    assert "<title>a &amp; b</title>" in page
+    assert "<li>" in page
+    assert "{{" not in page
+
+
+def numbers(data: Any) -> Any:
+    if isinstance(data, list):
+        return (data[0], numbers(data[1]), numbers(data[2]))
+    return int(data) if data.isdigit() else data
+
+
+# -- the map ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_is_exact_at_each_cell() -> None:
+    curve = load("openai/gpt-oss-20b").curve("llamacpp", "bf16")
+    contexts, batches = scale(128, 4096), scale(1, 512)
+    assert contexts == [128, 256, 512, 1024, 2048, 4096]
+    data = json.loads(map_json(curve, contexts, batches, 10**9))
+    rows = list(csv.reader(map_csv(curve, contexts, batches).splitlines()))
+    assert rows[0] == ["batch", *map(str, contexts)]
+    for batch, row, cells in zip(batches, data["bytes"], rows[1:], strict=True):
+        # More sequences than tokens, or than 256, are refused
+        expected = [curve.bytes(t, batch) if batch <= min(t, 256) else None for t in contexts]
+        assert row == expected
+        assert cells == [str(batch), *("" if size is None else str(size) for size in expected)]
+    assert data["bounds"] == {"batch": {"name": "n_seq_max", "most": 256}, "context": {"name": "trained context", "most": 131072}}  # fmt: skip
+    for context, most in zip(contexts, data["max_batch"], strict=True):
+        fits = [n for n in range(1, min(context, 256) + 1) if curve.bytes(context, n) <= 10**9]
+        assert most == max(fits)
+
+
+def test_the_edge_of_a_map_is_the_pools() -> None:
+    model = load("Qwen/Qwen3-Next-80B-A3B-Thinking")
+    sglang, vllm = model.curve("sglang"), model.curve("vllm", max_num_seqs=100)
+    for context in (128, 32_768, 200_000):
+        assert most_batch(sglang, 20 * 2**30, context) == sglang.pool(20 * 2**30).binding(context)
+    assert most_batch(sglang, 20 * 2**30, 128)[1] == "state slots"
+    # 20 GiB // 14,155,776 B = 1,517 blocks, one of them empty; a request's bytes say its blocks
+    for context, why in ((128, "max_num_seqs"), (32_768, "tokens")):
+        blocks = vllm.bytes(context) // 14_155_776
+        assert most_batch(vllm, 20 * 2**30, context) == (min(1516 // blocks, 100), why)
+    assert most_batch(vllm, 20 * 2**30, 262_145) == (0, "max_model_len")
+    with pytest.raises(Refused, match="To serve at least one request"):
+        memcurve.heatmap(vllm, memory=2**30)
+
+
+def test_a_map_draws_edge_bounds_and_sizes() -> None:
+    curve = load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve("vllm")
+    axes = memcurve.heatmap(curve, memory=20 * 2**30, max_ctx=2**19, max_batch=2048).axes[0]
+    assert {text.get_text() for text in axes.texts} >= {"max_model_len 262,144", "max_num_seqs 1,024"}
+    (line,) = (line for line in axes.lines if line.get_label() == "the edge of what fits 20 GiB")
+    contexts = scale(128, 2**19, 24)
+    for index in (0, 100, 200):
+        number, _ = most_batch(curve, 20 * 2**30, contexts[index])
+        assert number is not None
+        # The edge runs between the last that fits and the next
+        assert number < np.asarray(line.get_ydata())[index] < number + 1
+    axes = memcurve.heatmap(load("Qwen/Qwen3-8B").curve()).axes[0]
+    assert {"1 GiB", "64 GiB"} <= {text.get_text() for text in axes.texts}
+
+
+def test_the_map_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memcurve.cli import run
+
+    monkeypatch.setattr("memcurve.figures.hurry", lambda: None)
+    for ending in ("png", "svg", "json", "csv"):
+        target = tmp_path / f"map.{ending}"
+        assert (
+            run(["plot", "Qwen/Qwen3-8B", "--heatmap", "--memory", "60GiB", "--max_ctx", "8k", "-o", str(target)]) == 0
+        )
+        assert target.stat().st_size > 500
+    for words, message in (
+        (["mha", "gqa", "--heatmap"], "subjects: 2; expected one"),
+        (["mha", "--heatmap", "-o", "a.html"], "expected a name that ends in one of .pdf, .svg, .png, .csv"),
+        (["mha", "--heatmap", "--batch", "2"], "batch: a map has its own"),
+        (["mha", "--memory", "60GiB"], "expected --heatmap beside it"),
+        (["mha", "--heatmap", "--engine", "all"], "expected one engine"),
+    ):
+        with pytest.raises(memcurve.BadConfig, match=message):
+            run(["plot", *words])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from memcurve import BadConfig
 from memcurve.cli import run
-from memcurve.export import find_crossings, sample
+from memcurve.crossed import find_crossings
+from memcurve.export import sample
 from memcurve.seed import LABELS, subjects
 
 SIZE = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1}
@@ -96,7 +97,7 @@ def test_bad_arguments(flags: list[str], message: str) -> None:
 def test_crossings_of_scaled_curves() -> None:
     # 5 layers: the mix is 1.25 T a + 3.75 d, level with 5 T a at T = d / a = 64, with 5 d as well.
     parts: list[Any] = subjects(2048, 16, 5, "bf16")
-    assert [context for context, _, _ in find_crossings(parts, 1, 0, 1000)] == [65, 65, 65]
+    assert [one.context for one in find_crossings(parts, 1, 0, 1000)] == [65, 65, 65]
 
 
 def test_sample_is_the_seeds_arange() -> None:

@@ -2,7 +2,7 @@
 
     python verify/catalog.py FOLDER      # ORG__NAME.json files and a sources.tsv (file, repo, path, commit, fidelity)
 
-Keys that say nothing about the decoder's shape or its state are dropped; the rest stays as published.
+Keys that say nothing about the shape of the model, its weights or its state are dropped; the rest stays as published.
 """
 
 from __future__ import annotations
@@ -23,18 +23,23 @@ SUPERSEDED = """
     maxtext__qwen3_vl_30b_a3b maxtext__qwen3_vl_4b mlc__Mixtral-8x7B-v0.1 mlc__llama3_1_70b mlc__qwen3_0.6b
 """
 DROPPED = re.compile(
-    r"""quantization_config|vision|visual|audio|speech|image|video|id2label|label2id|_token|token_id|transformers_version|auto_map
+    r"""vision_|visual|audio_|speech|image|video|id2label|label2id|_token|token_id|transformers_version|auto_map
     |initializer|dropout|_pdrop|^use_cache|task_specific|beam|penalty|temperature|top_[kp]$|bad_words|prefix$|suppress|pruned
     |problem_type|return_dict|output_|do_sample|early_stopping|diversity|is_decoder|finetuning|torchscript|bfloat16$|^fp\d|ignore
     |chunk_size_feed|min_length|max_length|num_return|no_repeat|typical|remove_invalid|tokenizer|placeholder|scaling_factor|coef""",
     re.VERBOSE,
 )
+# What weights beside the decoder's, and weights that are stored in fewer bits, are reckoned with.
+KEPT = ("quantization_config", "vision_config", "audio_config", "vision_feature_layer")
 
 
 def compact(config: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for key, value in config.items():
-        if DROPPED.search(key) and key not in ("vision_feature_layer",):
+        if key in KEPT:
+            found[key] = value
+            continue
+        if DROPPED.search(key):
             continue
         if key == "block_configs":
             value = [

@@ -12,23 +12,27 @@ from .model import Model, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .checkpoint.sources import weights
     from .figures import plot
+    from .fits import fitting_dtypes
+    from .heat import heatmap
     from .patterns import pattern
+    from .plan import fit
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "load", "pattern", "plot",
+    "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "fit",
+    "fitting_dtypes", "heatmap", "load", "pattern", "plot", "weights",
 ]  # fmt: skip
+
+# Imported when used: the module of each.
+LATER = {
+    "fit": "plan", "fitting_dtypes": "fits", "heatmap": "heat", "pattern": "patterns", "plot": "figures",
+    "weights": "checkpoint.sources",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    """plot and pattern, imported when used."""
-    if name == "plot":
-        from .figures import plot
-
-        return plot
-    if name == "pattern":
-        from .patterns import pattern
-
-        return pattern
+    if name in LATER:
+        return getattr(__import__(f"{__name__}.{LATER[name]}", fromlist=[name]), name)
     raise AttributeError(f"module 'memcurve' has no attribute {name!r}")

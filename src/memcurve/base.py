@@ -97,7 +97,7 @@ class Refused(MemcurveError):
 
 
 class TooLarge(MemcurveError, OverflowError):
-    """A count of bytes does not fit the int64 of an array."""
+    """A count does not fit: of bytes in the int64 of an array, or of steps in a search."""
 
 
 class MissingExtraError(MemcurveError):

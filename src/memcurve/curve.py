@@ -14,10 +14,11 @@ from .terms import (
     Pool,
     Term,
     compile_expr,
+    divides_by_batch,
     expr_data,
-    fixed,
     kinks_of,
     period_of,
+    put,
     read_expr,
     show_expr,
     uses,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .lengths import Lengths
+    from .steady import Steady
     from .terms import Expr, Function
 
 
@@ -159,7 +162,14 @@ class MemoryCurve(Record):
 
     def first_context(self, batch: int) -> int:
         """The smallest context that stands for itself and is not refused."""
-        return 0 if self.limits is None or self.limits.zero_context == 0 else max(batch, 1)
+        if self.limits is None:
+            return 0
+        least = max(batch, 1) if self.limits.step_in_context else 1
+        return 0 if self.limits.zero_context == 0 and least == 1 else least
+
+    def step(self, batch: int = 1) -> int:
+        """Tokens of the longest step of its staircase; 1 for a curve without steps."""
+        return max((period_of(term.slots, batch) for term in self.terms), default=1)
 
     @property
     def monotone(self) -> bool:
@@ -176,47 +186,64 @@ class MemoryCurve(Record):
     def at_encoder(self, encoder_context: int) -> MemoryCurve:
         """The curve of context and batch alone, with the encoder's context fixed."""
         size = whole("encoder_context", encoder_context)
-        return self.replace(terms=tuple(term.replace(slots=fixed(term.slots, size)) for term in self.terms))
+        return self.replace(terms=tuple(term.replace(slots=put(term.slots, "encoder", size)) for term in self.terms))
+
+    def per_sequence(self, batch: int) -> MemoryCurve:
+        """The curve of each sequence's own context, where an engine has one context that `batch` sequences share out.
+
+        That context is batch times as long; a sequence holds at least one token.
+        """
+        times: Expr = ("mul", "context", whole("batch", batch, 1))
+        terms = tuple(term.replace(slots=put(term.slots, "context", times)) for term in self.terms)
+        limits = self.limits
+        if limits is not None:
+            limits = limits.replace(zero_context="a sequence of no tokens", step_in_context=False)
+        return self.replace(terms=terms, limits=limits)
 
     # -- inverse ----------------------------------------------------------------------------------------------
 
     def max_context(self, memory_bytes: int, batch: int = 1, encoder_context: int = 0) -> int | None:
         """Largest context that fits: it fits and one more token does not. None where any context fits.
 
-        BadConfig where not even an empty sequence fits.
+        BadConfig where not even the smallest context fits.
         """
+        from .lines import Endless, Lines, last_at_most
+
         memory_bytes, batch = whole("memory_bytes", memory_bytes), whole("batch", batch)
+        encoder = whole("encoder_context", encoder_context)
         first = self.first_context(batch)
-        period, last = self.period_at(batch), max((first, *self.kinks(batch, encoder_context)))
-
-        def held(context: int) -> int:
-            return self.bytes(context, batch, encoder_context)
-
-        def least(context: int) -> int:
-            # The smallest value from `context` on: the curve itself unless it has a falling tail.
-            return held(context) if self.monotone else min(held(t) for t in range(context, context + period))
-
-        if held(last + period) == held(last):
-            # Flat after the last breakpoint, up to a repeating tail.
-            if all(held(t) <= memory_bytes for t in range(last, last + (1 if self.monotone else period))):
+        least = self.bytes(first, batch, encoder)
+        weights = self.weights(batch)
+        over = Lines(weights, -memory_bytes, batch, encoder)
+        try:
+            last, (slope, low, high) = over.settles(first)
+        except Endless:
+            raise TooLarge(f"{self.name}: grows by a factor that itself goes up and down; no largest context") from None
+        if slope == 0 and high <= 0:
+            return None
+        if slope == 0 and low <= 0:
+            # A tail that repeats: does all of it fit, or some?
+            end = last + over.period - 1
+            under = Lines({slots: -weight for slots, weight in weights.items()}, memory_bytes + 1, batch, encoder)
+            if last_at_most(under, last, end) is None:
                 return None
-            if least(last) <= memory_bytes:
+            if last_at_most(over, last, end) is not None:
                 raise BadConfig(
                     f"{self.name}: fits {memory_bytes:,} bytes at some contexts without end; no largest one"
                 )
-        if least(first) > memory_bytes:
+        found = last_at_most(over, first, last)
+        if found is None:
             least_held = "an empty sequence" if first == 0 else f"a context of {first}"
-            raise BadConfig(
-                f"memory_bytes: {memory_bytes:,}; {least_held} of {self.name} already takes {held(first):,}"
-            )
-        low, high = first, first + 1
-        while least(high) <= memory_bytes:
-            low, high = high, high * 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if least(middle) <= memory_bytes else (low, middle)
-        # The window of one period that starts at `low` is the last to hold something that fits: `low` itself.
-        return low
+            raise BadConfig(f"memory_bytes: {memory_bytes:,}; {least_held} of {self.name} already takes {least:,}")
+        return found
+
+    def weights(self, batch: int) -> dict[Expr, int]:
+        """Bytes of a slot of all layers and sequences, by the expression of their slots."""
+        found: dict[Expr, int] = {}
+        for term in self.terms:
+            size = term.layers * term.slot_bytes * (1 if term.shared else batch)
+            found[term.slots] = found.get(term.slots, 0) + size
+        return found
 
     def max_batch(self, memory_bytes: int, context: int, encoder_context: int = 0) -> int | None:
         """Most sequences of `context` tokens that fit: they fit and one more does not. None where any number fits."""
@@ -228,7 +255,8 @@ class MemoryCurve(Record):
         if self.limits is not None:
             # At most some hundreds, and padding can make fewer sequences take more: all are tried.
             context, _ = self.limits.admit(whole("context", context), 1)
-            most = min(self.limits.most_batch, self.limits.step_tokens, context or self.limits.most_batch)
+            most = min(self.limits.most_batch, self.limits.step_tokens)
+            most = min(most, context) if self.limits.step_in_context and context else most
             fitting = [one for one in range(1, most + 1) if held(one) <= memory_bytes]
             if not fitting:
                 raise BadConfig(f"memory_bytes: {memory_bytes:,}; one sequence of {self.name} takes {held(1):,}")
@@ -238,6 +266,8 @@ class MemoryCurve(Record):
         if not any(uses(term.slots, "batch") for term in self.terms):
             each = held(1) - held(0)
             return (memory_bytes - held(0)) // each if each else None
+        if any(divides_by_batch(term.slots) for term in self.terms):
+            raise BadConfig(f"max_batch: {self.name} shares a context out without limits; they say the most sequences")
         low, high = 0, 1
         while held(high) <= memory_bytes:
             low, high = high, high * 2
@@ -261,6 +291,18 @@ class MemoryCurve(Record):
             )
             raise BadConfig(f"pool: this curve of engine {self.engine} {why}")
         return self.allocator.pool(whole("memory_bytes", memory_bytes))
+
+    def steady_requests(
+        self, memory_bytes: int, *, prompt: Lengths, output: Lengths, requests: int | None = None
+    ) -> Steady:
+        """How many requests run at once when the engine is kept full, as its scheduler admits and grows them.
+
+        prompt, output: tokens, "lognormal(median,sigma)", or a CSV file. requests: how many wait at the start; without it
+        so many that more change nothing. NotDescribed where the engine's scheduler is not described.
+        """
+        from .steady import steady_requests
+
+        return steady_requests(self.engine, self.allocator, memory_bytes, prompt, output, requests)
 
     # -- explanation ------------------------------------------------------------------------------------------
 
@@ -398,56 +440,63 @@ class MemoryCurve(Record):
         )
 
 
-def crossings(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: int = 0) -> list[int]:
+def crossings(
+    a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder_context: int = 0, *, until: int | None = None
+) -> list[int]:
     """Contexts from which the cheaper of two curves is the other one: the first context of each new order.
 
-    Exact. Where two staircases swap places again and again without end, one period of them is listed.
+    Exact. Where two staircases swap places again and again without end, one period of them is listed; with `until`
+    every one up to that context. TooLarge where that would take too long.
     """
+    return list(order(a, b, batch, encoder_context, until).crossings)
+
+
+class Order(Record):
+    """Which of two curves is cheaper where. first: before the first crossing, -1 for the first curve, 1 for the second, 0
+    where both are equal throughout. period: where they swap places without end, the tokens after which it begins anew.
+    ties: whether curves that never cross are equal somewhere, from one token on.
+    """
+
+    first: int
+    crossings: tuple[int, ...]
+    period: int | None = None
+    ties: bool = False
+
+
+def order(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, until: int | None = None) -> Order:
+    """The order of two curves over all contexts, or up to one."""
+    from .lines import Endless, Lines, last_at_most, sign_changes
+
     for curve in (a, b):
         if not isinstance(curve, MemoryCurve):
             raise BadConfig(f"crossings: {show(curve)}; expected two curves, as Model.curve gives them")
-    period = lcm(a.period_at(batch), b.period_at(batch))
-    first_context = max(a.first_context(batch), b.first_context(batch))
-    found_kinks = (*a.kinks(batch, encoder_context), *b.kinks(batch, encoder_context))
-    kinks = sorted({first_context, *(kink for kink in found_kinks if kink > first_context)})
-
-    def gap(context: int) -> int:
-        return a.bytes(context, batch, encoder_context) - b.bytes(context, batch, encoder_context)
-
-    found: list[int] = []
-    order = 0
-
-    def visit(context: int) -> None:
-        nonlocal order
-        sign = (value > 0) - (value < 0) if (value := gap(context)) else 0
-        if sign and sign != order:
-            if order:
-                found.append(context)
-            order = sign
-
-    for start, end in zip(kinks, [*kinks[1:], None], strict=True):
-        # On [start, end) each residue class modulo the period is a straight line, all with the same slope.
-        if end is not None and end - start <= 4 * period:
-            for context in range(start, end):
-                visit(context)
-            continue
-        first = [gap(start + offset) for offset in range(period)]
-        step = gap(start + period) - first[0]
-        for context in range(start, start + period):
-            visit(context)
-        if step == 0:
-            if end is not None and min(first) < 0 < max(first):
-                # The same swaps in every period, up to the end.
-                for context in range(start + period, end):
-                    visit(context)
-            continue
-        # Turns k at which some class may change its sign.
-        turns = [-value // step for value in first]
-        low, high = max(1, min(turns) - 1), max(turns) + 2
-        stop = start + (high + 1) * period
-        for context in range(start + low * period, stop if end is None else min(stop, end)):
-            visit(context)
-    return found
+    batch, encoder = whole("batch", batch), whole("encoder_context", encoder)
+    first = max(a.first_context(batch), b.first_context(batch))
+    weights: dict[Expr, int] = {}
+    for curve, sign in ((a, 1), (b, -1)):
+        curve.bytes(first, batch, encoder)  # refused here, if at all
+        for slots, weight in curve.weights(batch).items():
+            weights[slots] = weights.get(slots, 0) + sign * weight
+    gap = Lines(weights, 0, batch, encoder)
+    if until is not None:
+        last = end = whole("until", until)
+        repeats = False
+    else:
+        try:
+            last, (slope, low, high) = gap.settles(first)
+        except Endless:
+            raise TooLarge(
+                f"crossings of {a.name} and {b.name} have no end; expected a last context (until=, --max_ctx)"
+            ) from None
+        repeats = slope == 0 and low != high
+        end = last + gap.period - 1 if repeats else last
+    found, start = sign_changes(gap, first, end)
+    if not found and start:
+        # The dearer less the cheaper is zero or less only where they are equal.
+        more = Lines({slots: start * weight for slots, weight in weights.items()}, 0, batch, encoder)
+        return Order(first=start, crossings=(), ties=last_at_most(more, max(first, 1), end + repeats) is not None)
+    again = repeats and bool(found) and found[-1] > last and bool(sign_changes(gap, last, end)[0])
+    return Order(first=start, crossings=tuple(found), period=gap.period if again else None)
 
 
 def _field(data: Mapping[str, object], name: str, kind: type) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from html import escape
-from itertools import combinations
-from math import lcm
+from itertools import pairwise
 
 from .base import BadConfig, Record, show
-from .curve import MemoryCurve, crossings
+from .crossed import find_crossings, find_places, rings, span
+from .curve import MemoryCurve
 from .terms import SCHEMA
 from .units import SHORT
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from fractions import Fraction
 
+    from .terms import Expr
+
+
 MAX_POINTS = 1_000_000
+MAX_LISTED = 60  # runs of crossings that a page lists
 
 
 class Subject(Record):
@@ -84,25 +89,6 @@ def sample(low: int, high: int, step: int) -> list[int]:
     return list(range(low, high + 1, step))
 
 
-def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[tuple[int, Subject, Subject]]:
-    """(context, a, b): from this context on the cheaper of a and b is another one. Within [low, high], sorted."""
-    whole = lcm(*(subject.share.denominator for subject in subjects))
-    curves = [_times(subject.curve, int(subject.share * whole)) for subject in subjects]
-    found = [
-        (context, subjects[i], subjects[j])
-        for i, j in combinations(range(len(subjects)), 2)
-        for context in crossings(curves[i], curves[j], batch)
-        if low < context <= high
-    ]
-    return sorted(found, key=lambda item: item[0])
-
-
-def _times(curve: MemoryCurve, factor: int) -> MemoryCurve:
-    if factor == 1:
-        return curve
-    return curve.replace(terms=tuple(term.replace(layers=term.layers * factor) for term in curve.terms))
-
-
 def to_data(subjects: Sequence[Subject], contexts: list[int], batch: int) -> dict[str, object]:
     """The figure as plain data: one list of contexts, per subject one list of bytes of the same length."""
     entries = []
@@ -121,8 +107,8 @@ def to_data(subjects: Sequence[Subject], contexts: list[int], batch: int) -> dic
             }
         )
     crossed = [
-        {"context": context, "subjects": [a.name, b.name]}
-        for context, a, b in find_crossings(subjects, batch, contexts[0], contexts[-1])
+        {"context": one.context, "subjects": [one.cheaper.name, one.dearer.name]}
+        for one in find_crossings(subjects, batch, contexts[0], contexts[-1])
     ]
     return {"schema": SCHEMA, "batch": batch, "contexts": contexts, "subjects": entries, "crossings": crossed}
 
@@ -146,40 +132,132 @@ def to_csv(subjects: Sequence[Subject], contexts: list[int], batch: int) -> str:
 
 
 def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title: str) -> str:
-    """A page that needs no network: the curves as exact points, hover, switches for log axes and for single curves, and a table."""
+    """A page that needs no network: exact bytes at the pointer, switches for log axes and for single curves, crossings, a table."""
     import os
 
-    lines = [corners(subject, contexts[0], contexts[-1], batch) for subject in subjects]
-    points = [
-        {"name": subject.name, "x": xs, "y": list(subject.values(xs, batch)), "note": subject.curve.formula}
-        for subject, xs in zip(subjects, lines, strict=True)
+    low, high = contexts[0], contexts[-1]
+    lines = [corners(subject, low, high, batch) for subject in subjects]
+    places = find_places(find_crossings(subjects, batch, low, high), batch)
+    marks = [
+        {"x": context, "y": value, "names": [one.cheaper.name, one.dearer.name]}
+        for (context, value), one in rings(places, batch).items()
     ]
-    crossed = [
-        {"x": context, "y": a.values([context], batch)[0], "names": [a.name, b.name]}
-        for context, a, b in find_crossings(subjects, batch, contexts[0], contexts[-1])
+    runs = [run for place in places for run in place.runs]
+    said = [
+        f"<li>{span(run)}: {escape(run[-1].cheaper.name)} below {escape(run[-1].dearer.name)}</li>"
+        for run in runs[:MAX_LISTED]
     ]
-    ends = {contexts[0], contexts[-1], *(2**n for n in range(60) if contexts[0] <= 2**n <= contexts[-1])}
+    if len(runs) > MAX_LISTED:
+        said.append(f"<li>and {len(runs) - MAX_LISTED} more: memcurve cross lists them</li>")
+    ends = {low, high, *(2**n for n in range(60) if low <= 2**n <= high)}
     kinks = {context for xs in lines if len(xs) < 20 for context in xs}
     table = ["<tr><th>tokens</th>" + "".join(f"<th>{escape(subject.name)}</th>" for subject in subjects) + "</tr>"]
     for context in sorted(ends | kinks):
-        cells = "".join(f"<td>{subject.values([context], batch)[0]:,}</td>" for subject in subjects)
-        table.append(f"<tr><th>{context:,}</th>{cells}</tr>")
+        cells = (
+            shown(subject.values([context], batch)[0]) if context >= subject.curve.first_context(batch) else "—"
+            for subject in subjects
+        )
+        table.append(f"<tr><th>{context:,}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
         page = file.read()
-    data = json.dumps({"curves": points, "crossings": crossed}).replace("<", "\\u003c").replace("&", "\\u0026")
-    for mark, value in (("{{title}}", escape(title)), ("{{table}}", "\n".join(table)), ("{{data}}", data)):
+    curves = [page_data(subject, batch) for subject in subjects]
+    found = {"low": low, "high": high, "batch": batch, "curves": curves, "crossings": marks}
+    data = json.dumps(found).replace("<", "\\u003c").replace("&", "\\u0026")
+    for mark, value in (
+        ("{{title}}", escape(title)),
+        ("{{crossings}}", "\n".join(said) or "<li>none here</li>"),
+        ("{{table}}", "\n".join(table)),
+        ("{{data}}", data),
+    ):
         page = page.replace(mark, value)
     return page
 
 
-def corners(subject: Subject, low: int, high: int, batch: int, most: int = 2000) -> list[int]:
-    """Contexts between which a curve is straight: its ends and breakpoints; for a staircase also its steps, or enough of them."""
+def shown(value: int | float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:,}"
+
+
+def page_data(subject: Subject, batch: int) -> dict[str, object]:
+    """A curve as the page computes it: share · the sum of weight · slots. Numbers as text, which JavaScript keeps exact."""
     curve = subject.curve
-    found = {low, high, *(kink for kink in curve.kinks(batch) if low < kink < high)}
-    period = curve.period
-    if period > 1:
-        step = max(1, (high - low) // most)
-        start = low - low % period
-        for context in range(start, high + 1, max(period, step - step % period or period)):
-            found.update(edge for edge in (context - 1, context) if low <= edge <= high)
-    return sorted(found)
+    return {
+        "name": subject.name,
+        "note": curve.formula,
+        "first": curve.first_context(batch),
+        "kinks": list(curve.kinks(batch)),
+        "share": [str(subject.share.numerator), str(subject.share.denominator)],
+        "terms": [[str(weight), expr_text(slots)] for slots, weight in curve.weights(batch).items()],
+    }
+
+
+def expr_text(slots: Expr) -> object:
+    """An expression of slots with its numbers as text."""
+    return [slots[0], expr_text(slots[1]), expr_text(slots[2])] if isinstance(slots, tuple) else str(slots)
+
+
+def corners(subject: Subject, low: int, high: int, batch: int, log: bool = False, most: int = 4000) -> list[int]:
+    """Contexts between which a curve is straight: its ends, kinks and the sides of its steps.
+
+    Ranges are halved until they are straight, the widest in the figure first, up to `most` of them: steps that are left
+    are too fine to show. log: the axis is logarithmic. Contexts that an engine refuses or does not take as they stand
+    are left out.
+    """
+    from heapq import heappop, heappush
+
+    from .lines import Lines
+
+    low = max(low, subject.curve.first_context(batch))
+    if low > high:
+        return []
+    curve = Lines(subject.curve.weights(batch), 0, batch, 0)
+    ends = sorted({low - 1, high, *(kink for kink in curve.kinks if low <= kink < high)})
+    waiting: list[tuple[float, int, int]] = []
+    straight: list[tuple[int, int]] = []
+
+    def wait(first: int, last: int) -> None:
+        wide = math.log(max(last, 1) / max(first, 1)) if log else last - first
+        heappush(waiting, (-wide, first, last))
+
+    for before, end in pairwise(ends):
+        wait(before + 1, end)
+    while waiting and len(waiting) + len(straight) < most:
+        _, first, last = heappop(waiting)
+        _, under, above = curve.over(first, last)
+        if under == above:
+            straight.append((first, last))
+        else:
+            middle = (first + last) // 2
+            wait(first, middle)
+            wait(middle + 1, last)
+    found = sorted({context for _, *ends in waiting for context in ends} | {x for ends in straight for x in ends})
+    points = [(context, subject.curve.bytes(context, batch)) for context in found]
+    kept = points[:1]
+    for point, after in pairwise(points[1:]):
+        (x, y), (here, value), (then, later) = kept[-1], point, after
+        if (value - y) * (then - here) != (later - value) * (here - x):
+            kept.append(point)
+    return [context for context, _ in kept + points[1:][-1:]]
+
+
+def outline(contexts: Sequence[int], values: Sequence[int | float]) -> tuple[list[int], list[int | float]]:
+    """The points of a line through a curve's corners, a step being upright: the new value stands from its first token on."""
+    xs, ys = list(contexts[:1]), list(values[:1])
+    for index in range(1, len(contexts)):
+        here, value = contexts[index], values[index]
+        if here - contexts[index - 1] == 1:
+            before = _slope(contexts, values, index - 1)
+            after = _slope(contexts, values, index + 1)
+            rise = value - values[index - 1]
+            if rise not in (before, after):
+                xs.append(here)
+                ys.append(values[index - 1] + (before if before is not None else 0))
+        xs.append(here)
+        ys.append(value)
+    return xs, ys
+
+
+def _slope(contexts: Sequence[int], values: Sequence[int | float], index: int) -> float | None:
+    """Of the line that ends at a corner; None at the ends."""
+    if not 0 < index < len(contexts):
+        return None
+    return (values[index] - values[index - 1]) / (contexts[index] - contexts[index - 1])

@@ -6,7 +6,8 @@ import math
 
 from .base import BadConfig, MissingExtraError
 from .curve import MemoryCurve
-from .export import Subject, check_range, corners, default_title, find_crossings, make_subjects
+from .export import Subject, check_range, corners, default_title, make_subjects, outline
+from .marks import mark_crossings
 from .units import show_tokens
 
 TYPE_CHECKING = False
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by colour-blind readers; dashes tell the repeats apart in print.
@@ -71,7 +71,7 @@ def plot(
     """A Matplotlib Figure of bytes over context, one line per curve, crossings marked with their exact context.
 
     log: "", "x", "y" or "xy", the axes that are logarithmic. Lines run through exact breakpoints, so a window's edge is
-    where it is. MissingExtraError without Matplotlib.
+    where it is, and steps are upright. MissingExtraError without Matplotlib.
     """
     subjects = make_subjects([curves] if isinstance(curves, MemoryCurve) else curves)
     check_range(min_ctx, max_ctx)
@@ -89,14 +89,16 @@ def plot(
         raise BadConfig("log: y; every value is 0, which a logarithmic axis can't show")
     unit, scale = next((pair for pair in reversed(UNITS) if top >= pair[1]), UNITS[0])
     for index, subject in enumerate(subjects):
-        contexts = corners(subject, low, max_ctx, batch)
-        if "x" in log:
+        contexts = corners(subject, low, max_ctx, batch, "x" in log)
+        if log and contexts:
             # A straight line bends on a logarithmic axis: enough points between the corners.
-            extra = (round(low * (max_ctx / low) ** (step / 200)) for step in range(201))
-            contexts = sorted({*contexts, *(context for context in extra if low <= context <= max_ctx)})
+            start = contexts[0]
+            extra = (round(start * (max_ctx / start) ** (step / 200)) if start else step for step in range(201))
+            contexts = sorted({*contexts, *(context for context in extra if start <= context <= max_ctx)})
+        xs, ys = outline(contexts, subject.values(contexts, batch))
         axes.plot(
-            contexts,
-            [value / scale for value in subject.values(contexts, batch)],
+            xs,
+            [value / scale for value in ys],
             label=subject.name,
             color=COLOURS[index % len(COLOURS)],
             linestyle=DASHES[index // len(COLOURS) % len(DASHES)] if many else DASHES[index % len(DASHES)],
@@ -112,7 +114,6 @@ def plot(
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-    _mark_crossings(axes, subjects, batch, low, max_ctx, scale)
     axes.xaxis.set_major_formatter(lambda value, _: show_tokens(int(value)) if value == int(value) else "")
     axes.set_xlabel("Context (tokens; k = 1024)")
     axes.set_ylabel(f"Sequence state ({unit})")
@@ -131,56 +132,8 @@ def plot(
     elif subjects:
         axes.legend(fontsize=8, handlelength=4)
     figure.set_layout_engine("constrained")
+    mark_crossings(figure, axes, subjects, batch, low, max_ctx, scale)
     return figure
-
-
-def _mark_crossings(axes: Axes, subjects: Sequence[Subject], batch: int, low: int, high: int, scale: int) -> None:
-    crossed = find_crossings(subjects, batch, low, high)
-    few = len(subjects) <= 8
-    taken: list[tuple[float, float, float]] = []
-    named: set[tuple[int, float]] = set()
-    for context, a, _ in crossed:
-        value = a.values([context], batch)[0] / scale
-        axes.plot(
-            [context], [value], "o", markersize=4 if few else 2.5, color="black" if few else "#555555",
-            markeredgewidth=1.0 if few else 0.5, fillstyle="none", zorder=5,
-        )  # fmt: skip
-        if len(crossed) <= 12 and (context, value) not in named:
-            named.add((context, value))
-            text = f"{context:,}"
-            axes.annotate(
-                text, (context, value), textcoords="offset points", xytext=_free_place(axes, context, value, text, taken),
-                fontsize=7, zorder=6, bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
-            )  # fmt: skip
-
-
-def _free_place(
-    axes: Axes, x: float, y: float, text: str, taken: list[tuple[float, float, float]]
-) -> tuple[float, float]:
-    """Where beside a mark a label of 7 points meets no other label: an offset in points. Adds the label to `taken`."""
-    at_x, at_y = axes.transData.transform((x, y)) * 72 / axes.figure.dpi
-    width = 4.2 * len(text) + 4
-    places = [
-        (side, 4 + 10 * up if up >= 0 else 10 * up - 2)
-        for up in (0, -1, 1, -2, 2, -3, 3, 4, 5)
-        for side in (5, -width - 3)
-    ]
-
-    edge = axes.transAxes.transform((0, 0)) * 72 / axes.figure.dpi
-
-    def free(place: tuple[float, float]) -> bool:
-        left, low = at_x + place[0], at_y + place[1]
-        return (
-            left >= edge[0]
-            and low >= edge[1]
-            and all(
-                left + width < other or other + wide < left or abs(low - height) > 9 for other, height, wide in taken
-            )
-        )
-
-    found = next((place for place in places if free(place)), places[0])
-    taken.append((at_x + found[0], at_y + found[1], width))
-    return found
 
 
 def plot_seed(subjects: Sequence[Subject], contexts: list[int], batch: int) -> Figure:

@@ -13,11 +13,14 @@ from stat import S_ISREG
 from struct import Struct
 
 from .base import BadConfig, BadFile, show
+from .files import LocalFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any, NoReturn
+
+    from .files import File
 
 MAX_COUNT = 2**32 - 1
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
@@ -29,7 +32,9 @@ MAX_HEADER, MAX_KEYS, MAX_KEY, MAX_STRINGS, MAX_TENSORS = 2**28, 2**14, 2**16, 2
 # Longer texts and arrays (templates, vocabularies) are skipped, and no more than so much is kept in all.
 MAX_TEXT, MAX_ARRAY, MAX_KEPT = 2**12, 2**12, 2**20
 CHUNK = 2**18
-STRING, ARRAY = 8, 9
+MAX_NAME, MAX_DIMS = 63, 4  # GGML_MAX_NAME with its closing zero, GGML_MAX_DIMS
+ALIGNMENT = "general.alignment"
+STRING, ARRAY, UINT32 = 8, 9, 4
 FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
@@ -99,29 +104,23 @@ class Metadata:
 
 
 class Reader:
-    """Values one after the other, through a window of CHUNK bytes. What is not as expected raises BadFile."""
+    """Values one after the other, through a window of CHUNK bytes. What is not as expected raises BadFile.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            status = os.stat(path)
-            if not S_ISREG(status.st_mode):
-                raise BadFile(f"{path}: no regular file; expected a GGUF file")
-            self.stream = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by __exit__)
-        except OSError as error:
-            raise BadFile(f"{path}: {error.strerror or 'unreadable'}; expected a GGUF file") from None
-        except ValueError:
-            raise BadFile(f"{show(path)}: not a path; expected a GGUF file") from None
-        self.size = status.st_size
+    file: an open file in place of the one at `path`.
+    """
+
+    def __init__(self, path: str, file: File | None = None) -> None:
+        self.path, self.file = path, file or LocalFile(path, "a GGUF file")
+        self.size = self.file.size
         self.start, self.window, self.at = 0, b"", 0
         self.strings = self.kept = 0
-        self.order = "<"
+        self.order, self.kind = "<", 0
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stream.close()
+        self.file.close()
 
     @property
     def offset(self) -> int:
@@ -137,11 +136,7 @@ class Reader:
         offset = self.offset
         if offset + count > MAX_HEADER:
             self.bad("metadata goes on", f"less than {MAX_HEADER >> 20} MiB of it")
-        try:
-            self.stream.seek(offset)
-            self.window = self.stream.read(max(count, CHUNK))
-        except OSError as error:
-            self.bad(error.strerror or "unreadable", "a readable file")
+        self.window = self.file.read(offset, max(count, CHUNK))
         self.start, self.at = offset, 0
         if len(self.window) < count:
             self.bad("the file ends", f"{count} more bytes")
@@ -191,7 +186,7 @@ class Reader:
 
     def value(self) -> Any:
         """A value of any type; None for what is skipped."""
-        kind = self.number(self.word)
+        self.kind = kind = self.number(self.word)
         if kind == STRING:
             found = self.text(MAX_TEXT)
             self.keep(len(found or ""))
@@ -225,6 +220,37 @@ class Reader:
         if self.kept > MAX_KEPT:
             self.bad(f"more than {MAX_KEPT} values", "fewer to keep")
 
+    def metadata(self, keys: int) -> dict[str, Any]:
+        """All keys with their values, None for what is skipped."""
+        data: dict[str, Any] = {}
+        for _ in range(keys):
+            key = self.text(MAX_KEY)
+            if not key or key in data:
+                self.bad("a key that is empty, too long or there already", "a new key")
+            self.keep(len(key))
+            data[key] = self.value()
+            if key == ALIGNMENT and self.kind != UINT32:
+                self.bad(f"{ALIGNMENT} of type {self.kind}", f"type {UINT32}, a number of 32 bits")
+        self.skip(0)
+        return data
+
+    def tensors(self, count: int) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
+        """Name, dimensions (the fastest first), type and offset in the data of each tensor."""
+        for _ in range(count):
+            name = self.text(MAX_NAME)
+            if name is None:
+                self.bad("a long name of a tensor", f"at most {MAX_NAME} bytes")
+            dimensions = self.number(self.word)
+            if dimensions > MAX_DIMS:
+                self.bad(f"{dimensions} dimensions", f"at most {MAX_DIMS}")
+            form = self.form("Q", dimensions) if dimensions else None
+            sizes: tuple[int, ...] = ()
+            if form:
+                self.need(form.size)
+                sizes = form.unpack_from(self.window, self.at)
+                self.at += form.size
+            yield name, sizes, self.number(self.word), self.number(self.long)
+
     def skip_strings(self, count: int) -> None:
         """Over an array of strings without making one: a length, and a jump."""
         self.strings += count
@@ -246,14 +272,7 @@ def read(path: str) -> Metadata:
     """The metadata of a GGUF file, or of the first part of a split one. BadFile for anything else."""
     with Reader(path) as reader:
         _, keys = reader.header()
-        data: dict[str, Any] = {}
-        for _ in range(keys):
-            key = reader.text(MAX_KEY)
-            if not key or key in data:
-                reader.bad("a key that is empty, too long or there already", "a new key")
-            reader.keep(len(key))
-            data[key] = reader.value()
-        reader.skip(0)
+        data = reader.metadata(keys)
     found = {key: value for key, value in data.items() if value is not None}
     part = found.get("split.no", 0)
     if part != 0 and "general.architecture" not in found:
@@ -268,19 +287,8 @@ def tensor_names(path: str) -> frozenset[str]:
     """The names of a file's tensors."""
     with Reader(path) as reader:
         tensors, keys = reader.header()
-        for _ in range(keys):
-            reader.text(0)
-            reader.value()
-        names = []
-        for _ in range(tensors):
-            name = reader.text(MAX_KEY) or ""
-            reader.keep(len(name))
-            names.append(name)
-            dimensions = reader.number(reader.word)
-            if dimensions > 4:
-                reader.bad(f"{dimensions} dimensions", "at most 4")
-            reader.skip(8 * dimensions + 4 + 8)
-        return frozenset(names)
+        reader.metadata(keys)
+        return frozenset(name for name, *_ in reader.tensors(tensors))
 
 
 def is_gguf(path: str) -> bool:

@@ -8,7 +8,8 @@ from . import families
 from .base import BadConfig, BadFile, NotDescribed, Record, UnknownFile, nearest, show
 from .config import MAX_DEPTH, SECTIONS, Config, class_defaults, dtype_of, parse, read_type
 from .curve import MemoryCurve
-from .engines import keep
+from .engines import STAGES_OPTION, keep
+from .engines.ranks import stage_ends
 from .layers import NoState, parts
 from .terms import uses
 from .units import BYTES, dtype_name
@@ -52,13 +53,38 @@ class Model(Record):
 
         BadConfig without any dtype, for an unknown engine or option.
         """
+        return self._curve(engine, dtype, options, slice(None))
+
+    def stages(
+        self, engine: str = "logical", dtype: str | None = None, *, count: int, **options: Any
+    ) -> tuple[MemoryCurve, ...]:
+        """One curve per pipeline stage, the layers divided as the engine divides them.
+
+        llama.cpp: per GPU, with the layers that equal GPUs get (split mode "layer"). Refused for more stages than layers.
+        """
+        if count == 1:
+            return (self._curve(engine, dtype, options, slice(None)),)
+        if (own := STAGES_OPTION.get(engine)) is not None:
+            curve = self._curve(engine, dtype, {**options, own: count}, slice(None))
+            assert curve.allocator is not None
+            if (found := curve.allocator.split()) is not None:
+                return tuple(curve.replace(terms=terms, allocator=allocator) for terms, allocator in found)
+        layers = len(view(engine, self.layers, self.dtype, self.config).layers)
+        ends = stage_ends(engine, layers, count)
+        starts = [0, *ends[:-1]]
+        return tuple(
+            self._curve(engine, dtype, options, slice(start, end)) for start, end in zip(starts, ends, strict=True)
+        )
+
+    def _curve(self, engine: str, dtype: str | None, options: Mapping[str, Any], part: slice) -> MemoryCurve:
         seen = view(engine, self.layers, self.dtype, self.config)
         if dtype is None and seen.dtype is None:
             raise BadConfig(
                 f'dtype: missing in the config of {self.name}; give one, such as dtype="bf16" (--dtype bf16)'
             )
         name = dtype_name(seen.dtype if dtype is None else dtype)
-        kept = keep(engine, seen.layers, name, options, seen.facts)
+        layers = seen.layers[part]
+        kept = keep(engine, layers, name, options, seen.facts)
         curve = MemoryCurve(
             name=self.name,
             engine=engine,
@@ -68,7 +94,7 @@ class Model(Record):
             allocator=kept.allocator,
             limits=kept.limits,
         )
-        notes = (*kept.notes, *_shared(seen.layers), *self.notes)
+        notes = (*kept.notes, *_shared(layers), *self.notes)
         if curve.cap:
             notes = (
                 f"a window caps every layer that grows: from {curve.cap:,} tokens on, more take no more bytes",

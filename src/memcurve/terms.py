@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from math import lcm
 
-from .base import BadConfig, Record, Refused, show, whole
+from .base import BadConfig, NotDescribed, Record, Refused, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, TypeAlias
 
     Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
@@ -100,6 +100,8 @@ def read_expr(data: object, depth: int = 0) -> Expr:
             raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer, or one times batch")
         if op == "mul" and _unbounded(left) and _unbounded(right):
             raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
+        if op == "min" and uses(left, "context") and uses(right, "context"):
+            raise BadConfig("slots: a minimum of two sides with context; expected one of them without")
         return (op, left, right)
     raise BadConfig(f"slots: {show(data)}; expected an integer, one of {', '.join(VARIABLES)}, or [op, a, b]")
 
@@ -108,6 +110,13 @@ def divides(expr: Expr) -> bool:
     if isinstance(expr, tuple):
         return expr[0] == "mul" and divides(expr[1]) and divides(expr[2])
     return expr == "batch" or (isinstance(expr, int) and expr > 0)
+
+
+def divides_by_batch(expr: Expr) -> bool:
+    """Whether sequences share something out, so that more of them can take less."""
+    if not isinstance(expr, tuple):
+        return False
+    return (expr[0] in DIVISIONS and uses(expr[2], "batch")) or divides_by_batch(expr[1]) or divides_by_batch(expr[2])
 
 
 def _unbounded(expr: Expr) -> bool:
@@ -194,9 +203,55 @@ class Allocator(Record):
         """The pool made of so many bytes."""
         raise NotImplementedError
 
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """How many requests of so many tokens run at once in so many bytes, and what keeps one more out."""
+        limit = self.pool(memory_bytes).binding(context)
+        assert limit is not None, type(self)
+        return limit
+
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        """What the engine's own settings bound: of "context" and "batch" the setting's name and the most it allows."""
+        raise NotImplementedError
+
+    def split(self) -> Sequence[tuple[tuple[Term, ...], Allocator]] | None:
+        """Terms and allocator of each pipeline stage, where the layers of all stages are grouped together."""
+        return None
+
     def explain(self, context: int | None) -> list[str]:
         """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
         raise NotImplementedError
+
+    def limited(self, context: int) -> Allocator:
+        """The same with its longest request set, where the engine starts only if that one fits."""
+        return self
+
+    def longest_request(self) -> int:
+        """Tokens of the longest request that the engine takes, prompt and output together."""
+        raise NotDescribed("how these pools are shared by requests is not described")
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        """Runs the engine's scheduler over requests of (prompt, output) tokens that all wait at the start."""
+        raise NotDescribed("how these pools are shared by requests is not described")
+
+
+class Served(Record):
+    """What a run of an engine's scheduler came to, from the first step to the last.
+
+    running: the most requests at once. mean: requests at once on average over the steps between the first end of a request and
+    the last admission; `running` where nothing waited by then. preemptions: how often a request was put back. steps: of the scheduler.
+    used: per resource the most that was in use, and how much there is. bound_by: what kept the next request out, at most of those
+    steps: blocks, tokens, state slots, or the option that limits; "requests" where all ran at once. pessimistic: how many requests of
+    `longest` tokens, the most that one may have, the engine reckons with.
+    """
+
+    running: int
+    mean: float
+    preemptions: int
+    steps: int
+    used: tuple[tuple[str, int, int], ...]
+    bound_by: str
+    pessimistic: float | None
+    longest: int
 
 
 class Pool(Record):
@@ -259,10 +314,11 @@ def without_mod(expr: Expr) -> Expr:
     return without_mod(expr[1]) if expr[0] == "mod" else (expr[0], without_mod(expr[1]), without_mod(expr[2]))
 
 
-def fixed(expr: Expr, encoder: int) -> Expr:
+def put(expr: Expr, variable: str, value: Expr) -> Expr:
+    """The expression with something in a variable's place."""
     if isinstance(expr, tuple):
-        return (expr[0], fixed(expr[1], encoder), fixed(expr[2], encoder))
-    return encoder if expr == "encoder" else expr
+        return (expr[0], put(expr[1], variable, value), put(expr[2], variable, value))
+    return value if expr == variable else expr
 
 
 def period_of(expr: Expr, batch: int) -> int:

@@ -52,3 +52,13 @@ class Weights(Record):
         for tensor in self.tensors:
             found[tensor.dtype] = found.get(tensor.dtype, 0) + tensor.bytes
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+    @cached_property
+    def by_part(self) -> dict[str, int]:
+        """Bytes per part of the model, in the order of PARTS: embedding, attention, state, mlp and so on."""
+        from .parts import PARTS, parts
+
+        found = dict.fromkeys(PARTS, 0)
+        for tensor, part in zip(self.tensors, parts(tensor.name for tensor in self.tensors), strict=True):
+            found[part] += tensor.bytes
+        return {part: size for part, size in found.items() if size}

@@ -37,12 +37,31 @@ COMMANDS = {
     "plot": (
         "draw memory against context, for any architectures",
         "memcurve plot\nmemcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking ./config.json 3gdn:1mha -o curves.svg\n"
-        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy",
+        "memcurve plot openai/gpt-oss-20b openai/gpt-oss-20b@engine=transformers -o engines.html --max_ctx 1M --log xy\n"
+        "memcurve plot Qwen/Qwen3-Next-80B-A3B-Thinking --engine vllm --heatmap --memory 60GiB -o map.png",
+    ),
+    "cross": (
+        "from which context on which of two takes fewer bytes",
+        "memcurve cross Qwen/Qwen3-Next-80B-A3B-Thinking deepseek-ai/DeepSeek-V3\n"
+        "memcurve cross openai/gpt-oss-20b@engine=vllm openai/gpt-oss-20b@engine=sglang --dtype bf16 --batch 8\n"
+        "memcurve cross google/gemma-3-27b-it --dtype bf16 --engine all --max_ctx 1M --json",
     ),
     "estimate": (
         "exact bytes at a context, unfolded to layers × slots × bytes per slot",
         "memcurve estimate Qwen/Qwen3-Next-80B-A3B-Thinking --context 131072 --engine transformers\n"
-        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json",
+        "memcurve estimate ./config.json --context 4k,32k,128k --batch 8 --json\n"
+        "memcurve estimate openai/gpt-oss-120b --dtype bf16 --engine vllm --context 128k --batch 8 --memory 30GiB --fits",
+    ),
+    "fit": (
+        "does a model fit these GPUs: weights, state, what the engine sets aside, and how many requests",
+        "memcurve fit Qwen/Qwen3-Next-80B-A3B-Thinking --gpu H100-80G --gpus 4 --context 32k\n"
+        "memcurve fit ./checkpoint --gpu-memory 24GiB --engine llamacpp --batch 4 -o fit.png\n"
+        "memcurve fit openai/gpt-oss-120b --gpu H200 --weights openai/gpt-oss-120b -O gpu_memory_utilization=0.95 --explain",
+    ),
+    "compare": (
+        "models in one table: state per token, constant state, at three contexts, and what fits a GPU",
+        "memcurve compare Qwen/Qwen3-Next-80B-A3B-Thinking openai/gpt-oss-120b google/gemma-3-27b-it --gpu H100-80G --gpus 4\n"
+        "memcurve compare 3gdn:1mha 48mha ./config.json --format md",
     ),
     "check-log": (
         "compare an engine's start-up log with what memcurve computes",
@@ -53,11 +72,19 @@ COMMANDS = {
         "the catalogue, and the model types described",
         "memcurve models --kind gdn\nmemcurve models --type gemma3_text\nmemcurve models --types",
     ),
+    "gpus": (
+        "accelerators by name, and the memory that an engine on one reckons with, with sources",
+        "memcurve gpus\nmemcurve gpus H100\nmemcurve gpus M4-Max-128G --json",
+    ),
     "verify": (
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
         "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"
         "memcurve verify --engine sglang --source ./wheel --all\n"
         "memcurve verify --engine llamacpp openai/gpt-oss-20b model.gguf",
+    ),
+    "weights": (
+        "what a checkpoint's parameters take, by dtype and part, read from its headers alone",
+        "memcurve weights ./Qwen3-8B\nmemcurve weights model-Q4_K_M.gguf --json\nmemcurve weights Qwen/Qwen3-8B",
     ),
 }  # fmt: skip
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import argparse
 
 
+MOST = 24  # options that are named
+
+
 def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", metavar="FILE", help="the log, as the server wrote it; - for standard input")
     parser.add_argument("--model", required=True, help="a catalogue name, a config.json, a .gguf file or a hub id")
@@ -20,17 +23,21 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 where a figure differs."""
-    from ..logs import check
+    from ..logs import check, settings
 
-    found = check(
-        read(arguments.log), subject_model(arguments.model, {}), engine_options(arguments.option), arguments.engine
-    )
+    text, given = read(arguments.log), engine_options(arguments.option)
+    found = check(text, subject_model(arguments.model, {}), given, arguments.engine)
+    stated = [one for one in settings(text, arguments.engine) if one.option not in given]
     differ = sum(not one.agrees for one in found)
     if arguments.json:
         import json
 
-        print(json.dumps({"schema": SCHEMA, "figures": [one.as_dict() for one in found], "differ": differ}))
+        figures, options = ([one.as_dict() for one in some] for some in (found, stated))
+        print(json.dumps({"schema": SCHEMA, "figures": figures, "options": options, "differ": differ}))
         return int(differ > 0)
+    if stated:
+        words = [f"{one.option}={clean(str(one.value))} (line {one.line})" for one in stated[:MOST]]
+        print(f"from the log: {', '.join(words)}{', …' if len(stated) > MOST else ''}")
     for one in found:
         print(
             f"line {one.line:<5} {'agrees ' if one.agrees else 'differs'}  {clean(one.figure)}: logged {clean(one.logged)}, "

@@ -37,6 +37,11 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", help="what an engine's pool has, such as 60GiB: prints what the engine makes of it (vllm, sglang)"
     )
+    parser.add_argument(
+        "--fits",
+        action="store_true",
+        help="which of the engine's cache dtypes fit in --memory, widest first (one context)",
+    )
     parser.add_argument("--explain", action="store_true", help="print the formula of every term as well")
 
 
@@ -47,6 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     for key in ("engine", "dtype", "label"):
         if key in options:
             raise BadConfig(f"option {key}={show(options[key])}: expected --{key} {options[key]}")
+    if arguments.fits:
+        return show_fits(arguments, model, contexts, options)
     if arguments.engine == "all":
         return side_by_side(arguments, model, contexts)
     curve = model.curve(arguments.engine, arguments.dtype, **options)
@@ -94,6 +101,42 @@ def run(arguments: argparse.Namespace) -> None:
         if len(contexts) == 1 and (limits := pool.binding(contexts[0])):
             print(f"  requests of {contexts[0]:,} tokens at once: {limits[0]:,}, by {limits[1]}")
     return None
+
+
+def show_fits(arguments: argparse.Namespace, model: Model, contexts: list[int], options: dict[str, Any]) -> None:
+    """--fits: the dtypes tried, what each takes, and the widest that fits."""
+    from ..engines import SHARED_CONTEXT
+    from ..fits import fitting_dtypes
+
+    if arguments.memory is None:
+        raise BadConfig("fits: in which memory? expected --memory, such as 60GiB, beside it")
+    if len(contexts) != 1 or arguments.engine == "all":
+        raise BadConfig("fits: of one context and one engine; expected --context 128k, and no --engine all")
+    memory, batch = parse_bytes(arguments.memory, "memory"), arguments.batch
+    sizes = {"dtype": arguments.dtype, "encoder_context": arguments.encoder_context}
+    found = fitting_dtypes(model, memory, contexts[0], batch, arguments.engine, **sizes, **options)
+    if arguments.json:
+        import json
+
+        tried = [
+            {"name": one.name, "options": dict(one.options), "bytes": one.bytes, "fits": one.fits, "why": one.why}
+            for one in found.tried
+        ]
+        asked = {"engine": arguments.engine, "context": contexts[0], "batch": batch, "memory": memory}
+        widest = None if found.widest is None else found.widest.name
+        print(json.dumps({"schema": SCHEMA, "model": model.name, **asked, "widest": widest, "tried": tried}))
+        return
+    print(f"{clean(model.name)} · {model.structure}")
+    shared = " shared out" if arguments.engine in SHARED_CONTEXT and batch > 1 else ""
+    print(
+        f"engine {arguments.engine} · batch {batch:,} · {contexts[0]:,} tokens{shared} · {memory:,} B ({show_bytes(memory)}); "
+        "cache dtypes, widest first"
+    )
+    width = max(len(one.name) for one in found.tried)
+    for one in found.tried:
+        size = "—" if one.bytes is None else f"{one.bytes:,} B ({show_bytes(one.bytes)})"
+        print(f"  {one.name:<{width}}  {size:>32}  {'fits' if one.fits else clean(one.why)}")
+    print("none fits" if found.widest is None else f"widest that fits: {found.widest.name}")
 
 
 def by_kind(rows: list[dict[str, Any]]) -> dict[str, int]:

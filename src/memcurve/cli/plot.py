@@ -7,6 +7,7 @@ import sys
 
 from ..base import BadConfig, MemcurveError, show
 from ..engines import NAMES, SHARED_CONTEXT
+from ..units import parse_bytes
 from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..curve import MemoryCurve
+    from ..export import Subject
 
 
 FORMATS = ("pdf", "svg", "png", "html", "csv", "json")
+MAP_FORMATS = ("pdf", "svg", "png", "csv", "json")
 
 
 def build(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +50,24 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--step", type=count, default=100, help="tokens between the rows of csv and json (default: 100)"
     )
     parser.add_argument("--log", default="", choices=("", "x", "y", "xy"), help="logarithmic axes: x, y or xy")
+    maps = parser.add_argument_group("map of context and batch, of one subject: pdf, svg, png, csv or json")
+    maps.add_argument(
+        "--heatmap", action="store_true", help="bytes as colours, both axes logarithmic, with the engine's own bounds"
+    )
+    maps.add_argument("--memory", help="such as 60GiB: draws the edge of what fits, as the engine's pool would hold it")
+    flag(maps, "max_batch", type=count, default=256, help="largest batch of the map (default: 256)")
     parser.add_argument("--title", help="title instead of engine, dtype and batch")
     add_engine(parser, "bf16 for the seed's figure and patterns, else the config's own")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..export import check_range, default_title, make_subjects, sample, to_csv, to_html, to_json
+    from ..export import check_range, default_title, sample, to_csv, to_html, to_json
     from ..patterns import SIZES, is_pattern
 
+    if arguments.heatmap:
+        return run_map(arguments)
+    if arguments.memory is not None:
+        raise BadConfig(f"memory: {show(arguments.memory)}; expected --heatmap beside it")
     seed = not arguments.subjects
     output = arguments.output or ("deltanet_memory_plot.pdf" if seed else "memcurve.pdf")
     ending = os.path.splitext(output)[1].removeprefix(".").lower()
@@ -79,8 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         subjects = seeds.subjects(**own, dtype=arguments.dtype or "bf16")
     else:
-        curves = [curve for text in arguments.subjects for curve in subject_curves(text, arguments, sizes)]
-        subjects = make_subjects(curves)
+        subjects = all_subjects(arguments, sizes)
         if sizes and not any(is_pattern(text.partition("@")[0]) for text in arguments.subjects):
             raise BadConfig(
                 f"{next(iter(sizes))}: sizes are for patterns; expected one such as 3gdn:1mha among the subjects"
@@ -114,6 +126,43 @@ def run(arguments: argparse.Namespace) -> None:
             )
         save(figure, output)
     print(f"wrote {output}")
+    return None
+
+
+def run_map(arguments: argparse.Namespace) -> None:
+    """--heatmap: one subject over context and batch."""
+    from ..export import check_range
+    from ..heat import heatmap, map_csv, map_json, scale
+    from ..patterns import SIZES
+
+    output = arguments.output or "memcurve.pdf"
+    ending = os.path.splitext(output)[1].removeprefix(".").lower()
+    if ending not in MAP_FORMATS:
+        raise BadConfig(f"output {show(output)}: expected a name that ends in one of .{', .'.join(MAP_FORMATS)}")
+    for name, given in (("batch", arguments.batch != 1), ("log", arguments.log)):
+        if given:
+            raise BadConfig(f"{name}: a map has its own; expected --max_batch and no --log")
+    if len(arguments.subjects) != 1:
+        raise BadConfig(f"subjects: {len(arguments.subjects)}; expected one with --heatmap")
+    check_range(arguments.min_ctx, arguments.max_ctx)
+    sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
+    curves = subject_curves(arguments.subjects[0], arguments, sizes)
+    if len(curves) != 1:
+        raise BadConfig("engine: 'all'; expected one engine with --heatmap")
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory)
+    if ending in ("json", "csv"):
+        contexts, batches = scale(arguments.min_ctx, arguments.max_ctx), scale(1, arguments.max_batch)
+        text = (
+            map_csv(curves[0], contexts, batches) if ending == "csv" else map_json(curves[0], contexts, batches, memory)
+        )
+        write(output, text)
+    else:
+        from ..figures import hurry
+
+        hurry()
+        sides = {"min_ctx": arguments.min_ctx, "max_ctx": arguments.max_ctx, "max_batch": arguments.max_batch}
+        save(heatmap(curves[0], memory=memory, title=arguments.title, **sides), output)
+    print(f"wrote {output}")
 
 
 def save(figure: Any, output: str) -> None:
@@ -136,6 +185,20 @@ def write(output: str, text: str) -> None:
         raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
 
 
+def all_subjects(arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[Subject]:
+    """The subjects of a command line, named apart. Beside other engines, one whose context all sequences share out is drawn
+    by the context of each."""
+    from ..export import make_subjects
+
+    curves = [curve for text in arguments.subjects for curve in subject_curves(text, arguments, sizes)]
+    sharing = {curve.engine for curve in curves if curve.engine in SHARED_CONTEXT}
+    if arguments.batch > 1 and len({curve.engine for curve in curves} - sharing):
+        for engine in sorted(sharing):
+            print(f"{engine}: n_ctx is {arguments.batch:,} times the context", file=sys.stderr)
+        curves = [curve.per_sequence(arguments.batch) if curve.engine in sharing else curve for curve in curves]
+    return make_subjects(curves)
+
+
 def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[MemoryCurve]:
     """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options. engine=all: each
     engine that has the model, and a line on stderr for each that has not."""
@@ -149,12 +212,6 @@ def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, An
     encoder = model.encoder_context if arguments.encoder_context is None else arguments.encoder_context
     found = []
     engines = NAMES if engine == "all" else (engine,)
-    if engine == "all" and arguments.batch > 1:
-        engines = tuple(one for one in NAMES if one not in SHARED_CONTEXT)
-        print(
-            f"left out: {', '.join(SHARED_CONTEXT)}: all sequences share its context; draw it by itself",
-            file=sys.stderr,
-        )
     for one in engines:
         try:
             curve = model.curve(one, dtype, **options)

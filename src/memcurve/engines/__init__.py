@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from ..terms import Kept
 
     class Engine(Protocol):
-        """What a module of this package offers. OPTIONS: the engine's own, which users may give.
+        """What a module of this package offers. OPTIONS: the engine's own, which users may give. CACHE_DTYPES: what asks for
+        a cache narrower than the model's dtype, widest first.
 
         keep takes the facts of the engine's view of a model (views/) beside them, by the same keywords; an option wins.
         """
 
         OPTIONS: tuple[str, ...]
+        CACHE_DTYPES: tuple[dict[str, str], ...]
 
         def keep(self, layers: Sequence[Layer], dtype: str, **options: Any) -> Kept: ...
 
@@ -32,6 +34,9 @@ HOW = {
     "llamacpp": "cells in multiples of 256 for the whole context, states in fp32",
 }
 NAMES = tuple(HOW)
+# The engine's own names for ranks that share a layer, and for pipeline stages.
+RANKS_OPTION = {"vllm": "tensor_parallel_size", "sglang": "tp_size"}
+STAGES_OPTION = {"vllm": "pipeline_parallel_size", "sglang": "pp_size"}
 # Whose context is one that all sequences share out.
 SHARED_CONTEXT = ("llamacpp",)
 

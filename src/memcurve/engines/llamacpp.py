@@ -54,6 +54,8 @@ BLOCKS = {
     "f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18), "q4_1": (32, 20),
     "iq4_nl": (32, 18), "q5_0": (32, 22), "q5_1": (32, 24),
 }  # fmt: skip
+# Keys and values in one type, by bits of an element.
+CACHE_DTYPES = tuple({"type_k": name, "type_v": name} for name in ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"))
 DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 MAX_SEQ = 256  # LLAMA_MAX_SEQ, llama-cparams.h
 PAD = 256  # cells come in multiples of it: GGML_PAD(n_ctx, 256)

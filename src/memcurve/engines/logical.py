@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     Held = tuple[tuple[tuple[str, int], ...], Expr]
 
 OPTIONS = ("state_dtype", "prompt")
+CACHE_DTYPES = ({"dtype": "bfloat16"}, {"dtype": "float8_e4m3fn"})
 
 
 def keep(layers: Sequence[Layer], dtype: str, state_dtype: str = "float32", prompt: int | None = None) -> Kept:

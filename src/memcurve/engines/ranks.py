@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base import Refused
 from ..layers import (
     ChunkedAttention,
     CompressedAttention,
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..layers import Layer
+
+
+def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
+    """The first layer after each pipeline stage, or with llama.cpp after each GPU's layers.
+
+    vLLM: what is left over goes to the stages before the last (vllm/distributed/utils.py, get_pp_indices). SGLang: to the last
+    ones (sglang/srt/distributed/utils.py, the same name). llama.cpp: the output counts as one more layer, and equal GPUs
+    take equal shares (src/llama-model.cpp, load_tensors). The others as Accelerate's balanced map: evenly, the first ones more.
+    """
+    if engine == "llamacpp":
+        # upper_bound over the shares 1/n, 2/n, …: layer i is on the first GPU whose share is beyond i / (layers + 1).
+        return [min(layers, -(-(layers + 1) * (stage + 1) // stages)) for stage in range(stages)]
+    if stages > layers and engine == "sglang":
+        raise Refused(f"assert num_hidden_layers >= pp_size, got {layers} and {stages}")
+    if stages > layers and engine != "vllm":
+        raise Refused(f"{layers} layers can't be divided into {stages} pipeline stages")
+    sizes, rest = [layers // stages] * stages, layers % stages
+    for back in range(rest):
+        place = {"vllm": -2 - back, "sglang": -1 - back}.get(engine, back)
+        sizes[place] += 1
+    return [sum(sizes[: stage + 1]) for stage in range(stages)]
 
 
 def replicated(layers: Sequence[Layer], ranks: int) -> tuple[str, ...]:

@@ -6,8 +6,12 @@ model_executor/pool_configurator.py (tokens from bytes), mem_cache/kv_cache_conf
 
 from __future__ import annotations
 
-from ..base import BadConfig, Record, Refused, whole
-from ..terms import Allocator, Pool
+from ..base import BadConfig, NotDescribed, Record, Refused, whole
+from ..terms import Allocator, Pool, Served
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GIB = 1 << 30
 
@@ -21,7 +25,7 @@ class TokenPool(Record):
         per = "token"  N + P                       "page"  (N + P + 1) // P pages of P // group (IndexKeyCache)
               "group"  ceil((N + P) / group)       (QSATokenToKVPool)
 
-    fused: keys and values are halves of one tensor, whose rows are allocated in whole pages (_create_buffers_normal).
+    key_bytes: what of token_bytes are keys. fused: keys and values are halves of one tensor, whose rows are allocated in whole pages (_create_buffers_normal).
     """
 
     name: str
@@ -34,6 +38,7 @@ class TokenPool(Record):
     group: int = 1
     fused: bool = False
     draft: bool = False
+    key_bytes: int = 0
 
     def bytes(self, tokens: int, page: int, storage: bool = False) -> int:
         """Bytes of the pool for so many tokens, with its page of padding; storage: as allocated."""
@@ -110,7 +115,9 @@ class SGLangAllocator(Allocator):
     tokens where max_running_requests decides (SWARequestCapPoolConfigurator). window: of the smallest pool that serves
     a request. slots_per_request: what the sizing reckons for a running request; held_slots: what one takes.
     requests: the user's max_running_requests per worker, or None. request_bytes: of each running request and of
-    request_padding more, outside the sizing.
+    request_padding more, outside the sizing. slot_cost: what the sizing counts for a state slot, the one of the pipeline
+    stage with the most; elsewhere: another stage has the layers that hold tokens. chunk: tokens
+    of one prefill (chunked_prefill_size); ahead: whether scheduling overlaps.
     """
 
     page: int
@@ -131,6 +138,10 @@ class SGLangAllocator(Allocator):
     context_length: int | None
     request_bytes: int = 0
     request_padding: int = 1
+    slot_cost: int = 0
+    elsewhere: bool = False
+    chunk: int = 8192
+    ahead: bool = True
 
     # -- from sizes -----------------------------------------------------------------------------------------------
 
@@ -159,23 +170,23 @@ class SGLangAllocator(Allocator):
         """Bytes of a token as the configurator counts it, of the full or of the sliding pool."""
         return sum(pool.cell_bytes for pool in self.pools if pool.sliding == sliding)
 
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        found = {"context": ("context_length", self.context_length), "batch": ("max_running_requests", self.requests)}
+        return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
+
     # -- from memory ----------------------------------------------------------------------------------------------
 
-    def pool(self, memory_bytes: int) -> SGLangPool:
+    def pool(self, memory_bytes: int, most: int | None = None) -> SGLangPool:
         """The pools that SGLang makes of so many bytes: what mem_fraction_static leaves beside weights and activations.
 
-        Source: _profile_available_bytes, config_from_budget and resolve_max_num_reqs of KVCacheConfigurator. Memory is
-        counted there in GiB as floats, and so here.
+        most: tokens that another pipeline stage holds. Source: _profile_available_bytes, config_from_budget and
+        resolve_max_num_reqs of KVCacheConfigurator. Memory is counted there in GiB as floats, and so here.
         """
-        rest, slots = memory_bytes / GIB, None
-        if self.states is not None:
-            rest, slots = self._states(rest)
-        if rest <= 0:
-            raise Refused("Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static.")
-        full, slid = self._tokens(int(rest * GIB))
+        full, slid, slots = self._profiled(memory_bytes)
         tokens = full or slid
-        if self.max_tokens is not None and self.max_tokens < tokens:
-            full, slid = self._solved(self.max_tokens)
+        limits = [limit for limit in (self.max_tokens, most) if limit is not None]
+        if limits and min(limits) < tokens:
+            full, slid = self._solved(min(limits))
             tokens = full or slid
         if tokens <= 0:
             raise Refused("Not enough memory. Please try to increase --mem-fraction-static.")
@@ -197,10 +208,26 @@ class SGLangAllocator(Allocator):
             padding_bytes=sum(padding.values()),
         )
 
+    def capacity(self, memory_bytes: int) -> int:
+        """Tokens that so many bytes hold, before those of other pipeline stages are known."""
+        full, slid, _ = self._profiled(memory_bytes)
+        tokens = full or slid
+        if tokens <= 0:
+            raise Refused("Not enough memory. Please try to increase --mem-fraction-static.")
+        return tokens if self.max_tokens is None else min(tokens, self.max_tokens)
+
+    def _profiled(self, memory_bytes: int) -> tuple[int, int, int | None]:
+        """Tokens of the full and of the sliding pool, and state slots."""
+        rest, slots = memory_bytes / GIB, None
+        if self.states is not None:
+            rest, slots = self._states(rest)
+        if rest <= 0:
+            raise Refused("Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static.")
+        return *self._tokens(int(rest * GIB)), slots
+
     def _states(self, rest: float) -> tuple[float, int]:
         """What is left beside the state slots, and how many there are (_handle_max_mamba_cache); rest in GiB."""
-        assert self.states is not None
-        each, drafts = self.states.slot_bytes, self.draft_tokens
+        each, drafts = self.slot_cost, self.draft_tokens
         if each == 0:
             raise Refused("the states take no bytes, by which SGLang divides to size them")
         if self.state_slots is not None:
@@ -225,9 +252,11 @@ class SGLangAllocator(Allocator):
         """Tokens of the full and of the sliding pool (calculate_pool_sizes)."""
         full, slid = self.cell_bytes(), self.cell_bytes(sliding=True)
         if not self.hybrid:
-            return self._solved(
-                available // full if full else self.max_tokens or self._longest("the tokens without attention")
-            )
+            if full:
+                return self._solved(available // full)
+            if self.elsewhere:
+                return self._solved(2**63 - 1)
+            return self._solved(self.max_tokens or self._longest("the tokens without attention"))
         if self.swa_cap is not None:
             cap = -(-self.swa_cap // self.page) * self.page
             tokens = (available - cap * slid) // full // self.page * self.page
@@ -285,6 +314,39 @@ class SGLangAllocator(Allocator):
                 f"{slots}, mamba_ratio={self.slots_per_request}, resulting max_num_reqs={running}."
             )
         return running, limit
+
+    # -- its scheduler --------------------------------------------------------------------------------------------
+
+    def longest_request(self) -> int:
+        """max_req_len - 1 where the pool holds one (managers/tp_worker.py, Scheduler.init_req_max_new_tokens)."""
+        return self._longest("the longest request") - 2
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        from .sglang_scheduler import Scheduler
+
+        if self.hybrid:
+            raise NotDescribed("sglang: how prompts share a pool of full and one of sliding layers is not described")
+        if self.draft_tokens is not None:
+            raise NotDescribed("sglang: how many tokens a step gives depends on what is accepted of a draft")
+        pool = self.pool(memory_bytes)
+        scheduler = Scheduler(
+            pool.tokens, self.page, pool.max_running_requests, pool.limited_by, self.chunk, self.ahead
+        )
+        run = scheduler.run(requests)
+        longest = self.longest_request()
+        slots: tuple[tuple[str, int, int], ...] = ()
+        if pool.state_slots is not None:
+            slots = (("state slots", run.peak * self.held_slots, pool.state_slots),)
+        return Served(
+            running=run.peak,
+            mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),
+            preemptions=run.preemptions,
+            steps=run.steps,
+            used=(("tokens", run.tokens, pool.tokens), *slots),
+            bound_by="requests" if run.peak == len(requests) else max(run.bound, key=lambda one: run.bound[one]),
+            pessimistic=float(pool.requests(longest)),
+            longest=longest,
+        )
 
     # -- explanation ----------------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .logical import Held
 
 OPTIONS = ("cache", "max_cache_len", "prompt")
+# A cache has the dtype that the model runs in.
+CACHE_DTYPES = ({"dtype": "bfloat16"},)
 ATTENTION = (FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, CompressedAttention)
 
 

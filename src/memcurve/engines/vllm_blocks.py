@@ -9,9 +9,10 @@ group. A *rank* here is a pipeline stage; the tensor-parallel ranks of a stage a
 from __future__ import annotations
 
 from functools import cached_property
+from math import lcm
 
 from ..base import BadConfig, Record, Refused
-from ..terms import Allocator, Pool, Term, compile_expr
+from ..terms import INT64_MAX, Allocator, Pool, Served, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Spec(Record):
     of one token, or of one state. block: tokens per block. page: bytes of a block, with padding. held: blocks of a
     request for a state or an encoder; for a window the tokens that a request may hold at once. window: the tokens that
     the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism). ratio: tokens
-    per entry, where entries are compressed.
+    per entry, where entries are compressed. stride: bytes that blocks which lie side by side are a multiple of apart. export: a state
+    that a prefill hands out on its way stands at a multiple of so many tokens (prefill_checkpoint_alignment); 0 where it hands out none.
     """
 
     kind: str
@@ -44,6 +46,8 @@ class Spec(Record):
     window: int = 0
     tokens: int = 1
     ratio: int = 1
+    stride: int = 1
+    export: int = 0
 
     @property
     def row(self) -> int:
@@ -275,6 +279,16 @@ def make_groups(
     return tuple(result)
 
 
+def bytes_per_block(groups: Sequence[Group], rank: int, side_by_side: bool) -> int:
+    """Of one pipeline stage: the widest group's, as strides ask (_get_kv_cache_bytes_per_block)."""
+    widest = max(group.bytes_on(rank) for group in groups)
+    strides = (
+        (spec.stride for group in groups for spec, count in group.members if count[rank]) if side_by_side else (1,)
+    )
+    unit = lcm(*strides)
+    return -(-widest // unit) * unit
+
+
 class VllmPool(Pool):
     """What vLLM makes of an amount of memory on each rank.
 
@@ -289,12 +303,28 @@ class VllmPool(Pool):
     longest_context: int
 
 
+class Serving(Record):
+    """What the scheduler goes by (SchedulerConfig, CacheConfig).
+
+    ahead: whether a batch is scheduled while the one before runs. chunked: whether a prefill may be cut. unknown: why its
+    scheduling is not described, if so.
+    """
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    prefix_caching: bool
+    ahead: bool
+    chunked: bool
+    unknown: str | None = None
+
+
 class VllmAllocator(Allocator):
-    """The groups, the largest request, and bytes per block on each pipeline rank."""
+    """The groups, the largest request, bytes per block on each pipeline rank, and what the scheduler goes by."""
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
+    serving: Serving | None = None
 
     @cached_property
     def _blocks(self) -> tuple[int, list[Function]]:
@@ -306,6 +336,11 @@ class VllmAllocator(Allocator):
             else:
                 rest.append(compile_expr(group.blocks))
         return fixed, rest
+
+    @property
+    def most_sequences(self) -> int | None:
+        """max_num_seqs."""
+        return None if self.serving is None else self.serving.max_num_seqs
 
     def blocks(self, context: int) -> int:
         """Blocks that a request of so many tokens takes, over all groups."""
@@ -320,6 +355,25 @@ class VllmAllocator(Allocator):
                 "max_model_len: missing, and the config says no longest sequence; give the longest request to serve"
             )
         return self.max_model_len
+
+    def bounds(self) -> dict[str, tuple[str, int]]:
+        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.most_sequences)}
+        return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
+
+    def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
+        """By max_model_len, max_num_seqs and the blocks that a request takes: "tokens", or "state slots" where only states do.
+
+        One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py). vLLM itself starts only where a request
+        of max_model_len fits (see `pool`).
+        """
+        if self.max_model_len is not None and context > self.max_model_len:
+            return 0, "max_model_len"
+        limits = [] if self.most_sequences is None else [(self.most_sequences, "max_num_seqs")]
+        sizes = [size for size in self.block_bytes if size]
+        if sizes and (each := self.blocks(context)):
+            usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
+            limits.append((usable // each, "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"))
+        return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
@@ -360,6 +414,41 @@ class VllmAllocator(Allocator):
             max_concurrency=concurrency,
             capacity_tokens=int(concurrency * self.largest),
             longest_context=longest,
+        )
+
+    def split(self) -> list[tuple[tuple[Term, ...], Allocator]]:
+        found: list[tuple[tuple[Term, ...], Allocator]] = []
+        for rank, size in enumerate(self.block_bytes):
+            groups = tuple(
+                Group(members=tuple((spec, (count[rank],)) for spec, count in group.members)) for group in self.groups
+            )
+            found.append((terms_of(groups, (size,)), self.replace(groups=groups, block_bytes=(size,))))
+        return found
+
+    def limited(self, context: int) -> VllmAllocator:
+        return (
+            self
+            if self.max_model_len is not None and self.max_model_len <= context
+            else self.replace(max_model_len=context)
+        )
+
+    def longest_request(self) -> int:
+        return self.largest
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        from .vllm_scheduler import Request, Scheduler
+
+        pool = self.pool(memory_bytes)
+        run = Scheduler(self, pool.num_blocks).run(Request(*one) for one in requests)
+        return Served(
+            running=run.peak,
+            mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),
+            preemptions=run.preemptions,
+            steps=run.steps,
+            used=(("blocks", run.blocks, pool.num_blocks - 1),),
+            bound_by="requests" if run.peak == len(requests) else max(run.bound, key=lambda one: run.bound[one]),
+            pessimistic=pool.max_concurrency,
+            longest=self.largest,
         )
 
     def explain(self, context: int | None) -> list[str]:

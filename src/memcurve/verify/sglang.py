@@ -28,6 +28,7 @@ import json
 import sys
 import tempfile
 import types
+import unittest.mock
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,12 @@ from typing import Any
 from ..base import MemcurveError, NotDescribed, Refused
 from ..catalog import find
 from ..config import Config
+from ..engines import keep
 from ..engines.sglang_pools import SGLangAllocator
+from ..engines.sglang_stages import StagedAllocator
 from ..engines.sglang_v4 import CompressedAllocator
 from ..model import load
+from ..views import view
 from ..views.sglang import architecture
 from . import Outcome, find_source, read_config, unrun
 from .sglang_stubs import VERSION as PINNED
@@ -118,13 +122,18 @@ def window(model: Any) -> int | None:
     return found
 
 
-def configurator(model: Any, server: Any, page: int, dtype: Any) -> Any:
+def configurator(model: Any, server: Any, page: int, dtype: Any, stage: int, stages: int) -> Any:
+    """KVCacheConfigurator of one pipeline stage, without a model: its layers are those that get_pp_indices gives it."""
     import sglang.srt.runtime_context as runtime
     from sglang.srt.configs.model_config import AttentionArch
+    from sglang.srt.distributed.utils import get_pp_indices
     from sglang.srt.mem_cache.kv_cache_configurator import KVCacheConfigurator
     from sglang.srt.model_executor.model_runner_components.layer_setup import resolve_layer_indices
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
+    own = types.SimpleNamespace()
+    if stages > 1:
+        own.start_layer, own.end_layer = get_pp_indices(model.num_hidden_layers, stage, stages)
     spec = types.SimpleNamespace(
         draft_model_config=None,
         dflash_draft_num_layers=None,
@@ -132,13 +141,14 @@ def configurator(model: Any, server: Any, page: int, dtype: Any) -> Any:
         eagle_draft_swa_num_layers=len(model.swa_attention_layer_ids) if model.swa_attention_layer_ids else None,
     )
     return KVCacheConfigurator(
-        device="cpu", gpu_id=0, attn_dp_size=runtime.get_parallel().attn_dp_size, pp_size=1, pp_group=None, model=None,
+        device="cpu", gpu_id=0, attn_dp_size=runtime.get_parallel().attn_dp_size, pp_size=stages,
+        pp_group=types.SimpleNamespace(rank_in_group=stage), model=None,
         model_config=model, server_args=server, kv_cache_dtype=dtype, kv_cache_dtype_str="auto", model_dtype=model.dtype,
         page_size=page, sliding_window_size=window(model) if model.is_hybrid_swa else None,
         spec_algorithm=SpeculativeAlgorithm.from_string(runtime.get_spec().speculative_algorithm), is_draft_worker=False,
         post_capture_kv_active=False, spec_aux_config=spec, is_hybrid_swa=model.is_hybrid_swa,
         is_hybrid_swa_compress=model.is_hybrid_swa_compress, use_mla_backend=model.attention_arch == AttentionArch.MLA,
-        layer_info=resolve_layer_indices(model=types.SimpleNamespace(), model_config=model, is_draft_worker=False),
+        layer_info=resolve_layer_indices(model=own, model_config=model, is_draft_worker=False),
         forward_stream=None, req_to_token_pool=None, token_to_kv_pool_allocator=None, memory_pool_config=None,
     )  # fmt: skip
 
@@ -150,23 +160,48 @@ def dtype_of(name: str, model: Any = None) -> Any:
 
 
 def size(config: dict[str, Any], folder: str, tp: int, kv: str, gib: int, page: int, **options: Any) -> dict[str, Any]:
-    """What SGLang makes of so much memory: cell size, state slots, tokens, requests."""
+    """What SGLang makes of so much memory: cell size, state slots, tokens, requests.
+
+    Of pipeline stages: all of the one whose tokens take the most, and the cell size of each under `stages`.
+    """
+    count = options.get("pp_size", 1)
+    found = [stage_size(config, folder, tp, kv, gib, page, stage, None, **options) for stage in range(count)]
+    if count == 1:
+        return found[0]
+    fewest = min(one["tokens"] for one in found)
+    found = [stage_size(config, folder, tp, kv, gib, page, stage, fewest, **options) for stage in range(count)]
+    cells = [one["cell"] for one in found]
+    return {**found[cells.index(max(cells))], "stages": cells}
+
+
+def stage_size(
+    config: dict[str, Any], folder: str, tp: int, kv: str, gib: int, page: int, stage: int, fewest: int | None, **options: Any
+) -> dict[str, Any]:  # fmt: skip
+    """One stage; fewest: tokens of the stage with the fewest, which an all-reduce tells the others."""
     import sglang.srt.runtime_context as runtime
+    import torch.distributed
     from sglang.srt.environ import envs
     from sglang.srt.model_executor.pool_configurator import create_memory_pool_configurator
 
     found: dict[str, Any] = {}
     # serving_hook.py hands the option on in the environment
     given = {"_swa_full_tokens_ratio_explicitly_set": "swa_full_tokens_ratio" in options, **options}
+    if given.get("chunked_prefill_size", 0) > 0:  # handle_data_parallelism
+        given["chunked_prefill_size"] //= given.get("attn_dp_size", 1)
+    if given.get("pp_size", 1) > 1:  # _pipeline_parallel_overlap_disable
+        given["disable_overlap_schedule"] = True
+    reduced: Any = lambda tensor, **_: tensor.fill_(min(int(tensor), int(tensor) if fewest is None else fewest))  # noqa: E731
     with (
         envs.SGLANG_MAMBA_SSM_DTYPE.override(options.get("mamba_ssm_dtype")),
         Server(tp_size=tp, page_size=page, **given) as server,
+        unittest.mock.patch.object(torch.distributed, "all_reduce", reduced),
+        unittest.mock.patch.object(type(runtime.get_parallel()), "world_group", unittest.mock.MagicMock(), create=True),
     ):
         own_options = {
             name: options[name] for name in ("context_length", "disable_hybrid_swa_memory") if name in options
         }
         model = model_config(config, folder, **own_options)
-        kvc = configurator(model, server, page, dtype_of(kv, model))
+        kvc = configurator(model, server, page, dtype_of(kv, model), stage, given.get("pp_size", 1))
         rest = float(gib)
         if kvc.mambaish_config is not None:
             params = kvc.mambaish_config.mamba2_cache_params
@@ -175,10 +210,12 @@ def size(config: dict[str, Any], folder: str, tp: int, kv: str, gib: int, page: 
             found["slots"] = runtime.get_schedule().max_mamba_cache_size
             found["rest"] = int(rest * GIB)
             found["slots_per_request"] = kvc._calculate_mamba_ratio()
+        if rest <= 0:  # _profile_available_bytes, which measures memory before it asks for states
+            raise ValueError("Loaded weights leave no GPU memory for the KV cache")
         own = create_memory_pool_configurator(kvc)
         if hasattr(own, "bytes_per_full_token"):
             found["cell"] = own.bytes_per_full_token
-        elif not hasattr(own, "_swa_cap"):
+        elif not hasattr(own, "_swa_cap") or given.get("pp_size", 1) > 1:
             found["cell"] = own._cell_size
         pool = kvc.config_from_budget(int(rest * GIB))
         found["tokens"] = pool.max_total_num_tokens
@@ -352,6 +389,15 @@ def answered(config: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
             return case | {"refused": str(error).split(". ")[0][:160]}
 
 
+def planned(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, str]:
+    """memcurve's sizing and dtype without the model class, which is stubbed: it would refuse uneven heads."""
+    model = load(config)
+    seen = view("sglang", model.layers, model.dtype, model.config)
+    assert seen.dtype is not None
+    facts = {"model": {**seen.facts["model"], "asserts": False, "whole_heads": False}}
+    return keep("sglang", seen.layers, seen.dtype, options, facts).allocator, seen.dtype
+
+
 def sizes(config: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
     """What memcurve says of a model and an amount of memory, under the names of `size`."""
     options = {
@@ -360,32 +406,40 @@ def sizes(config: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
         "kv_cache_dtype": case["kv"],
         **case.get("options", {}),
     }
-    curve = load(config).curve("sglang", **options)
-    own = curve.allocator
-    assert isinstance(own, (SGLangAllocator, CompressedAllocator))
+    own, dtype = planned(config, options)
     pool = own.pool(case["gib"] * GIB)
     found: dict[str, Any] = {
         "tokens": pool.tokens,
         "full": pool.full_tokens,
         "swa": pool.swa_tokens,
         "requests": pool.max_running_requests,
-        "dtype": curve.dtype,
+        "dtype": dtype,
     }
     if isinstance(own, CompressedAllocator):
         return {**found, "cell": own.full_cell}
+    if isinstance(own, StagedAllocator):
+        found["stages"] = [cell(one) for one in own.stages]
+        own = own.stages[own.bound]
+    assert isinstance(own, SGLangAllocator)
     found |= {
         "context": own.context_length,
         "slots": pool.state_slots,
         "slots_per_request": pool.slots_per_request,
-        "slot": own.states and own.states.slot_bytes,
         "rest": None if own.states is None else int(own._states(float(case["gib"]))[0] * GIB),
     }
-    if not own.hybrid:
-        found["cell"] = own.cell_bytes()
-    elif own.swa_cap is None:
-        full, slid = own.cell_bytes(), own.cell_bytes(sliding=True)
-        found["cell"] = full + own.swa_ratio * slid if any(not pool.sliding for pool in own.pools) else slid
+    if "stages" not in found:  # SGLang says the slot of all stages
+        found["slot"] = own.states and own.states.slot_bytes
+    if own.swa_cap is None or "stages" in found:
+        found["cell"] = cell(own)
     return found
+
+
+def cell(own: SGLangAllocator) -> float:
+    """Bytes of a token as _recompute_cell_size has them."""
+    full, slid = own.cell_bytes(), own.cell_bytes(sliding=True)
+    if not own.hybrid:
+        return full
+    return full + own.swa_ratio * slid if any(not pool.sliding for pool in own.pools) else slid
 
 
 def difference(config: dict[str, Any], case: dict[str, Any]) -> str:

@@ -27,6 +27,23 @@ from ..layers import (
     parts,
 )  # fmt: skip
 from . import View
+from .sglang_classes import (
+    ARCHITECTURES,
+    DRAFTS,
+    EXTRA_BUFFER,
+    OWN_SLIDING_SIZES,
+    READS_STATE_DTYPE,
+    REFUSES,
+    SLIDING,
+    SLIDING_IF_ANY,
+    SPARSE,
+    STAGED,
+    STATE_CACHE,
+    STATEFUL,
+    STATES_BY_ALL,
+    WHOLE_HEADS,
+    WHOLE_WINDOW,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,137 +55,6 @@ if TYPE_CHECKING:
 
     Heads = FullAttention | SlidingAttention | ChunkedAttention
 
-# Architectures of the registry (EntryClass in models/*.py) that generate, without drafts. Its wrapper of Transformers'
-# own implementations, to which it turns for others, is not described.
-ARCHITECTURES = frozenset(
-    """
-    AfmoeForCausalLM ApertusForCausalLM ArceeForCausalLM BaichuanForCausalLM
-    BailingMM2NativeForConditionalGeneration BailingMMNativeForConditionalGeneration BailingMoEForCausalLM
-    BailingMoeForCausalLM BailingMoeV2ForCausalLM BailingMoeV2_5ForCausalLM BailingMoeV3ForCausalLM
-    BailingMoeV3VLForConditionalGeneration BeamForCausalLM BertModel ChatGLMModel Cohere2ForCausalLM
-    Cohere2MoeForCausalLM Cohere2VisionForConditionalGeneration CohereForCausalLM Contriever
-    Cosmos3EdgeForConditionalGeneration Cosmos3ForConditionalGeneration DFlashLagunaForCausalLM DbrxForCausalLM
-    DeciLMForCausalLM DeepseekForCausalLM DeepseekOCRForCausalLM DeepseekV2ForCausalLM DeepseekV32ForCausalLM
-    DeepseekV3ForCausalLM DeepseekV4ForCausalLM DeepseekVL2ForCausalLM DiffusionGemmaForBlockDiffusion
-    Dots3NoteForCausalLM DotsOCRForCausalLM DotsVLMForCausalLM Ernie4_5_ForCausalLM Ernie4_5_MoeForCausalLM
-    Ernie4_5_VLMoeForConditionalGeneration Exaone4ForCausalLM ExaoneForCausalLM ExaoneMoEForCausalLM
-    ExaoneMoeForCausalLM FalconH1ForCausalLM FalconMambaForCausalLM GPT2LMHeadModel GPTBigCodeForCausalLM
-    GPTJForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3nForCausalLM
-    Gemma3nForConditionalGeneration Gemma4ForCausalLM Gemma4ForConditionalGeneration
-    Gemma4UnifiedForConditionalGeneration GemmaForCausalLM GigaChat35ForCausalLM Glm4ForCausalLM Glm4MoeForCausalLM
-    Glm4MoeLiteForCausalLM Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration
-    Glm5NextForConditionalGeneration GlmAsrForConditionalGeneration GlmImageForConditionalGeneration
-    GlmMoeDsaForCausalLM GlmOcrForConditionalGeneration GptOssForCausalLM GraniteForCausalLM GraniteMoeForCausalLM
-    GraniteMoeHybridForCausalLM GraniteMoeSWAForCausalLM GraniteMoeSharedForCausalLM GraniteSWAForCausalLM
-    Grok1ForCausalLM Grok1ModelForCausalLM HYV3ForCausalLM HYV4ForCausalLM HrmTextForCausalLM
-    HunYuanDenseV1ForCausalLM HunYuanMoEV1ForCausalLM IQuestCoderForCausalLM IQuestLoopCoderForCausalLM
-    IQuestQ1ForCausalLM InklingForConditionalGeneration InternLM2ForCausalLM InternLM3ForCausalLM
-    InternS1ForConditionalGeneration InternS1ProForConditionalGeneration InternS2MobiusForConditionalGeneration
-    InternS2PreviewForConditionalGeneration InternVLChatModel JetNemotronForCausalLM JetVLMForConditionalGeneration
-    K2HorizonForCausalLM KimiK25ForConditionalGeneration KimiK3ForConditionalGeneration KimiK3LinearForCausalLM
-    KimiLinearForCausalLM KimiVLForConditionalGeneration LLaDA2MoeModelLM LagunaForCausalLM Lfm2BidirectionalModel
-    Lfm2ForCausalLM Lfm2MoeForCausalLM Lfm2VlForConditionalGeneration LightOnOCRForConditionalGeneration
-    Llama4ForCausalLM Llama4ForConditionalGeneration LlamaForCausalLM LlavaForConditionalGeneration
-    LlavaLlamaForCausalLM LlavaMistralForCausalLM LlavaQwenForCausalLM LlavaVidForCausalLM
-    LocateAnythingForConditionalGeneration LongcatFlashForCausalLM Mamba2ForCausalLM MambaForCausalLM
-    MellumForCausalLM MiDashengLMModel MiMoForCausalLM MiMoV2ASRForCausalLM MiMoV2FlashForCausalLM MiMoV2ForCausalLM
-    MiniCPM3ForCausalLM MiniCPMForCausalLM MiniCPMO MiniCPMSALAForCausalLM MiniCPMV
-    MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration MiniMaxM2ForCausalLM
-    MiniMaxM3SparseForCausalLM MiniMaxM3SparseForConditionalGeneration Ministral3ForCausalLM
-    Mistral3ForConditionalGeneration MistralForCausalLM MistralLarge3ForCausalLM MistralModel MixtralForCausalLM
-    MllamaForConditionalGeneration MossVLForConditionalGeneration MultiModalityCausalLM MuseGlimmerForCausalLM
-    MuseGlimmerForConditionalGeneration MuseSparkForConditionalGeneration NVILAForConditionalGeneration
-    NVILALiteForConditionalGeneration NanbeigeForCausalLM NemotronHForCausalLM NemotronHPuzzleForCausalLM
-    NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Nano_VL_V2 NemotronH_Omni_Reasoning_V3 OPTForCausalLM
-    Olmo2ForCausalLM OlmoForCausalLM OlmoeForCausalLM OrionForCausalLM POINTSV15ChatModel
-    PaddleOCRVLForConditionalGeneration PersimmonForCausalLM Phi3ForCausalLM Phi3SmallForCausalLM Phi4MMForCausalLM
-    PhiForCausalLM PhiMoEForCausalLM PixtralForConditionalGeneration QWenLMHeadModel QuantMixtralForCausalLM
-    Qwen2AudioForConditionalGeneration Qwen2ForCausalLM Qwen2MoeForCausalLM Qwen2VLForConditionalGeneration
-    Qwen2_5_VLForConditionalGeneration Qwen3ASRForConditionalGeneration Qwen3ForCausalLM Qwen3Model
-    Qwen3MoeForCausalLM Qwen3NextForCausalLM Qwen3OmniMoeForConditionalGeneration Qwen3VLForConditionalGeneration
-    Qwen3VLMoeForConditionalGeneration Qwen3_5ForCausalLM Qwen3_5ForConditionalGeneration Qwen3_5MoeForCausalLM
-    Qwen3_5MoeForConditionalGeneration Qwen4ExpForConditionalGeneration SDARForCausalLM SDARMoeForCausalLM
-    Sarashina2VisionForCausalLM SarvamMLAForCausalLM SarvamMoEForCausalLM SolarForCausalLM Spark2_5ForCausalLM
-    StableLmForCausalLM Starcoder2ForCausalLM Step3VLForConditionalGeneration Step3p5ForCausalLM
-    Step3p7ForConditionalGeneration StepVLForConditionalGeneration TeleFLMForCausalLM UnlimitedOCRForCausalLM
-    VoxtralForConditionalGeneration WhisperForConditionalGeneration XLMRobertaModel XllmForCausalLM
-    XverseForCausalLM XverseMoeForCausalLM YiVLForCausalLM ZayaForCausalLM
-    """.split()
-)
-# is_hybrid_swa_model, and the config classes that say it themselves
-SLIDING = frozenset(
-    """
-    BeamForCausalLM Llama4ForConditionalGeneration GptOssForCausalLM GraniteSWAForCausalLM GraniteMoeSWAForCausalLM
-    IQuestQ1ForCausalLM MiMoV2ForCausalLM MiMoV2FlashForCausalLM Step3p5ForCausalLM Step3p7ForConditionalGeneration
-    Gemma4ForCausalLM Gemma4ForConditionalGeneration Gemma4UnifiedForConditionalGeneration
-    DiffusionGemmaForBlockDiffusion LagunaForCausalLM MellumForCausalLM MuseGlimmerForCausalLM
-    MuseGlimmerForConditionalGeneration MuseSparkForConditionalGeneration InklingForConditionalGeneration
-    UnlimitedOCRForCausalLM Dots3NoteForCausalLM Spark2_5ForCausalLM
-    """.split()
-)
-# ModelConfig.is_hybrid_swa_compress: sliding layers are allocated with sizes of their own, in others with those of full ones
-OWN_SLIDING_SIZES = frozenset(
-    """
-    MiMoV2ForCausalLM MiMoV2FlashForCausalLM Gemma4ForCausalLM Gemma4ForConditionalGeneration
-    InklingForConditionalGeneration Gemma4UnifiedForConditionalGeneration DiffusionGemmaForBlockDiffusion
-    Dots3NoteForCausalLM
-    """.split()
-)
-# Sliding layers whose model class has no get_attention_sliding_window_size: the window of the config, not one less
-WHOLE_WINDOW = frozenset(
-    """
-    Llama4ForConditionalGeneration UnlimitedOCRForCausalLM GraniteSWAForCausalLM GraniteMoeSWAForCausalLM
-    IQuestQ1ForCausalLM LagunaForCausalLM MiMoV2ForCausalLM MiMoV2FlashForCausalLM Step3p5ForCausalLM
-    Step3p7ForConditionalGeneration Dots3NoteForCausalLM Spark2_5ForCausalLM
-    """.split()
-)
-# Of these, the ones that slide only if the config has a sliding layer; the others are refused without one
-SLIDING_IF_ANY = frozenset(
-    "BeamForCausalLM LagunaForCausalLM MuseSparkForConditionalGeneration IQuestQ1ForCausalLM Spark2_5ForCausalLM".split()
-)
-# mambaish_config: architectures whose states have slots (the config classes of configs/hybrid_arch.py)
-STATEFUL = frozenset(
-    """
-    FalconH1ForCausalLM NemotronHForCausalLM NemotronHPuzzleForCausalLM NemotronH_Nano_VL_V2
-    NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Omni_Reasoning_V3 Lfm2ForCausalLM Lfm2MoeForCausalLM
-    Lfm2VlForConditionalGeneration ZayaForCausalLM Mamba2ForCausalLM MambaForCausalLM FalconMambaForCausalLM
-    InklingForConditionalGeneration GraniteMoeHybridForCausalLM Qwen3NextForCausalLM Qwen3_5ForConditionalGeneration
-    Qwen3_5MoeForConditionalGeneration Qwen3_5ForCausalLM Qwen3_5MoeForCausalLM InternS2PreviewForConditionalGeneration
-    InternS2MobiusForConditionalGeneration MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration
-    JetNemotronForCausalLM JetVLMForConditionalGeneration KimiLinearForCausalLM KimiK3LinearForCausalLM
-    KimiK3ForConditionalGeneration BailingMoeV2_5ForCausalLM BailingMoeV3ForCausalLM
-    BailingMoeV3VLForConditionalGeneration Glm5NextForConditionalGeneration GigaChat35ForCausalLM
-    Qwen4ExpForConditionalGeneration MiniCPMSALAForCausalLM
-    """.split()
-)
-# _MAMBA_EXTRA_BUFFER_ARCHS (arg_groups/overrides.py)
-EXTRA_BUFFER = frozenset(
-    """
-    KimiLinearForCausalLM Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration Qwen3_5MoeForCausalLM
-    Qwen3_5ForCausalLM Qwen3NextForCausalLM Qwen4ExpForConditionalGeneration InternS2PreviewForConditionalGeneration
-    MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration BailingMoeV2_5ForCausalLM
-    BailingMoeV3ForCausalLM BailingMoeV3VLForConditionalGeneration FalconH1ForCausalLM GraniteMoeHybridForCausalLM
-    Glm5NextForConditionalGeneration NemotronHForCausalLM NemotronHPuzzleForCausalLM NemotronH_Omni_Reasoning_V3
-    KimiK3ForConditionalGeneration InklingForConditionalGeneration
-    """.split()
-)
-# Config classes that read mamba_ssm_dtype (mamba2_state_dtype(self)); the others keep fp32
-READS_STATE_DTYPE = frozenset(
-    """
-    FalconH1ForCausalLM NemotronHForCausalLM NemotronHPuzzleForCausalLM NemotronH_Nano_VL_V2
-    NemotronH_Nano_Omni_Reasoning_V3 NemotronH_Omni_Reasoning_V3 Qwen3NextForCausalLM Qwen3_5ForConditionalGeneration
-    Qwen3_5MoeForConditionalGeneration Qwen3_5ForCausalLM Qwen3_5MoeForCausalLM InternS2PreviewForConditionalGeneration
-    InternS2MobiusForConditionalGeneration MiniCPMV4_6ForConditionalGeneration MiniCPMV4_7ForConditionalGeneration
-    JetNemotronForCausalLM JetVLMForConditionalGeneration GigaChat35ForCausalLM Qwen4ExpForConditionalGeneration
-    """.split()
-)
-# is_deepseek_dsa: architectures whose indexers SGLang runs
-SPARSE = frozenset(
-    """
-    DeepseekV3ForCausalLM DeepseekV32ForCausalLM MistralLarge3ForCausalLM PixtralForConditionalGeneration
-    GlmMoeDsaForCausalLM Glm5NextForConditionalGeneration LongcatFlashForCausalLM Dots3NoteForCausalLM HYV4ForCausalLM
-    """.split()
-)
 # What SGLang's own config classes assume for it, where that is not what Transformers' do
 LENGTHS = {
     "afmoe": 131072, "bailing_hybrid": 32768, "beam": 1048576, "deepseek_v32": 4096, "exaone": 2048,
@@ -176,6 +62,7 @@ LENGTHS = {
     "nemotron_h": 4096, "zaya": 32768,
 }  # fmt: skip
 NESTED = frozenset({"gemma3_text", "gemma3n_text", "gemma4_text"})
+DRAFT_LAYERS = {"deepseek_v32": 1, "glm5_next_text": 1, "hy_v4": 1, "kimi_k2": 1, "longcat_flash": 1}
 # Which keys say the longest context, the first one that is there (CONTEXT_LENGTH_KEYS)
 CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
 # Types whose class states index_topk itself; for the others an indexer runs where the config has the key
@@ -205,6 +92,15 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         "fp8_cache": _fp8_cache(config),
         "draft_layers": _draft_layers(config),
         "extra_buffer": arch in EXTRA_BUFFER,
+        "state_cache": _state_cache(arch, layers),
+        "architecture": arch,
+        "asserts": True,
+        "whole_heads": arch in WHOLE_HEADS,
+        "kv_heads": tuple({part.kv_heads for layer in layers for part in parts(layer) if isinstance(part, HEADS)}),
+        "staged": arch in STAGED,
+        "states_by_all": arch in STATES_BY_ALL,
+        "refuses": REFUSES.get(arch, {}),
+        "drafts": DRAFTS.get(arch, (3, 1, 4)),
     }
     if arch in PAGES:
         facts["page_size"] = PAGES[arch]
@@ -272,6 +168,13 @@ def context_length(config: Config) -> int | None:
     return config.checked(f"{own} * rope_scaling.factor", int(factor * config.count(own)))
 
 
+def _state_cache(arch: str, layers: tuple[Layer, ...]) -> bool:
+    """uses_mamba_radix_cache (_mamba_radix_cache_resolution)."""
+    if arch == "GraniteMoeHybridForCausalLM":
+        return _first(layers, *STATES) is not None
+    return arch in STATE_CACHE
+
+
 def _dtype(dtype: str | None, config: Config) -> str:
     """_get_and_verify_dtype: float32, also where nothing is said, is run in float16, Gemma's in bfloat16."""
     quantised = config.root.get("quantization_config")
@@ -296,6 +199,8 @@ def _fp8_cache(config: Config) -> bool:
 def _draft_layers(config: Config) -> int:
     """num_nextn_predict_layers: layers of the checkpoint that draft."""
     value = config.get("num_nextn_predict_layers")
+    if value is None:
+        value = DRAFT_LAYERS.get(config.model_type)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
@@ -387,6 +292,7 @@ def _indexed(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -
     facts["index_tail"] = config.flag("index_kpool_compress")
     facts["page_size"] = 64 * facts["index_group"]
     facts["sparse"] = True
+    facts["sinks"] = config.flag("learnable_sink")
 
     def see(index: int, layer: Layer) -> Layer:
         found = _without(layer, SparseIndexer)
@@ -474,6 +380,7 @@ def _inkling(layers: tuple[Layer, ...], config: Config, facts: dict[str, Any]) -
         raise NotDescribed("engine sglang: an Inkling whose keys are as wide as another kind's or as its stream")
     facts["conv_heads"] = (*convolutions.items(), (stream, 1))
     facts["full"], facts["window"] = full, narrow.window - 1
+    facts["undescribed_drafts"] = True
     facts["swa_full_tokens_ratio"] = facts["mamba_full_memory_ratio"] = 0.1
     beside = tuple(conv for conv in (*convolutions, stream) for _ in range(2))
     return tuple(Parallel(parts=(narrow if i in local else full, *beside)) for i in range(len(layers)))

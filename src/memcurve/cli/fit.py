@@ -1,0 +1,194 @@
+"""memcurve fit: does a model fit these GPUs, how long a context, how many requests, and what binds."""
+
+from __future__ import annotations
+
+from ..base import BadConfig, BadFile
+from ..units import parse_bytes, parse_count, show_bytes, show_tokens
+from .estimate import pool_lines
+from .shared import add_options, clean, count, engine_options, flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from ..plan import Fit, PerGpu
+    from ..steady import Steady
+
+# What a bar is drawn with, in the order of a GPU's parts.
+FILLS = (("weights", "█"), ("state", "▓"), ("set aside", "▒"), ("free", "·"))
+WIDTH = 60
+MAX_LOG = 64 * 2**20
+
+
+def build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", help="a catalogue name, a config.json, a folder with a checkpoint, a .gguf file, or a hub id"
+    )
+    parser.add_argument("--gpu", help="what kind of GPU, such as H100-80G or RTX-4090 (see: memcurve gpus)")
+    flag(parser, "gpu_memory", help="bytes of one GPU instead, such as 79.6GiB")
+    parser.add_argument("--gpus", type=count, help="how many (default: 1, or tp × pp)")
+    parser.add_argument(
+        "--tp", type=count, help="GPUs that share every layer (default: as many as the model divides by)"
+    )
+    parser.add_argument("--pp", type=count, help="pipeline stages; with llamacpp GPUs that share the layers out")
+    parser.add_argument(
+        "--engine", default="vllm", help="vllm, sglang, llamacpp, transformers or logical (default: vllm)"
+    )
+    parser.add_argument("--dtype", help="of the model (default: the config's own)")
+    parser.add_argument("--context", type=count, help="tokens of each request (default: 8k, or the model's longest)")
+    flag(parser, "batch", type=count, default=1, help="requests at once (default: 1)")
+    parser.add_argument(
+        "--weights",
+        metavar="F",
+        help="the checkpoint: a file, a folder or a hub id (default: an estimate from the config)",
+    )
+    parser.add_argument("--log", metavar="FILE", help="a start-up log of this engine, which replaces what is assumed")
+    parser.add_argument(
+        "--reserve", help="what the engine sets aside on each GPU, such as 6GiB, instead of its own rule"
+    )
+    lengths = "tokens, lognormal(median,sigma), or a CSV file with the columns prompt and output"
+    flag(parser, "prompt_tokens", help=f"with --output_tokens: how many run at once when kept full: {lengths}")
+    flag(parser, "output_tokens", help="the same of outputs")
+    parser.add_argument(
+        "--speculative", type=count, metavar="N", help="N tokens ahead, drafted by the model's own draft layers (MTP)"
+    )
+    flag(parser, "prefix_caching", choices=("on", "off"), help="keep prefixes for reuse (default: the engine's own)")
+    add_options(
+        parser, "such as gpu_memory_utilization=0.95 (vllm), mem_fraction_static=0.85 (sglang), type_k=q8_0 (llamacpp)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: fits, per_gpu, max_context, max_requests, bound_by …"
+    )
+    parser.add_argument("--explain", action="store_true", help="unfold every number")
+    parser.add_argument("-o", "--output", help="write a figure: .png, .svg or .pdf")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ..plan import fit
+
+    found = fit(
+        arguments.model,
+        gpu=arguments.gpu,
+        gpu_memory=arguments.gpu_memory and parse_bytes(arguments.gpu_memory, "gpu_memory"),
+        gpus=arguments.gpus,
+        engine=arguments.engine,
+        dtype=arguments.dtype,
+        tp=arguments.tp,
+        pp=arguments.pp,
+        context=arguments.context,
+        batch=arguments.batch,
+        weights=arguments.weights,
+        log=arguments.log and read_log(arguments.log),
+        reserve=arguments.reserve and parse_bytes(arguments.reserve, "reserve"),
+        speculative=arguments.speculative,
+        prefix_caching=None if arguments.prefix_caching is None else arguments.prefix_caching == "on",
+        prompt=tokens(arguments.prompt_tokens),
+        output=tokens(arguments.output_tokens),
+        **engine_options(arguments.option),
+    )
+    if arguments.output:
+        from ..bars import draw
+        from .plot import save
+
+        save(draw(found), arguments.output)
+    if arguments.json:
+        import json
+
+        print(json.dumps(found.to_dict()))
+        return
+    print("\n".join(clean(line) for line in lines(found, arguments.explain)))
+
+
+def tokens(text: str | None) -> int | str | None:
+    return parse_count(text, "tokens") if text and text[:1].isdigit() else text
+
+
+def read_log(path: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_LOG + 1)
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror or 'unreadable'}; expected a start-up log") from None
+    if len(data) > MAX_LOG:
+        raise BadConfig(f"log: {path} is larger than {MAX_LOG >> 20} MiB; expected its first lines")
+    return data.decode("utf-8", "replace")
+
+
+def lines(fit: Fit, explain: bool) -> list[str]:
+    split = "one GPU" if fit.gpus == 1 else f"{fit.gpus} GPUs" + (f", tp {fit.tp}" if fit.tp > 1 else "")
+    split += f", pp {fit.pp}" if fit.pp > 1 else ""
+    found = [
+        f"{fit.model} · {fit.engine} · {split} of {fit.gpu}",
+        f"{'fits' if fit.fits else 'does not fit'}: {fit.batch:,} request{'' if fit.batch == 1 else 's'} of {fit.context:,} tokens",
+        "",
+    ]
+    for gpu in fit.stages:
+        found += [*bar(gpu, fit), *figures(gpu)]
+        if gpu == fit.per_gpu:
+            found += [f"      of the state, for {name}: {size:,} B ({show_bytes(size)})" for name, size in fit.extras]
+        if explain:
+            found += [f"      {part.name} {part.bytes:,} B: {part.why}" for part in gpu.allowances]
+    end = "without an end" if fit.max_context is None else f"{fit.max_context:,} tokens"
+    if fit.max_context and show_tokens(fit.max_context)[-1] in "kM":
+        end += f" ({show_tokens(fit.max_context)})"
+    found += [
+        "",
+        f"largest context at batch {fit.batch:,}: {end}",
+        f"requests of {fit.context:,} tokens at once: {fit.max_requests:,}, bound by {fit.bound_by}",
+    ]
+    if fit.steady is not None:
+        found += steady_lines(fit.steady)
+    if fit.pool is not None:
+        found += pool_lines(fit.pool)
+    if fit.fewest:
+        gpus, tp, pp = fit.fewest
+        found.append(f"fewest GPUs that do it: {gpus}" + (f" (tp {tp}, pp {pp})" if gpus > 1 else ""))
+    else:
+        found.append("fewest GPUs that do it: none up to 64")
+    found.append(f"weights: {fit.weights}")
+    found += [f"note: {note}" for note in fit.notes]
+    if explain:
+        for number, curve in enumerate(fit.curves):
+            found += ["", f"state of one request on stage {number + 1}:" if fit.pp > 1 else "state of one request:"]
+            found += curve.explain(fit.context).splitlines()[1:]
+    return found
+
+
+def steady_lines(steady: Steady) -> list[str]:
+    found = [
+        f"kept full: {steady.running:,} run at once ({steady.mean:,.1f} on average), bound by {steady.bound_by}, "
+        f"{steady.preemptions:,} preemptions over {steady.requests:,} requests"
+    ]
+    if steady.pessimistic is not None:
+        found.append(
+            f"  the engine's own log says {steady.pessimistic:,.2f}: of its longest request, {steady.longest:,} tokens"
+        )
+    if steady.turned_down:
+        found.append(f"  {steady.turned_down:,} requests are too long for it")
+    return found
+
+
+def parts_of(gpu: PerGpu) -> tuple[int, int, int, int]:
+    return gpu.weights_bytes, gpu.state_bytes, gpu.reserve_bytes, gpu.free_bytes
+
+
+def bar(gpu: PerGpu, fit: Fit) -> list[str]:
+    """One GPU as a bar of its parts; what does not fit runs over its end."""
+    edges, filled = [0], 0
+    for size in parts_of(gpu)[:3]:
+        filled += size
+        edges.append(round(filled * WIDTH / gpu.total_bytes))
+    text = "".join(fill * (high - low) for (_, fill), low, high in zip(FILLS, edges, edges[1:], strict=False))
+    text = text[: 2 * WIDTH]
+    shown = text + "·" * (WIDTH - len(text)) + "|" if len(text) <= WIDTH else f"{text[:WIDTH]}|{text[WIDTH:]}"
+    each = fit.gpus // fit.pp
+    who = f"stage {gpu.stage + 1}, " if fit.pp > 1 else ""
+    return [f"  {who}{f'each of {each} GPUs' if each > 1 else 'GPU'}", f"  [{shown}"]
+
+
+def figures(gpu: PerGpu) -> list[str]:
+    rows = []
+    for (name, fill), size in zip(FILLS, parts_of(gpu), strict=True):
+        word = "lacking" if name == "free" and size < 0 else name
+        rows.append(f"    {fill} {word:<10} {abs(size):>19,} B  {show_bytes(abs(size)):>11}")
+    return [*rows, f"      {'total':<10} {gpu.total_bytes:>19,} B  {show_bytes(gpu.total_bytes):>11}"]

@@ -1,0 +1,210 @@
+"""fit: the parts add up, the answer fits and the next size does not, and more memory never lowers an answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import memcurve
+from memcurve import BadConfig, MemcurveError, NotDescribed, Refused
+from memcurve.checkpoint import Tensor, Weights
+from memcurve.cli import run
+from memcurve.plan import Fit, fit
+
+GIB = 2**30
+# Of each kind of state: full attention, windows, latents, gated delta, Mamba-2, Mamba without attention.
+MODELS = (
+    "mlc/qwen2", "google/gemma-3-1b-it", "deepseek-ai/DeepSeek-V2", "Qwen/Qwen3-Next-80B-A3B-Thinking",
+    "tiiuae/Falcon-H1-34B-Instruct", "tiiuae/falcon-mamba-7b",
+)  # fmt: skip
+ENGINES = ("logical", "transformers", "vllm", "sglang", "llamacpp")
+
+
+def weights_of(gib: int, layers: int) -> Weights:
+    """A checkpoint of so many GiB of dense layers."""
+    each = gib * GIB // layers // 2 // 1024
+    tensors = (
+        Tensor(name=f"model.layers.{layer}.mlp.up_proj.weight", dtype="BF16", shape=(1024, each), bytes=2 * 1024 * each)
+        for layer in range(layers)
+    )
+    return Weights(source="made", tensors=tuple(tensors))
+
+
+def asked(name: str, engine: str, memory: int, context: int, batch: int = 1, **options: Any) -> Fit:
+    model = memcurve.load(name)
+    return fit(
+        model, gpu_memory=memory, engine=engine, context=context, batch=batch, weights=weights_of(4, len(model.layers)),
+        reserve=2 * GIB, **options,
+    )  # fmt: skip
+
+
+cases = given(
+    name=st.sampled_from(MODELS),
+    engine=st.sampled_from(ENGINES),
+    memory=st.integers(7 * GIB, 200 * GIB),
+    context=st.integers(1, 2000),
+    batch=st.integers(1, 20),
+)
+slow = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+@slow
+@cases
+def test_what_fits_fits_and_the_next_size_does_not(
+    name: str, engine: str, memory: int, context: int, batch: int
+) -> None:
+    try:
+        found = asked(name, engine, memory, context, batch)
+    except Refused:
+        assume(False)
+    for gpu in (found.per_gpu, *found.stages):
+        assert gpu.weights_bytes + gpu.state_bytes + gpu.reserve_bytes + gpu.free_bytes == gpu.total_bytes == memory
+    assert found.fits == (found.max_requests >= batch)
+    if found.fits:
+        assert found.per_gpu.free_bytes >= 0
+        assert found.max_context is None or found.max_context >= context
+    if found.max_requests:
+        assert asked(name, engine, memory, context, found.max_requests).fits
+    with_one_more = batch_refused(name, engine, memory, context, found.max_requests + 1)
+    assert with_one_more
+    longest = found.max_context
+    if longest:
+        assert asked(name, engine, memory, longest, batch).fits
+    if longest is not None:
+        assert not asked(name, engine, memory, longest + 1, batch).fits
+
+
+def batch_refused(name: str, engine: str, memory: int, context: int, batch: int) -> bool:
+    try:
+        return not asked(name, engine, memory, context, batch).fits
+    except Refused:
+        return True
+
+
+@slow
+@cases
+def test_more_memory_never_lowers_an_answer(name: str, engine: str, memory: int, context: int, batch: int) -> None:
+    try:
+        less, more = asked(name, engine, memory, context, batch), asked(name, engine, memory + GIB, context, batch)
+    except Refused:
+        assume(False)
+    assert more.max_requests >= less.max_requests
+    assert more.max_context is None or (less.max_context is not None and more.max_context >= less.max_context)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stages_hold_all_weights_and_all_state(engine: str) -> None:
+    # SGLang's class of Qwen3-Next has no pipeline stages.
+    name = "Qwen/Qwen3-30B-A3B" if engine == "sglang" else "Qwen/Qwen3-Next-80B-A3B-Thinking"
+    one, two = asked(name, engine, 80 * GIB, 4096), asked(name, engine, 80 * GIB, 4096, pp=2)
+    assert sum(gpu.weights_bytes for gpu in two.stages) == one.per_gpu.weights_bytes
+    # 4,096 tokens are 16 cells of 256, and states are of one size, so that nothing is rounded twice.
+    assert sum(gpu.state_bytes for gpu in two.stages) == one.per_gpu.state_bytes
+
+
+def test_the_latent_is_on_every_rank_and_grouped_heads_are_divided() -> None:
+    """MLA has no heads to divide (DeepSeek-V2, arXiv:2405.04434); Qwen3-30B-A3B's four key-value heads go to four ranks."""
+    latent = [asked("deepseek-ai/DeepSeek-V2", "vllm", 80 * GIB, 4096, tp=tp).per_gpu.state_bytes for tp in (1, 4)]
+    grouped = [asked("Qwen/Qwen3-30B-A3B", "vllm", 80 * GIB, 4096, tp=tp).per_gpu.state_bytes for tp in (1, 4, 8)]
+    assert latent[0] == latent[1]
+    assert grouped[0] == 4 * grouped[1]
+    assert grouped[1] == grouped[2]
+
+
+def test_what_binds_is_named() -> None:
+    assert asked("mlc/qwen2", "vllm", 5 * GIB, 1000).bound_by == "weights"
+    assert asked("mlc/qwen2", "vllm", 10 * GIB, 1000).bound_by == "tokens"
+    assert asked("mlc/qwen2", "vllm", 200 * GIB, 10).bound_by == "max_num_seqs"
+    assert asked("mlc/qwen2", "vllm", 200 * GIB, 10**6).bound_by == "max_model_len"
+    assert asked("mlc/qwen2", "llamacpp", 200 * GIB, 256).bound_by == "n_seq_max"
+    assert asked("Qwen/Qwen3-Next-80B-A3B-Thinking", "sglang", 80 * GIB, 10).bound_by == "state slots"
+    assert asked("tiiuae/falcon-mamba-7b", "transformers", 10 * GIB, 1000).bound_by == "state slots"
+
+
+def test_the_fewest_gpus_do_it_and_one_fewer_does_not() -> None:
+    name, memory = "Qwen/Qwen3-Next-80B-A3B-Thinking", 7 * GIB
+    found = asked(name, "vllm", memory, 100_000, batch=4)
+    assert found.fewest is not None
+    gpus, tp, pp = found.fewest
+    assert gpus > 1
+    assert asked(name, "vllm", memory, 100_000, batch=4, tp=tp, pp=pp).fits
+    for fewer in range(1, gpus):
+        assert not asked(name, "vllm", memory, 100_000, batch=4, gpus=fewer).fits
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({}, BadConfig, "gpu: missing; expected a name"),
+        ({"gpu_memory": 8 * GIB, "gpus": 3, "tp": 2}, BadConfig, "gpus: 3; expected tp × pp = 2 × 1 = 2"),
+        ({"gpu_memory": 8 * GIB, "tp": 0}, BadConfig, "tp: 0"),
+        ({"gpu_memory": 8 * GIB, "tp": 3}, Refused, "heads"),
+        ({"gpu_memory": 8 * GIB, "engine": "llamacpp", "tp": 2}, NotDescribed, "expected tp=1 and pp=2"),
+        ({"gpu_memory": 8 * GIB, "engine": "sglang", "pp": 200}, Refused, "num_hidden_layers >= pp_size"),
+        ({"gpu_memory": 8 * GIB, "engine": "vlm"}, BadConfig, "nearest: vllm"),
+        ({"gpu_memory": 8 * GIB, "wrong": 1}, BadConfig, "wrong: 1; not an option of engine vllm"),
+    ],
+)
+def test_errors(options: dict[str, Any], error: type[MemcurveError], said: str) -> None:
+    with pytest.raises(error, match=said):
+        fit("mlc/qwen2", weights=weights_of(1, 24), **options)
+
+
+def test_the_command_says_the_same_as_the_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "Qwen/Qwen3-8B", "--gpu", "L4", "--context", "4k", "--batch", "2"]
+    assert run([*words, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    found = fit("Qwen/Qwen3-8B", gpu="L4", context=4096, batch=2)
+    assert data == json.loads(json.dumps(found.to_dict()))
+    # 8,190,735,360 parameters in bf16, as the model card says (8.2 B)
+    assert data["per_gpu"]["weights_bytes"] == 2 * 8_190_735_360
+    assert {
+        "fits",
+        "model",
+        "engine",
+        "gpu",
+        "gpus",
+        "tp",
+        "pp",
+        "context",
+        "batch",
+        "max_context",
+        "max_requests",
+    } <= set(data)
+    figure = tmp_path / "fit.svg"
+    assert run([*words, "--explain", "-o", str(figure)]) == 0
+    text = capsys.readouterr().out
+    for part in (found.per_gpu.weights_bytes, found.per_gpu.state_bytes, found.per_gpu.reserve_bytes):
+        assert f"{part:,} B" in text
+    assert all(one.name in text and one.why in text for one in found.per_gpu.allowances)
+    assert "L4" in figure.read_text()
+
+
+def test_drafts_and_prefixes_are_told_apart() -> None:
+    """DeepSeek-V3 drafts with one layer of the same latent: of 62 layers one; vLLM keeps three blocks of a state, not one."""
+    drafted = fit("deepseek-ai/DeepSeek-V3", dtype="bf16", gpu="B200", tp=16, speculative=1, context=1024)
+    assert dict(drafted.extras)["drafting"] * 62 == drafted.per_gpu.state_bytes
+    name = "Qwen/Qwen3-Next-80B-A3B-Thinking"
+    on, off = (fit(name, gpu="H200", gpus=2, prefix_caching=flag, context=1024) for flag in (True, False))
+    assert dict(on.extras)["prefix caching"] == on.per_gpu.state_bytes - off.per_gpu.state_bytes > 0
+    assert not off.extras
+
+
+def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "Qwen/Qwen3-8B", "3gdn:1mha", "--format", "json"]) == 0
+    plain, pattern = json.loads(capsys.readouterr().out)
+    # 36 layers × 8 heads × 128 × 2 × 2 B
+    assert (plain["per_token"], plain["constant"]) == (147_456, 0)
+    assert plain["bytes"]["8192"] == 8192 * 147_456
+    assert pattern["constant"] > 0
+    assert run(["compare", "Qwen/Qwen3-8B", "--gpu", "H100", "--format", "md"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|")
+    assert "147,456 B" in rows[2]
