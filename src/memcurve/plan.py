@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .base import BadConfig, MemcurveError, NotDescribed, Refused, whole
+from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
 from .checkpoint import Weights
 from .checkpoint.shard import Shards
 from .curve import MemoryCurve
@@ -35,6 +35,8 @@ MOST_RANKS = 8
 # Options that make an engine load the model's own draft layers.
 DRAFTS = ("draft_layers", "speculative_algorithm", "mtp_context")
 # LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; the others' limits are options of the engine.
+# Options under which attention's weights are divided over other ranks than the rest.
+OTHERWISE = ("enable_dp_attention", "dp_size", "attn_dp_size", "attn_cp_size")
 STORED = (".safetensors", ".safetensors.index.json", ".gguf")
 MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 UNLIMITED = 2**31
@@ -179,6 +181,9 @@ class Plan:
         self.model, self.engine, self.dtype, self.total = model, engine, dtype, total
         self.own = {name: value for name, value in options.items() if name in known}
         self.beside = {name: value for name, value in options.items() if name not in known}
+        for name in OTHERWISE:
+            if self.own.get(name) not in (None, False, 1):
+                raise NotDescribed(f"{name}: {show(self.own[name])}; how weights are divided then is not described: expected it unset")
         self.log, self.reserve, self.driver_bytes = log, reserve, driver_bytes
         vocabulary = next(
             (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
