@@ -182,8 +182,11 @@ class Plan:
         self.own = {name: value for name, value in options.items() if name in known}
         self.beside = {name: value for name, value in options.items() if name not in known}
         for name in OTHERWISE:
-            if self.own.get(name) not in (None, False, 1):
-                raise NotDescribed(f"{name}: {show(self.own[name])}; how weights are divided then is not described: expected it unset")
+            value = self.own.get(name)
+            if value is True or value not in (None, False, 1):
+                raise NotDescribed(
+                    f"{name}: {show(value)}; how weights are divided then is not described: expected it unset"
+                )
         self.log, self.reserve, self.driver_bytes = log, reserve, driver_bytes
         vocabulary = next(
             (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
