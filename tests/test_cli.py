@@ -216,6 +216,8 @@ def test_the_readmes_python_lines_run(tmp_path: Path, monkeypatch: pytest.Monkey
     keys = {"block_count": 2, "context_length": 8192, "embedding_length": 64, "attention.head_count": 2, "attention.head_count_kv": 2}  # fmt: skip
     metadata = {"general.architecture": "llama"} | {f"llama.{key}": value for key, value in keys.items()}
     (tmp_path / "model.gguf").write_bytes(encoded(metadata))
+    header = b'{"lm_head.weight":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}'
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(block[1], names)  # our own README

@@ -148,6 +148,11 @@ def test_the_fewest_gpus_do_it_and_one_fewer_does_not() -> None:
         ({"gpu_memory": 8 * GIB, "tp": 3}, Refused, "heads"),
         ({"gpu_memory": 8 * GIB, "engine": "llamacpp", "tp": 2}, NotDescribed, "expected tp=1 and pp=2"),
         ({"gpu_memory": 8 * GIB, "engine": "sglang", "pp": 200}, Refused, "num_hidden_layers >= pp_size"),
+        (
+            {"gpu_memory": 8 * GIB, "engine": "sglang", "tp": 2, "dp_size": 2, "enable_dp_attention": True},
+            NotDescribed,
+            "enable_dp_attention: True; how weights are divided",
+        ),
         ({"gpu_memory": 8 * GIB, "engine": "vlm"}, BadConfig, "nearest: vllm"),
         ({"gpu_memory": 8 * GIB, "wrong": 1}, BadConfig, "wrong: 1; not an option of engine vllm"),
     ],

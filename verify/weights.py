@@ -21,8 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import parameters
 import torch
+from learned.builds import class_of, full_keys, own_fields, prepare
+from learned.explore import other
 from transformers import PreTrainedConfig
 
 from memcurve import catalog
@@ -62,13 +63,13 @@ def changed(model_type: str, number: int) -> dict[str, Any]:
     """The class's config with a few of the keys changed that bear on its parameters."""
     source = random.Random(f"weights {model_type} {number}")
     cls: Any = CONFIG_MAPPING[model_type]
-    stated, fields = parameters.full_keys(cls, {}), parameters.own_fields(cls)
+    stated, fields = full_keys(cls, {}), own_fields(cls)
     lets = table()["types"].get(model_type, {}).get("lets", {})
     keys = [key for key in table()["types"].get(model_type, {}).get("defaults", stated) if key in fields]
     keys += [key for key in lets if key in fields and key not in keys]
     found: dict[str, Any] = {"model_type": model_type}
     for key in source.sample(keys, min(len(keys), source.choice((1, 2, 3, 4)))):
-        value = parameters.other(key, stated[key], fields[key], {}, stated, source)
+        value = other(key, stated[key], fields[key], {}, stated, source)
         if not isinstance(value, PreTrainedConfig) and value != stated[key] and (value != 0 or isinstance(value, bool)):
             found[key] = value
     return found
@@ -78,14 +79,14 @@ def cases(types: list[str], count: int) -> list[tuple[str, dict[str, Any], str]]
     """(what to call it, config, class) of everything that is compared."""
     found = []
     for model_type in types:
-        name = parameters.CAUSAL.get(model_type) or parameters.classes_of(model_type)[0]
+        name = class_of(model_type)
         found.append((model_type, {"model_type": model_type}, name))
         found += [(f"{model_type} changed", changed(model_type, number), name) for number in range(count)]
     for known in catalog.names():
         data = catalog.find(known) or {}
         model_type = data.get("model_type", "")
         if model_type in types:
-            found.append((known, data, parameters.CAUSAL.get(model_type) or parameters.classes_of(model_type)[0]))
+            found.append((known, data, class_of(model_type)))
     return found
 
 
@@ -128,11 +129,12 @@ def main() -> int:
     parser.add_argument("types", nargs="*")
     parser.add_argument("--record", action="store_true", help="write tests/truth/weights.jsonl")
     parser.add_argument("--changed", type=int, default=3, metavar="N", help="changed configs per type (default: 3)")
+    parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    parameters.prepare()
-    types = arguments.types or sorted(set(parameters.CAUSAL) & set(parameters.model_types()))
+    prepare()
+    types = arguments.types or sorted(table()["types"])
     outcomes, lines = Counter[str](), []
-    with multiprocessing.Pool(2) as workers:
+    with multiprocessing.Pool(arguments.jobs) as workers:
         for what, outcome, detail, line in workers.imap(compare, cases(types, arguments.changed), chunksize=4):
             outcomes[outcome] += 1
             if outcome != "equal":

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .base import BadConfig, MemcurveError, NotDescribed, Refused, whole
+from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
 from .checkpoint import Weights
 from .checkpoint.shard import Shards
 from .curve import MemoryCurve
@@ -35,6 +35,8 @@ MOST_RANKS = 8
 # Options that make an engine load the model's own draft layers.
 DRAFTS = ("draft_layers", "speculative_algorithm", "mtp_context")
 # LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; the others' limits are options of the engine.
+# Options under which attention's weights are divided over other ranks than the rest.
+OTHERWISE = ("enable_dp_attention", "dp_size", "attn_dp_size", "attn_cp_size")
 STORED = (".safetensors", ".safetensors.index.json", ".gguf")
 MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 UNLIMITED = 2**31
@@ -179,6 +181,12 @@ class Plan:
         self.model, self.engine, self.dtype, self.total = model, engine, dtype, total
         self.own = {name: value for name, value in options.items() if name in known}
         self.beside = {name: value for name, value in options.items() if name not in known}
+        for name in OTHERWISE:
+            value = self.own.get(name)
+            if value is True or value not in (None, False, 1):
+                raise NotDescribed(
+                    f"{name}: {show(value)}; how weights are divided then is not described: expected it unset"
+                )
         self.log, self.reserve, self.driver_bytes = log, reserve, driver_bytes
         vocabulary = next(
             (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
@@ -428,7 +436,7 @@ def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[st
 
 
 def weights_of(
-    model: Model, source: object, given: Weights | str | None, dtype: str | None
+    model: Model, source: object, given: Weights | str | None, dtype: str | None, engine: str
 ) -> tuple[Weights, tuple[str, ...]]:
     """The weights as given, or those in the model's own folder or GGUF file; else an estimate by its config."""
     from .checkpoint.sources import weights
@@ -446,7 +454,8 @@ def weights_of(
 
     how = quantisation(model)
     # As the config says they are stored, whatever the engine runs in; the unquantised ones of a quantised checkpoint in bf16.
-    return stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how), ()
+    found = stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how)
+    return found, ("a quantised GGUF file has fewer bytes: give yours by --weights FILE",) * (engine == "llamacpp")
 
 
 def fit(
@@ -483,7 +492,7 @@ def fit(
     subject = model if isinstance(model, Model) else load(model)
     own = switches(subject, engine, speculative, prefix_caching)
     card, given = device(gpu, gpu_memory, engine, {**own, **options})
-    held, notes = weights_of(subject, model, weights, dtype)
+    held, notes = weights_of(subject, model, weights, dtype, engine)
     batch = whole("batch", batch, 1)
     measured = None
     if log is not None:

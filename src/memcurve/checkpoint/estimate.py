@@ -3,6 +3,7 @@
 parameters.json holds, per model type, what verify/parameters.py found that transformers 5.23.0 does:
 
     class       whose parameters these are
+    expects     conditions with the one outcome that the table knows
     defaults    what a config lacks; alias: other name -> own name
     lets        attributes that the config class computes: a tree
     counts      name of a list of modules -> its length: a tree
@@ -20,7 +21,7 @@ import json
 from os.path import dirname, join
 
 from ..base import BadConfig, NotDescribed, show
-from ..config import MAX_COUNT, MAX_LAYERS, Config
+from ..config import MAX_COUNT, MAX_LAYERS, Config, read_type
 from ..families.reading import OLD_WORDS
 from ..units import dtype_bytes, dtype_name
 from . import Tensor, Weights
@@ -61,11 +62,13 @@ def estimate(model: Model, dtype: str | None = None) -> Weights:
         raise NotDescribed(f"{model.name}: no config.json, from which weights could follow; {FILES}")
     entry, notes = _entry(model, config)
     name = _stored_dtype(model, config, dtype)
-    known = {"defaults": entry["defaults"], "alias": entry.get("alias", {})}
-    values = Values(Config(config.data, config.model_type, known, config.path), entry.get("lets", {}))
+    values = Values(Config(config.root if entry.get("sections") else config.data, config.model_type, None), entry)
+    missing = tuple(f"{section}." for section in entry.get("sections", {}) if values.given(section) is ABSENT)
+    _check(entry, values, missing)
+    notes += tuple(f"{section[:-1]}: missing in the config: without the weights of that part" for section in missing)
     size, kind = dtype_bytes(name), STORED[name]
     tensors = []
-    for path, shape in parameters(entry, values):
+    for path, shape in parameters(entry, values, missing):
         elements = 1
         for length in shape:
             elements *= length
@@ -90,19 +93,17 @@ def _stored_dtype(model: Model, config: Config, dtype: str | None) -> str:
 
 def _entry(model: Model, config: Config) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the table says of the model's type, or of the class that its config names; and what to say with it."""
-    types = table()["types"]
-    named = config.architectures
-    if config.path:
+    types, named = table()["types"], config.architectures
+    entry = types.get(read_type(config.root) if config.path else config.model_type)
+    if config.path and not (entry and entry.get("sections")):
         raise NotDescribed(
             f"{model.name}: {config.model_type} is one part of it, and its other parts have weights too; {FILES}"
         )
-    entry = types.get(config.model_type)
-    if entry is None:
-        entry = next((one for one in types.values() if one["class"] in named), None)
-        if entry is None:
-            raise NotDescribed(
-                f"model type {show(config.model_type)}: Transformers has no class for it whose weights are known; {FILES}"
-            )
+    entry = entry or next((one for one in types.values() if one["class"] in named), None)
+    if entry is None or (entry.get("sections") and not config.path):
+        raise NotDescribed(
+            f"model type {show(config.model_type)}: Transformers has no class for it whose weights are known; {FILES}"
+        )
     how = f"reckoned from the config: the parameters of {entry['class']} in Transformers 5.23.0, without buffers"
     if named and entry["class"] not in named:
         return entry, (f"{how}; the config names {show(named[0])}, which may have others",)
@@ -119,6 +120,23 @@ def _more(config: Config) -> tuple[str, ...]:
     return ()
 
 
+def _check(entry: dict[str, Any], values: Values, missing: tuple[str, ...]) -> None:
+    """NotDescribed for a config that takes the class down a way that the table does not know."""
+    config = values.config
+    if config.per_layer is not None:
+        raise NotDescribed(f"{config.path}per_layer_config: the weights of single layers are not described; {FILES}")
+    for section, model_type in entry.get("sections", {}).items():
+        given = values.given(f"{section}.model_type")
+        if model_type is not None and given not in (ABSENT, model_type):
+            raise NotDescribed(
+                f"{section}.model_type: {show(given)}; weights of {config.model_type} are described with {model_type} only; {FILES}"
+            )
+    for condition, usual in entry.get("expects", ()):
+        if not _speaks(condition, missing) and values.holds(condition, ()) != usual:
+            shown = ", ".join(f"{key} {show(values.attribute(key))}" for key in keys_of(condition))
+            raise NotDescribed(f"{shown}: weights of {config.model_type} in this case are not described; {FILES}")
+
+
 _table: dict[str, Any] | None = None
 
 
@@ -131,34 +149,63 @@ def table() -> dict[str, Any]:
     return _table
 
 
-def parameters(entry: dict[str, Any], values: Values) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(name, shape) of every parameter of a type's class."""
+def parameters(
+    entry: dict[str, Any], values: Values, without: tuple[str, ...] = ()
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of every parameter of a type's class, but for those that depend on the sections named in `without`."""
     blocks = table()["blocks"]
-    for prefix, number in entry["blocks"]:
+    for prefix, number, *section in entry["blocks"]:
+        values.section = section[0] if section else ""
+        if (without and values.section.startswith(without)) or _depends(prefix, entry["counts"], without):
+            continue
         for place in _places(prefix, entry["counts"], values):
-            for suffix, dimensions, inner in _rows(blocks[number], prefix, entry["counts"], values, place):
+            for suffix, dimensions, inner in _rows(blocks[number], prefix, entry["counts"], values, place, without):
                 name = prefix + suffix
                 yield _name(name, inner), values.shape(dimensions, inner, name)
 
 
 def _rows(
-    block: list[Any], prefix: str, counts: dict[str, Any], values: Values, place: tuple[int, ...]
+    block: list[Any],
+    prefix: str,
+    counts: dict[str, Any],
+    values: Values,
+    place: tuple[int, ...],
+    without: tuple[str, ...],
 ) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(suffix, dimensions, places) of what a block has at a place."""
     for item in block:
         if isinstance(item, dict):
             for suffix, dimensions in item.items():
+                if without and (_speaks(dimensions, without) or _depends(prefix + suffix, counts, without)):
+                    continue
                 for inner in _places(suffix, counts, values, prefix, place):
                     yield suffix, dimensions, inner
-        else:
-            condition, yes, no = item
-            if not any(word in INDICES[len(place) :] for word in condition.split(" ")):
-                yield from _rows(yes if values.holds(condition, place) else no, prefix, counts, values, place)
-                continue
-            for part in (yes, no):
-                for suffix, dimensions, inner in _rows(part, prefix, counts, values, place):
-                    if values.holds(condition, inner) == (part is yes):
-                        yield suffix, dimensions, inner
+            continue
+        condition, yes, no = item
+        if without and _speaks(condition, without):
+            continue
+        if not any(word in INDICES[len(place) :] for word in condition.split(" ")):
+            yield from _rows(yes if values.holds(condition, place) else no, prefix, counts, values, place, without)
+            continue
+        for part in (yes, no):
+            for suffix, dimensions, inner in _rows(part, prefix, counts, values, place, without):
+                if values.holds(condition, inner) == (part is yes):
+                    yield suffix, dimensions, inner
+
+
+def _speaks(tree: Any, sections: tuple[str, ...]) -> bool:
+    """Whether an expression, dimensions or a tree speak of a key of the sections."""
+    if isinstance(tree, list):
+        return any(_speaks(one, sections) for one in tree)
+    return bool(sections) and any(word.startswith(sections) for word in tree.replace(",", " ").split(" "))
+
+
+def _depends(name: str, counts: dict[str, Any], sections: tuple[str, ...]) -> bool:
+    """Whether a list that a name goes through is as long as a key of the sections says."""
+    parts = name.split("*")
+    return bool(sections) and any(
+        _speaks(counts["*".join(parts[:at]).removesuffix(".")], sections) for at in range(1, len(parts))
+    )
 
 
 def _places(
@@ -172,7 +219,7 @@ def _places(
         found = [
             (*one, index)
             for one in found
-            for index in range(max(0, values.count(values.leaf(tree, one), one, MAX_LAYERS)))
+            for index in range(values.count(values.leaf(tree, one, values.attribute), one, values.attribute))
         ]
     return found
 
@@ -183,8 +230,14 @@ def _name(pattern: str, place: tuple[int, ...]) -> str:
     return pattern
 
 
+def keys_of(text: str) -> list[str]:
+    """The keys in an expression, each once."""
+    words = (word for word in text.split(" ") if word not in PAIRS and word not in SINGLES and word not in INDICES)
+    return list(dict.fromkeys(word for word in words if word[0] == "_" or word[0].isalpha()))
+
+
 def _index(items: Any, at: Any) -> Any:
-    if not isinstance(items, list) or not isinstance(at, int):
+    if not isinstance(items, (list, str)) or not isinstance(at, int):
         raise TypeError
     return items[at]
 
@@ -211,11 +264,15 @@ PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "==": lambda a, b: a == b,
     "in": lambda a, b: isinstance(b, list) and a in b,
     "[]": _index,
+    "before": lambda items, at: items[:at].count(_index(items, at)),
+    "count": lambda items, word: items.count(word),
+    "max": max,
+    "min": min,
 }
 SINGLES: dict[str, Callable[[Any], Any]] = {
     "null": lambda a: a is None,
     "has": lambda a: a is not ABSENT,
-    "truth": bool,
+    "truth": lambda a: a is not ABSENT and bool(a),
     "len": len,
     "int": int,
     "round": round,
@@ -226,26 +283,44 @@ SINGLES: dict[str, Callable[[Any], Any]] = {
 class Values:
     """What expressions speak of: the config's keys as the class holds them, and the places in lists of modules."""
 
-    def __init__(self, config: Config, lets: dict[str, Any]) -> None:
-        self.config, self.lets = config, lets
+    def __init__(self, config: Config, entry: dict[str, Any]) -> None:
+        self.config, self.section = config, ""
+        self.lets: dict[str, Any] = entry.get("lets", {})
+        self.defaults, self.init = entry["defaults"], entry.get("init", {})
+        self.alias: dict[str, str] = entry.get("alias", {})
+        self._raw: dict[str, Any] = {}
         self._found: dict[str, Any] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def raw(self, name: str) -> Any:
-        """A key as the config or its class has it. BadConfig for what is no plain value."""
-        config = self.config
-        value = config.get(name) if config.has(name) else self._nested(name)
-        if isinstance(value, (bool, str, type(None), _Absent)):
-            return value
-        if isinstance(value, (int, float)):
-            if not -MAX_COUNT <= value <= MAX_COUNT:
+        """A key as the config or its class has it; of a section, whether it is there. BadConfig for what is no plain value."""
+        if name not in self._raw:
+            value = self._given_or_default(name)
+            config = self.config
+            if isinstance(value, dict):
+                value = True
+            elif isinstance(value, (int, float)) and not -MAX_COUNT <= value <= MAX_COUNT:
                 config.bad(name, value, f"a number up to {MAX_COUNT}")
-            return value
-        if not isinstance(value, list) or len(value) > MAX_LAYERS:
-            config.bad(name, value, f"a number, a word, true or false, or a list of at most {MAX_LAYERS:,}")
-        return value
+            elif isinstance(value, list) and len(value) > MAX_LAYERS:
+                config.bad(name, f"{len(value)} entries", f"at most {MAX_LAYERS:,}")
+            self._raw[name] = value
+        return self._raw[name]
 
-    def _nested(self, name: str) -> Any:
+    def _given_or_default(self, name: str) -> Any:
+        # A class reads and writes one attribute under all its names; a value under another than its own is set last and wins.
+        own = self.alias.get(name, name)
+        names = (*(other for other, one in self.alias.items() if one == own and other != own), own)
+        for one in names:
+            value = self.given(one)
+            if value is not ABSENT:
+                return value
+        for one in names:
+            if one in self.init and not isinstance(self.given(one.rpartition(".")[0]), dict):
+                return self.init[one]
+        return next((self.defaults[one] for one in names if one in self.defaults), ABSENT)
+
+    def given(self, name: str) -> Any:
+        """What the file itself holds; ABSENT for nothing."""
         level: Any = self.config.data
         for word in name.split("."):
             if not isinstance(level, dict) or word not in level:
@@ -253,12 +328,16 @@ class Values:
             level = level[word]
         return level
 
+    def within(self, name: str) -> Any:
+        """An attribute of the section that a block speaks of."""
+        return self.attribute(self.section + name)
+
     def attribute(self, name: str) -> Any:
         """A key as the class holds it after computing what it computes."""
         if name not in self._found:
             tree = self.lets.get(name, "=")
             value = self._let(name, tree, None)
-            if name.rpartition(".")[2] == "layer_types" and isinstance(value, list):
+            if isinstance(value, list) and name in ("layer_types", self.alias.get("layer_types")):
                 value = [OLD_WORDS.get(word, word) if isinstance(word, str) else word for word in value]
             self._found[name] = value
         return self._found[name]
@@ -271,7 +350,7 @@ class Values:
             return self.reckon(leaf, place or (), self.raw, name)
         if "value" in leaf:
             return leaf["value"]
-        count = self.count(self.leaf(leaf["count"], (), self.raw), (), MAX_LAYERS, self.raw)
+        count = self.count(self.leaf(leaf["count"], (), self.raw), (), self.raw)
         return [self._let(name, leaf["item"], (index,)) for index in range(count)]
 
     def leaf(self, tree: Any, place: tuple[int, ...], look: Callable[[str], Any] | None = None) -> Any:
@@ -283,30 +362,32 @@ class Values:
     def holds(self, condition: str, place: tuple[int, ...], look: Callable[[str], Any] | None = None) -> bool:
         """Whether a condition holds; one about an empty value does not."""
         try:
-            return bool(self._run(condition, place, look or self.attribute))
+            return bool(self._run(condition, place, look or self.within))
         except (TypeError, ZeroDivisionError):
             return False
         except IndexError:
             raise self._short(condition) from None
 
-    def count(self, text: str, place: tuple[int, ...], most: int, look: Callable[[str], Any] | None = None) -> int:
-        value = self.reckon(text, place, look or self.attribute, text)
-        if not isinstance(value, int) or isinstance(value, bool) or value > most:
-            self.config.bad(text, value, f"an integer up to {most:,}")
-        return value
+    def count(self, text: str, place: tuple[int, ...], look: Callable[[str], Any]) -> int:
+        """A length of a list: none where it comes out below 0, as range() has it."""
+        value = self.reckon(text, place, look, text)
+        if not isinstance(value, int) or value > MAX_LAYERS:
+            self.config.bad(text, value, f"an integer up to {MAX_LAYERS:,}")
+        return max(0, value)
 
     def shape(self, dimensions: str, place: tuple[int, ...], name: str) -> tuple[int, ...]:
         """The numbers that dimensions give at a place. BadConfig for one that is no size."""
-        if dimensions in self._shapes:
-            return self._shapes[dimensions]
+        key = (self.section, dimensions)
+        if key in self._shapes:
+            return self._shapes[key]
         found = []
         for text in dimensions.split(",") if dimensions else ():
-            value = self.reckon(text, place, self.attribute, name)
+            value = self.reckon(text, place, self.within, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 self.config.bad(text, value, f"a size of {name}")
             found.append(value)
         if not any(word in INDICES for word in dimensions.replace(",", " ").split(" ")):
-            self._shapes[dimensions] = tuple(found)
+            self._shapes[key] = tuple(found)
         return tuple(found)
 
     def reckon(self, text: str, place: tuple[int, ...], look: Callable[[str], Any], name: str) -> Any:

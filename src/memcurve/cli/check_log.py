@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig
-from .shared import SCHEMA, add_options, clean, engine_options, subject_model
+from .shared import SCHEMA, add_options, clean, engine_options, read_log, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 where a figure differs."""
     from ..logs import check, settings
 
-    text, given = read(arguments.log), engine_options(arguments.option)
+    text, given = read_log(arguments.log), engine_options(arguments.option)
     found = check(text, subject_model(arguments.model, {}), given, arguments.engine)
     stated = [one for one in settings(text, arguments.engine) if one.option not in given]
     differ = sum(not one.agrees for one in found)
@@ -45,21 +44,3 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(f"{len(found) - differ} of {len(found)} figures agree")
     return int(differ > 0)
-
-
-def read(path: str) -> str:
-    import sys
-
-    from ..logs import MAX_LOG
-
-    try:
-        if path == "-":
-            data = sys.stdin.buffer.read(MAX_LOG + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(MAX_LOG + 1)
-    except OSError as error:
-        raise BadConfig(f"{path}: {error.strerror or error}; expected a log file") from None
-    if len(data) > MAX_LOG:
-        raise BadConfig(f"{path}: larger than {MAX_LOG:,} bytes; expected the log of a start")
-    return data.decode("utf-8", "replace")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, BadFile
 from ..units import parse_bytes, parse_count, show_bytes, show_tokens
 from .estimate import pool_lines
-from .shared import add_options, clean, count, engine_options, flag
+from .shared import add_options, clean, count, engine_options, flag, read_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 # What a bar is drawn with, in the order of a GPU's parts.
 FILLS = (("weights", "█"), ("state", "▓"), ("set aside", "▒"), ("free", "·"))
 WIDTH = 60
-MAX_LOG = 64 * 2**20
 
 
 def build(parser: argparse.ArgumentParser) -> None:
@@ -101,17 +99,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def tokens(text: str | None) -> int | str | None:
     return parse_count(text, "tokens") if text and text[:1].isdigit() else text
-
-
-def read_log(path: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_LOG + 1)
-    except OSError as error:
-        raise BadFile(f"{path}: {error.strerror or 'unreadable'}; expected a start-up log") from None
-    if len(data) > MAX_LOG:
-        raise BadConfig(f"log: {path} is larger than {MAX_LOG >> 20} MiB; expected its first lines")
-    return data.decode("utf-8", "replace")
 
 
 def lines(fit: Fit, explain: bool) -> list[str]:

@@ -90,3 +90,22 @@ def subject_model(text: str, sizes: dict[str, Any]) -> Model:
 def clean(text: str) -> str:
     """A text from a config as a terminal may show it: no control characters."""
     return "".join(char if char.isprintable() else "�" for char in text)
+
+
+def read_log(path: str) -> str:
+    """The text of a start-up log; of standard input for -."""
+    import sys
+
+    from ..logs import MAX_LOG
+
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read(MAX_LOG + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(MAX_LOG + 1)
+    except OSError as error:
+        raise BadConfig(f"{path}: {error.strerror or error}; expected a log file") from None
+    if len(data) > MAX_LOG:
+        raise BadConfig(f"{path}: larger than {MAX_LOG:,} bytes; expected the log of a start")
+    return data.decode("utf-8", "replace")

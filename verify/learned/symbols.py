@@ -403,11 +403,20 @@ def tracing() -> Iterator[None]:
         module.__dict__.update(GLOBALS)
         if module.__dict__.get("math") is math:
             module.__dict__["math"] = Math()
+    filling = {
+        name: value
+        for name, value in vars(torch.nn.init).items()
+        if name.endswith("_") and name[0] != "_" and callable(value)
+    }
+    for name in filling:
+        setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
     torch.nn.Parameter.__new__ = new  # type: ignore[method-assign,assignment]
     try:
         with torch.device("meta"), Dimensions():
             yield
     finally:
+        for name, value in filling.items():
+            setattr(torch.nn.init, name, value)
         torch.nn.Parameter.__new__ = real_new  # type: ignore[method-assign]
         for module in modules:
             for name in GLOBALS:

@@ -1,0 +1,1 @@
+"""How verify/parameters.py finds out what a class makes of a config."""
