@@ -39,6 +39,8 @@ API = {
 RETURNED = (
     "memcurve.plan.Fit",
     "memcurve.plan.PerGpu",
+    "memcurve.fits.Fitting",
+    "memcurve.steady.Steady",
     "memcurve.terms.Pool",
     "memcurve.terms.Term",
     "memcurve.checkpoint.Weights",
