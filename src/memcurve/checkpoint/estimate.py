@@ -67,7 +67,7 @@ def estimate(model: Model, dtype: str | None = None) -> Weights:
     _check(entry, values, missing)
     notes += tuple(f"{section[:-1]}: missing in the config: without the weights of that part" for section in missing)
     size, kind = dtype_bytes(name), STORED[name]
-    tensors = []
+    tensors: list[Tensor] = []
     for path, shape in parameters(entry, values, missing):
         elements = 1
         for length in shape:
@@ -242,10 +242,17 @@ def _index(items: Any, at: Any) -> Any:
     return items[at]
 
 
+def _list(items: Any) -> list[Any]:
+    if not isinstance(items, list):
+        raise TypeError
+    return items
+
+
 def _power(base: float, exponent: float) -> float:
     if not (abs(base) < MAX_COUNT and 0 <= exponent < 64):
         raise TypeError
-    return base**exponent
+    found: float = base**exponent
+    return found
 
 
 def _ceil(value: float) -> int:
@@ -264,8 +271,8 @@ PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "==": lambda a, b: a == b,
     "in": lambda a, b: isinstance(b, list) and a in b,
     "[]": _index,
-    "before": lambda items, at: items[:at].count(_index(items, at)),
-    "count": lambda items, word: items.count(word),
+    "before": lambda items, at: _list(items)[:at].count(_index(items, at)),
+    "count": lambda items, word: _list(items).count(word),
     "max": max,
     "min": min,
 }
