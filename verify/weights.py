@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import parameters
 import torch
 from learned.builds import class_of, full_keys, own_fields, prepare
 from learned.explore import other
@@ -28,7 +29,7 @@ from transformers import PreTrainedConfig
 
 from memcurve import catalog
 from memcurve.base import MemcurveError, NotDescribed
-from memcurve.checkpoint.estimate import estimate, table
+from memcurve.checkpoint.estimate import entry_of, estimate
 from memcurve.model import load
 from memcurve.shrink import config_class
 from memcurve.verify.transformers import CONFIG_MAPPING, find_config, model_class
@@ -72,7 +73,7 @@ def with_sections(data: dict[str, Any]) -> dict[str, Any]:
 def changed(model_type: str, number: int) -> dict[str, Any]:
     """The class's config with a few of the keys changed that bear on its parameters."""
     source = random.Random(f"weights {model_type} {number}")
-    entry = table()["types"][model_type]
+    entry = entry_of(f'{json.dumps(model_type)}:{{"') or {"defaults": {}}
     found: dict[str, Any] = with_sections({"model_type": model_type})
     places = [(CONFIG_MAPPING[model_type], found, "")]
     for section in entry.get("sections", {}):
@@ -149,7 +150,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     prepare()
-    types = arguments.types or sorted(table()["types"])
+    types = arguments.types or sorted(parameters.unpacked(parameters.TARGET.read_text()))
     outcomes, lines = Counter[str](), []
     with multiprocessing.Pool(arguments.jobs) as workers:
         for what, outcome, detail, line in workers.imap(compare, cases(types, arguments.changed), chunksize=4):

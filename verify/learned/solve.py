@@ -188,7 +188,9 @@ def definitions(runs: list[Run], pool: Pool, used: set[str], written: dict[str, 
         if name in written:
             found[name] = written[name]
             continue
-        samples = [(dict(made.raw), made.attributes.get(name)) for made in runs]
+        if any(name in made.raw and name not in made.attributes for made in runs):
+            continue  # the class takes the key and keeps no attribute of its name
+        samples = [(dict(made.raw), made.attributes[name]) for made in runs if name in made.attributes]
         if all(values.get(name) == value for values, value in samples):
             continue
         traces = [made.computed.get(name) for made in runs]
