@@ -26,7 +26,7 @@ import transformers
 from learned.builds import Pool, Run, class_of, flat_keys, full_keys, prepare, values_at
 from learned.explore import Explorer
 from learned.known import known_trees
-from learned.solve import agrees, defined, definitions, solve, stood_in
+from learned.solve import agrees, at_number, defined, definitions, solve, stood_in
 from learned.symbols import INDICES
 from learned.trees import (
     ABSENT,
@@ -166,7 +166,8 @@ def expected(runs: list[Run], pool: Pool) -> list[Any]:
         if (
             indices_of(one)
             or one[0] not in ("<", "==", "truth")
-            or any(map(COMMON.match, names(one)))
+            or at_number(one)
+            or any(COMMON.match(name.rpartition(".")[2]) for name in names(one))
             or one[1:2] == one[2:]
         ):
             continue

@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import parameters
 import torch
 from learned.builds import class_of, full_keys, own_fields, prepare
 from learned.explore import other
@@ -28,8 +29,9 @@ from transformers import PreTrainedConfig
 
 from memcurve import catalog
 from memcurve.base import MemcurveError, NotDescribed
-from memcurve.checkpoint.estimate import estimate, table
+from memcurve.checkpoint.estimate import entry_of, estimate
 from memcurve.model import load
+from memcurve.shrink import config_class
 from memcurve.verify.transformers import CONFIG_MAPPING, find_config, model_class
 
 TARGET = Path(__file__).parents[1] / "tests" / "truth" / "weights.jsonl"
@@ -59,19 +61,35 @@ def elements(tensors: list[tuple[str, tuple[int, ...]]]) -> int:
     return total
 
 
+def with_sections(data: dict[str, Any]) -> dict[str, Any]:
+    """A config with its missing sections stated, empty: the estimate leaves out the part of one that is not stated."""
+    found = dict(data)
+    for name, spec in CONFIG_MAPPING[data["model_type"]].sub_configs_defaults.items():
+        if name not in found and not spec.optional and name != "backbone_config":
+            found[name] = {"model_type": spec.model_type}
+    return found
+
+
 def changed(model_type: str, number: int) -> dict[str, Any]:
     """The class's config with a few of the keys changed that bear on its parameters."""
     source = random.Random(f"weights {model_type} {number}")
-    cls: Any = CONFIG_MAPPING[model_type]
-    stated, fields = full_keys(cls, {}), own_fields(cls)
-    lets = table()["types"].get(model_type, {}).get("lets", {})
-    keys = [key for key in table()["types"].get(model_type, {}).get("defaults", stated) if key in fields]
-    keys += [key for key in lets if key in fields and key not in keys]
-    found: dict[str, Any] = {"model_type": model_type}
-    for key in source.sample(keys, min(len(keys), source.choice((1, 2, 3, 4)))):
-        value = other(key, stated[key], fields[key], {}, stated, source)
+    entry = entry_of(f'{json.dumps(model_type)}:{{"') or {"defaults": {}}
+    found: dict[str, Any] = with_sections({"model_type": model_type})
+    places = [(CONFIG_MAPPING[model_type], found, "")]
+    for section in entry.get("sections", {}):
+        spec = CONFIG_MAPPING[model_type].sub_configs_defaults.get(section)
+        if spec is not None and isinstance(found.get(section), dict):
+            places.append((config_class(spec), found[section], f"{section}."))
+    keys = []
+    for cls, inside, path in places:
+        fields = own_fields(cls)
+        known = [key.removeprefix(path) for key in (*entry["defaults"], *entry.get("lets", {})) if key.startswith(path)]
+        keys += [(cls, inside, key, fields[key]) for key in dict.fromkeys(known) if key in fields]
+    for cls, inside, key, field in source.sample(keys, min(len(keys), source.choice((1, 2, 3, 4)))):
+        stated = full_keys(cls, {})
+        value = other(key, stated[key], field, {}, stated, source)
         if not isinstance(value, PreTrainedConfig) and value != stated[key] and (value != 0 or isinstance(value, bool)):
-            found[key] = value
+            inside[key] = value
     return found
 
 
@@ -80,13 +98,13 @@ def cases(types: list[str], count: int) -> list[tuple[str, dict[str, Any], str]]
     found = []
     for model_type in types:
         name = class_of(model_type)
-        found.append((model_type, {"model_type": model_type}, name))
+        found.append((model_type, with_sections({"model_type": model_type}), name))
         found += [(f"{model_type} changed", changed(model_type, number), name) for number in range(count)]
     for known in catalog.names():
         data = catalog.find(known) or {}
         model_type = data.get("model_type", "")
         if model_type in types:
-            found.append((known, data, class_of(model_type)))
+            found.append((known, with_sections(data), class_of(model_type)))
     return found
 
 
@@ -109,7 +127,7 @@ def compare(case: tuple[str, dict[str, Any], str]) -> tuple[str, str, str, dict[
         return what, "refused" if isinstance(theirs, str) else "differs", f"{error} | {str(theirs)[:100]}"[:300], None
     if isinstance(theirs, str):
         return what, "no class", f"{theirs} {json.dumps(data)[:150] if ' ' in what else ''}", None
-    config = what if "/" in what else data
+    config = what if "/" in what and data == catalog.find(what) else data
     line = {
         "config": config,
         "class": name,
@@ -132,7 +150,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     prepare()
-    types = arguments.types or sorted(table()["types"])
+    types = arguments.types or sorted(parameters.unpacked(parameters.TARGET.read_text()))
     outcomes, lines = Counter[str](), []
     with multiprocessing.Pool(arguments.jobs) as workers:
         for what, outcome, detail, line in workers.imap(compare, cases(types, arguments.changed), chunksize=4):

@@ -101,6 +101,14 @@ WRITTEN: dict[str, dict[str, Any]] = {
             SAME,
         ),
     },
+    "zamba2": {
+        "layers_block_type": when(
+            ("null", "layers_block_type"),
+            ("=", ["linear_attention", *(["linear_attention"] * 5 + ["hybrid"]) * 7, *["linear_attention"] * 4, "hybrid",
+                   *["linear_attention"] * 3, "hybrid", *["linear_attention"] * 2]),
+            SAME,
+        ),
+    },
     "zamba": {
         "layers_block_type": when(
             ("null", "layers_block_type"),

@@ -188,7 +188,9 @@ def definitions(runs: list[Run], pool: Pool, used: set[str], written: dict[str, 
         if name in written:
             found[name] = written[name]
             continue
-        samples = [(dict(made.raw), made.attributes.get(name)) for made in runs]
+        if any(name in made.raw and name not in made.attributes for made in runs):
+            continue  # the class takes the key and keeps no attribute of its name
+        samples = [(dict(made.raw), made.attributes[name]) for made in runs if name in made.attributes]
         if all(values.get(name) == value for values, value in samples):
             continue
         traces = [made.computed.get(name) for made in runs]
@@ -269,10 +271,14 @@ def defined(made: Run, lets: dict[str, Any]) -> bool:
             return [value(name, leaf[2], {**values, "i": at}) for at in range(count)]
         return attempt(leaf, values)
 
-    return all(
-        name not in made.attributes or value(name, tree, made.raw) == made.attributes[name]
-        for name, tree in lets.items()
-    )
+    def same(found: Any, real: Any) -> bool:
+        # A list may be longer than the class keeps it: it is read by place.
+        return bool(
+            found == real or (isinstance(found, list) and isinstance(real, list) and found[: len(real)] == real)
+        )
+
+    known = {name: tree for name, tree in lets.items() if name in made.attributes}
+    return all(same(value(name, tree, made.raw), made.attributes[name]) for name, tree in known.items())
 
 
 def each(name: str, runs: list[Run], pool: Pool) -> tuple[Any, Any]:

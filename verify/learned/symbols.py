@@ -26,6 +26,8 @@ _depth = 0
 
 
 def expression(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
     return value.expression if isinstance(value, (Number, Fraction, Word, Words)) else value
 
 

@@ -40,7 +40,7 @@ def attempt(how: Any, values: dict[str, Any]) -> Any:
         return how[1] in values
     try:
         return evaluate(how, values)
-    except (Missing, TypeError, IndexError, ZeroDivisionError, OverflowError):
+    except (Missing, TypeError, AttributeError, IndexError, ZeroDivisionError, OverflowError):
         return None
 
 

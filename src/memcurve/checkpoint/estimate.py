@@ -22,6 +22,7 @@ from os.path import dirname, join
 
 from ..base import BadConfig, NotDescribed, show
 from ..config import MAX_COUNT, MAX_LAYERS, Config, read_type
+from ..families import SIZES
 from ..families.reading import OLD_WORDS
 from ..units import dtype_bytes, dtype_name
 from . import Tensor, Weights
@@ -67,7 +68,7 @@ def estimate(model: Model, dtype: str | None = None) -> Weights:
     _check(entry, values, missing)
     notes += tuple(f"{section[:-1]}: missing in the config: without the weights of that part" for section in missing)
     size, kind = dtype_bytes(name), STORED[name]
-    tensors = []
+    tensors: list[Tensor] = []
     for path, shape in parameters(entry, values, missing):
         elements = 1
         for length in shape:
@@ -75,6 +76,9 @@ def estimate(model: Model, dtype: str | None = None) -> Weights:
         if elements > MAX_ELEMENTS or len(tensors) >= MAX_TENSORS:
             raise BadConfig(f"{model.name}: {path} {list(shape)}: more than any model has; expected smaller sizes")
         tensors.append(Tensor(name=path, dtype=kind, shape=shape, bytes=elements * size))
+    if values.assumed:
+        sizes = ", ".join(f"{key} {value}" for key, value in values.assumed.items())
+        notes += (f"not in the config, so as the class has it: {sizes}",)
     return Weights(source=model.name, tensors=tuple(tensors), estimated=True, notes=(*notes, *_more(config)))
 
 
@@ -93,13 +97,14 @@ def _stored_dtype(model: Model, config: Config, dtype: str | None) -> str:
 
 def _entry(model: Model, config: Config) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the table says of the model's type, or of the class that its config names; and what to say with it."""
-    types, named = table()["types"], config.architectures
-    entry = types.get(read_type(config.root) if config.path else config.model_type)
+    named = config.architectures
+    entry = entry_of(f'{json.dumps(read_type(config.root) if config.path else config.model_type)}:{{"')
     if config.path and not (entry and entry.get("sections")):
         raise NotDescribed(
             f"{model.name}: {config.model_type} is one part of it, and its other parts have weights too; {FILES}"
         )
-    entry = entry or next((one for one in types.values() if one["class"] in named), None)
+    if entry is None and named and all(config.given(key) for key in SIZES):
+        entry = entry_of(f'"class":{json.dumps(named[0])}')
     if entry is None or (entry.get("sections") and not config.path):
         raise NotDescribed(
             f"model type {show(config.model_type)}: Transformers has no class for it whose weights are known; {FILES}"
@@ -137,35 +142,47 @@ def _check(entry: dict[str, Any], values: Values, missing: tuple[str, ...]) -> N
             raise NotDescribed(f"{shown}: weights of {config.model_type} in this case are not described; {FILES}")
 
 
-_table: dict[str, Any] | None = None
+_read: list[str] | None = None
 
 
-def table() -> dict[str, Any]:
-    """parameters.json, read once."""
-    global _table
-    if _table is None:
+def _lines() -> list[str]:
+    """parameters.json, a line per block and per type, read once; a line is parsed when it is asked for."""
+    global _read
+    if _read is None:
         with open(join(dirname(dirname(__file__)), "parameters.json"), encoding="utf-8") as stream:
-            _table = json.load(stream)
-    return _table
+            _read = stream.read().split("\n")
+    return _read
+
+
+def entry_of(mark: str) -> dict[str, Any] | None:
+    """What the table says of the first type whose line holds this text: its name and a colon, or a class."""
+    line = next((line for line in _lines() if mark in line and line.startswith('"')), None)
+    return None if line is None else dict(json.loads(line[line.index("{") :].rstrip(",")))
+
+
+def block(number: int) -> list[Any]:
+    """One of the blocks that types share: the first line opens the list."""
+    found: list[Any] = json.loads(_lines()[number + 1].rstrip(","))
+    return found
 
 
 def parameters(
     entry: dict[str, Any], values: Values, without: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(name, shape) of every parameter of a type's class, but for those that depend on the sections named in `without`."""
-    blocks = table()["blocks"]
     for prefix, number, *section in entry["blocks"]:
         values.section = section[0] if section else ""
         if (without and values.section.startswith(without)) or _depends(prefix, entry["counts"], without):
             continue
+        rows = block(number)
         for place in _places(prefix, entry["counts"], values):
-            for suffix, dimensions, inner in _rows(blocks[number], prefix, entry["counts"], values, place, without):
+            for suffix, dimensions, inner in _rows(rows, prefix, entry["counts"], values, place, without):
                 name = prefix + suffix
                 yield _name(name, inner), values.shape(dimensions, inner, name)
 
 
 def _rows(
-    block: list[Any],
+    rows: list[Any],
     prefix: str,
     counts: dict[str, Any],
     values: Values,
@@ -173,7 +190,7 @@ def _rows(
     without: tuple[str, ...],
 ) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(suffix, dimensions, places) of what a block has at a place."""
-    for item in block:
+    for item in rows:
         if isinstance(item, dict):
             for suffix, dimensions in item.items():
                 if without and (_speaks(dimensions, without) or _depends(prefix + suffix, counts, without)):
@@ -216,11 +233,11 @@ def _places(
     parts = name.split("*")
     for at in range(1, len(parts)):
         tree = counts[(before + "*".join(parts[:at])).removesuffix(".")]
-        found = [
-            (*one, index)
-            for one in found
-            for index in range(values.count(values.leaf(tree, one, values.attribute), one, values.attribute))
-        ]
+        look = values.attribute
+        lengths = [values.count(values.leaf(tree, one, look), one, look) for one in found]
+        if sum(lengths) > MAX_TENSORS:
+            values.config.bad(name, f"{sum(lengths):,} modules", f"at most {MAX_TENSORS:,}")
+        found = [(*one, index) for one, length in zip(found, lengths, strict=True) for index in range(length)]
     return found
 
 
@@ -242,10 +259,17 @@ def _index(items: Any, at: Any) -> Any:
     return items[at]
 
 
+def _list(items: Any) -> list[Any]:
+    if not isinstance(items, list):
+        raise TypeError
+    return items
+
+
 def _power(base: float, exponent: float) -> float:
     if not (abs(base) < MAX_COUNT and 0 <= exponent < 64):
         raise TypeError
-    return base**exponent
+    found: float = base**exponent
+    return found
 
 
 def _ceil(value: float) -> int:
@@ -264,8 +288,8 @@ PAIRS: dict[str, Callable[[Any, Any], Any]] = {
     "==": lambda a, b: a == b,
     "in": lambda a, b: isinstance(b, list) and a in b,
     "[]": _index,
-    "before": lambda items, at: items[:at].count(_index(items, at)),
-    "count": lambda items, word: items.count(word),
+    "before": lambda items, at: _list(items)[:at].count(_index(items, at)),
+    "count": lambda items, word: _list(items).count(word),
     "max": max,
     "min": min,
 }
@@ -288,6 +312,8 @@ class Values:
         self.lets: dict[str, Any] = entry.get("lets", {})
         self.defaults, self.init = entry["defaults"], entry.get("init", {})
         self.alias: dict[str, str] = entry.get("alias", {})
+        # Sizes that the config lacks, with the class's own that stood in.
+        self.assumed: dict[str, int] = {}
         self._raw: dict[str, Any] = {}
         self._found: dict[str, Any] = {}
         self._shapes: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -317,7 +343,10 @@ class Values:
         for one in names:
             if one in self.init and not isinstance(self.given(one.rpartition(".")[0]), dict):
                 return self.init[one]
-        return next((self.defaults[one] for one in names if one in self.defaults), ABSENT)
+        value = next((self.defaults[one] for one in names if one in self.defaults), ABSENT)
+        if isinstance(value, int) and not isinstance(value, bool):
+            self.assumed[own] = value
+        return value
 
     def given(self, name: str) -> Any:
         """What the file itself holds; ABSENT for nothing."""
@@ -426,7 +455,7 @@ class Values:
             elif word[0] == "'":
                 stack.append(word[1:])
             elif word[0].isdigit() or word[0] == "-":
-                stack.append(float(word) if "." in word or "e" in word else int(word))
+                stack.append(int(word) if word.lstrip("-").isdigit() else float(word))
             else:
                 stack.append(look(word))
         return stack.pop()
