@@ -17,7 +17,15 @@ from __future__ import annotations
 import re
 
 from ..base import Record
-from ..layers import ChunkedAttention, CrossAttention, FullAttention, Mamba2, SlidingAttention, parts
+from ..layers import (
+    ChunkedAttention,
+    CompressedAttention,
+    CrossAttention,
+    FullAttention,
+    Mamba2,
+    SlidingAttention,
+    parts,
+)
 from .parts import parts as parts_of
 
 TYPE_CHECKING = False
@@ -40,7 +48,7 @@ SPLITS = tuple(
         (r"qkv_proj|query_key_value|Wqkv|c_attn|W_pack|wqkv", "qkv"),
         (r"(?:mixer|mamba)\.(?:in_proj|conv1d)", "ssm"),
         (
-            r"q_proj|q_b_proj|kv_b_proj|gate_proj|up_proj|gate_up_proj|w1|w3|c_fc|fc1|fc_in|dense_h_to_4h|linear_fc1|"
+            r"q_proj|q_b_proj|kv_b_proj|gate_proj|up_proj|gate_up_proj|gate_up_proj_adapter_list|w1|w3|c_fc|fc1|fc_in|dense_h_to_4h|linear_fc1|"
             r"input_linear|in_proj\w*|f_b_proj|g_b_proj|g_proj|b_proj|conv1d|conv|qkv|linear_x|linear_y|dt_proj|"
             r"A_log|D|dt_bias|sinks|o_a_proj|[qkv]_conv1d|merger\.mlp\.0",
             "column",
@@ -61,7 +69,7 @@ PLACES = {"embedding": "embedding", "head": "head", "norm": "norm", "draft": "la
 
 
 class Heads(Record):
-    """What says how the fused tensors of a layer divide: key-value heads, and the B and C of Mamba-2 (groups of state_size)."""
+    """What says how the fused tensors of a layer divide: key-value heads, and the B and C of Mamba-2 (groups of state_size)"""
 
     kv_heads: int = 0
     head_dim: int = 0
@@ -126,6 +134,7 @@ class Shards:
         found = parts_of(names)
         self.everywhere, self.tied, self.host = everywhere, "head" not in found, host_embedding
         heads = [heads_of(layer) for layer in layers]
+        compresses = any(isinstance(part, CompressedAttention) for layer in layers for part in parts(layer))
         plain = heads[0] if heads else Heads()
         self.sums: dict[tuple[int | str, str, int, bool, Heads], int] = {}
         for tensor, part in zip(weights.tensors, found, strict=True):
@@ -137,7 +146,11 @@ class Shards:
             if number is not None:
                 place = int(number[1])
                 own = heads[place] if place < len(heads) else plain
+            elif "hc_head" in tensor.name:
+                place = "every"
             split = split_of(part, tensor.name)
+            if compresses and tensor.name.endswith("sinks"):
+                split = "whole"  # DeepSeek-V4's (vllm/models/deepseek_v4/)
             rows = tensor.shape[0] if tensor.shape else 1
             fused = split in ("kv", "qkv", "ssm")
             key = (
@@ -155,7 +168,7 @@ class Shards:
             mine = -(-size * of // over)
             if isinstance(place, int):
                 stages = [next((stage for stage, end in enumerate(ends) if place < end), last)]
-            elif place in self.everywhere:
+            elif place == "every" or place in self.everywhere:
                 stages = list(range(len(ends)))
             elif place == "embedding":
                 stages = sorted({0, last}) if self.tied else [0]

@@ -13,7 +13,7 @@ import tempfile
 from typing import Any
 
 # Corrections of routers: parameters here, buffers in Transformers.
-BUFFERS = ("e_score_correction_bias", "feed_forward.expert_bias")
+BUFFERS = ("e_score_correction_bias", "feed_forward.expert_bias", "tid2eid")
 
 
 def record(config: dict[str, Any], options: dict[str, Any], names: bool) -> list[dict[str, Any]]:
