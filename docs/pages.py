@@ -37,8 +37,8 @@ API = {
     "Errors": ("MemcurveError", "BadConfig", "BadFile", "NotDescribed", "Refused"),
 }
 RETURNED = (
-    "memcurve.plan.Fit",
-    "memcurve.plan.PerGpu",
+    "memcurve.fitting.Fit",
+    "memcurve.fitting.PerGpu",
     "memcurve.fits.Fitting",
     "memcurve.steady.Steady",
     "memcurve.terms.Pool",

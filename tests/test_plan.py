@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import memcurve
-from memcurve import BadConfig, MemcurveError, NotDescribed, Refused
+from memcurve import BadConfig, MemcurveError, NotDescribed, Refused, catalog
 from memcurve.checkpoint import Tensor, Weights
 from memcurve.cli import run
-from memcurve.plan import Fit, fit
+from memcurve.fitting import Fit, fit
 
 GIB = 2**30
 # Of each kind of state: full attention, windows, latents, gated delta, Mamba-2, Mamba without attention.
@@ -143,7 +143,17 @@ def test_the_fewest_gpus_do_it_and_one_fewer_does_not() -> None:
     ("options", "error", "said"),
     [
         ({}, BadConfig, "gpu: missing; expected a name"),
-        ({"gpu_memory": 8 * GIB, "gpus": 3, "tp": 2}, BadConfig, "gpus: 3; expected tp × pp = 2 × 1 = 2"),
+        ({"gpu_memory": 8 * GIB, "gpus": 3, "tp": 2}, BadConfig, "gpus: 3; expected a multiple of tp 2 = 2"),
+        ({"gpu_memory": 8 * GIB, "gpus": 4, "tp": 2, "pp": 4}, BadConfig, "gpus: 4; expected tp 2 × pp 4 = 8"),
+        ({"gpu_memory": 8 * GIB, "gpus": 10**6}, BadConfig, "gpus: 1,000,000; expected at most 1,024"),
+        ({"gpu_memory": 2**60}, BadConfig, "gpu_memory: .*; expected the bytes of one GPU"),
+        (
+            {"gpu_memory": 8 * GIB, "tp": 2, "tensor_parallel_size": 4},
+            BadConfig,
+            "tensor_parallel_size: 4; expected tp = 2",
+        ),
+        ({"gpu_memory": 8 * GIB, "log": "nothing", "reserve": 1}, BadConfig, "log and reserve: both say"),
+        ({"gpu_memory": 8 * GIB, "log": 5}, BadConfig, "log: 5; expected the text"),
         ({"gpu_memory": 8 * GIB, "tp": 0}, BadConfig, "tp: 0"),
         ({"gpu_memory": 8 * GIB, "tp": 3}, Refused, "heads"),
         ({"gpu_memory": 8 * GIB, "engine": "llamacpp", "tp": 2}, NotDescribed, "expected tp=1 and pp=2"),
@@ -194,7 +204,15 @@ def test_the_command_says_the_same_as_the_function(tmp_path: Path, capsys: pytes
 
 def test_drafts_and_prefixes_are_told_apart() -> None:
     """DeepSeek-V3 drafts with one layer of the same latent: of 62 layers one; vLLM keeps three blocks of a state, not one."""
-    drafted = fit("deepseek-ai/DeepSeek-V3", dtype="bf16", gpu="B200", tp=16, speculative=1, context=1024)
+    drafted = fit(
+        "deepseek-ai/DeepSeek-V3",
+        dtype="bf16",
+        gpu="B200",
+        tp=16,
+        speculative=1,
+        context=1024,
+        weights=weights_of(600, 61),
+    )
     assert dict(drafted.extras)["drafting"] * 62 == drafted.per_gpu.state_bytes
     name = "Qwen/Qwen3-Next-80B-A3B-Thinking"
     on, off = (fit(name, gpu="H200", gpus=2, prefix_caching=flag, context=1024) for flag in (True, False))
@@ -204,7 +222,7 @@ def test_drafts_and_prefixes_are_told_apart() -> None:
 
 def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", "Qwen/Qwen3-8B", "3gdn:1mha", "--format", "json"]) == 0
-    plain, pattern = json.loads(capsys.readouterr().out)
+    plain, pattern = json.loads(capsys.readouterr().out)["models"]
     # 36 layers × 8 heads × 128 × 2 × 2 B
     assert (plain["per_token"], plain["constant"]) == (147_456, 0)
     assert plain["bytes"]["8192"] == 8192 * 147_456
@@ -213,3 +231,97 @@ def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|")
     assert "147,456 B" in rows[2]
+
+
+def test_the_engines_own_names_of_a_split_say_the_same() -> None:
+    name, kept = "Qwen/Qwen3-8B", {"gpu": "H100", "context": 4096}
+    assert fit(name, tensor_parallel_size=2, **kept) == fit(name, tp=2, **kept)
+    assert fit(name, pipeline_parallel_size=2, **kept) == fit(name, pp=2, **kept)
+    assert fit(name, engine="sglang", tp_size=2, **kept) == fit(name, engine="sglang", tp=2, **kept)
+
+
+def test_weights_are_in_the_dtype_that_the_engine_runs_in() -> None:
+    """Qwen3-8B has 8,190,735,360 parameters; vLLM runs float32 checkpoints in bfloat16 unless it is told otherwise."""
+    count = 8_190_735_360
+    assert fit("Qwen/Qwen3-8B", gpu="H100", dtype="fp32").per_gpu.weights_bytes == 4 * count
+    single = {**catalog_of("Qwen/Qwen3-8B"), "torch_dtype": "float32"}
+    assert fit(single, gpu="H100").per_gpu.weights_bytes == 2 * count
+    files = Weights(
+        source="made", tensors=(Tensor(name="model.layers.0.mlp.up_proj.weight", dtype="F32", shape=(8, 8), bytes=256),)
+    )
+    assert fit(single, gpu="H100", weights=files).per_gpu.weights_bytes == 128
+    assert fit(single, gpu="H100", weights=files, dtype="fp32").per_gpu.weights_bytes == 256
+    assert fit(single, gpu="RTX 4090", engine="llamacpp", weights=files).per_gpu.weights_bytes == 256
+
+
+def catalog_of(name: str) -> dict[str, Any]:
+    found = catalog.find(name)
+    assert found is not None
+    return {key: value for key, value in found.items() if key not in ("dtype", "torch_dtype")}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "said"),
+    [
+        ("deepseek-ai/DeepSeek-V3", {"speculative": 1, "gpus": 8}, NotDescribed, "weights of draft layers"),
+        ("nvidia/Qwen3-235B-A22B-NVFP4", {"gpus": 8}, NotDescribed, "its name says NVFP4"),
+        # 1,536 / 8 = 192 is no multiple of 128 (vllm-project/vllm#17569)
+        (
+            "Qwen/Qwen3-235B-A22B-FP8",
+            {"tp": 8},
+            Refused,
+            "192 is not divisible by weight quantization block_[nk] = 128",
+        ),
+    ],
+)
+def test_no_answer_that_would_be_a_guess(
+    name: str, options: dict[str, Any], error: type[MemcurveError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        fit(name, gpu="H100", **options)
+
+
+def test_a_split_that_quantised_blocks_allow_is_found() -> None:
+    assert (found := fit("Qwen/Qwen3-235B-A22B-FP8", gpu="H100", gpus=8)).tp == 4
+    assert found.pp == 2
+
+
+def test_the_pool_is_that_of_the_stage_with_the_fewest_blocks() -> None:
+    found = fit("ai21labs/Jamba-v0.1", dtype="bf16", gpu="H200", pp=5, context=1000)
+    pools = [stage_pool(found, number) for number in range(5)]
+    assert found.pool is not None
+    assert found.pool.as_dict()["num_blocks"] == min(pools) < max(pools)
+    assert found.per_gpu.free_bytes == min(gpu.free_bytes for gpu in found.stages)
+
+
+def stage_pool(found: Fit, number: int) -> int:
+    gpu, curve = found.stages[number], found.curves[number]
+    return int(curve.pool(gpu.free_bytes + gpu.state_bytes).as_dict()["num_blocks"])
+
+
+def test_a_pool_that_is_given_must_be_there() -> None:
+    kept: dict[str, Any] = {"gpu": "H100", "context": 4096}
+    assert fit("Qwen/Qwen3-8B", kv_cache_memory_bytes=20 * GIB, **kept).fits
+    too_much = fit("Qwen/Qwen3-8B", kv_cache_memory_bytes=70 * GIB, **kept)
+    assert (too_much.fits, too_much.bound_by) == (False, "kv_cache_memory_bytes")
+
+
+def test_notes_say_what_an_answer_stands_on() -> None:
+    assert any("CUDA context" in note for note in fit("Qwen/Qwen3-8B", gpu="H100", gpu_memory_utilization=1).notes)
+    small = fit("Qwen/Qwen3-8B", gpu="L4")
+    assert small.starts_with == small.max_context
+    assert small.pool is not None
+    log = "Model loading took 14.99 GiB memory\nAvailable KV cache memory: 50.00 GiB\nGraph capturing finished in 5 secs, took 0.50 GiB\n"
+    assert not any("the log says" in note for note in fit("Qwen/Qwen3-8B", gpu="H100", log=log).notes)
+    assert any("the log says 14.99 GiB" in note for note in fit("Qwen/Qwen3-8B", gpu="H100", tp=2, log=log).notes)
+
+
+def test_llamacpps_buffer_follows_the_context_and_its_sequences() -> None:
+    """Its mask has 512 tokens × cells in 2 B: 512 × 2 × (65,536 − 8,192) more."""
+    short, long = (
+        fit("Qwen/Qwen3-8B", gpu="RTX 4090", engine="llamacpp", context=tokens).per_gpu.reserve_bytes
+        for tokens in (8192, 65536)
+    )
+    assert long - short == 512 * 2 * (65536 - 8192)
+    many = fit("Qwen/Qwen3-8B", gpu="H100", engine="llamacpp", context=256, batch=300)
+    assert (many.fits, many.bound_by) == (False, "n_seq_max")

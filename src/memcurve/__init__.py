@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from .checkpoint.sources import weights
     from .figures import plot
     from .fits import fitting_dtypes
+    from .fitting import fit
     from .heat import heatmap
     from .patterns import pattern
-    from .plan import fit
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 
 # Imported when used: the module of each.
 LATER = {
-    "fit": "plan", "fitting_dtypes": "fits", "heatmap": "heat", "pattern": "patterns", "plot": "figures",
+    "fit": "fitting", "fitting_dtypes": "fits", "heatmap": "heat", "pattern": "patterns", "plot": "figures",
     "weights": "checkpoint.sources",
 }  # fmt: skip
 

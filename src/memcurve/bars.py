@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .plan import Fit
+    from .fitting import Fit
 
 GIB = 2**30
 # Okabe and Ito's palette, with hatches that tell the parts apart in print.

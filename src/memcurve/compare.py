@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from .base import BadConfig, MemcurveError, show
-from .plan import fit
+from .engines import module
+from .fitting import device, fit
 from .units import show_bytes, show_tokens
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .curve import MemoryCurve
     from .model import Model
 
+SCHEMA = 1
 CONTEXTS = (8192, 131072, 1048576)
 REQUEST = 32768
 FORMATS = ("text", "md", "csv", "json")
@@ -24,7 +26,7 @@ FORMATS = ("text", "md", "csv", "json")
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One model. per_token: bytes that one more token takes at long contexts, a fraction where an engine keeps blocks;
-    constant: bytes of what grows no more there; bytes: at each of CONTEXTS. From weights_bytes on None without a GPU; why: what
+    constant: bytes of what grows no more there, states and full windows; bytes: at each of CONTEXTS, None beyond what the engine takes. From weights_bytes on None without a GPU; why: what
     stands against an answer.
     """
 
@@ -33,7 +35,7 @@ class Row:
     dtype: str
     per_token: Fraction
     constant: int
-    bytes: tuple[int, ...]
+    bytes: tuple[int | None, ...]
     weights_bytes: int | None = None
     gpus: int | None = None
     max_context: int | None = None
@@ -52,20 +54,21 @@ def row(
     **options: Any,
 ) -> Row:  # fmt: skip
     """What one model keeps under an engine, and with a GPU what fits it: `options` go to `fit`."""
-    own = {
-        name: value for name, value in options.items() if name not in ("gpus", "tp", "pp", "weights", "log", "reserve")
-    }
-    curve = model.curve(engine, dtype, **own)
+    planned = gpu is not None or gpu_memory is not None
+    mine = {name: value for name, value in options.items() if name in module(engine).OPTIONS}
+    curve = model.curve(engine, dtype, **(device(gpu, gpu_memory, engine, mine)[1] if planned else options))
     slope, constant = growth(curve)
+    bounds = {} if curve.allocator is None else curve.allocator.bounds()
+    most = bounds.get("context", ("", CONTEXTS[-1]))[1]
     found = Row(
         model=model.name,
         engine=engine,
         dtype=curve.dtype,
         per_token=slope,
         constant=constant,
-        bytes=tuple(curve.bytes(context) for context in CONTEXTS),
+        bytes=tuple(curve.bytes(context) if context <= most else None for context in CONTEXTS),
     )
-    if gpu is None and gpu_memory is None:
+    if not planned:
         return found
     try:
         plan = fit(model, gpu=gpu, gpu_memory=gpu_memory, engine=engine, dtype=dtype, context=REQUEST, **options)
@@ -90,7 +93,7 @@ def growth(curve: MemoryCurve) -> tuple[Fraction, int]:
     return slope, sum(term.bytes_at(far) for term in curve.terms if not term.grows_after(far))
 
 
-COLUMNS = ("model", "per token", "constant", *(f"at {show_tokens(context)}" for context in CONTEXTS))
+COLUMNS = ("model", "per token", "states, windows", *(f"at {show_tokens(context)}" for context in CONTEXTS))
 PLANNED = ("weights", "GPUs", "largest context", f"requests of {show_tokens(REQUEST)}")
 
 
@@ -98,7 +101,12 @@ def cells(found: Row, planned: bool) -> list[str]:
     per_token = (
         f"{float(found.per_token):,.0f} B" if found.per_token.denominator == 1 else f"{float(found.per_token):,.1f} B"
     )
-    known = [found.model, per_token, show_bytes(found.constant), *(show_bytes(size) for size in found.bytes)]
+    known = [
+        found.model,
+        per_token,
+        show_bytes(found.constant),
+        *("–" if size is None else show_bytes(size) for size in found.bytes),
+    ]
     if not planned:
         return known
     if found.weights_bytes is None:
@@ -116,7 +124,7 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
     if form == "json":
         import json
 
-        return json.dumps([found.to_dict() for found in rows])
+        return json.dumps({"schema": SCHEMA, "models": [found.to_dict() for found in rows]})
     if form == "csv":
         return to_csv(rows)
     planned = any(found.weights_bytes is not None or found.why for found in rows)

@@ -76,13 +76,18 @@ class Model(Record):
             self._curve(engine, dtype, options, slice(start, end)) for start, end in zip(starts, ends, strict=True)
         )
 
-    def _curve(self, engine: str, dtype: str | None, options: Mapping[str, Any], part: slice) -> MemoryCurve:
+    def runs_in(self, engine: str, dtype: str | None = None) -> str:
+        """The full name of the dtype that an engine runs the model in: as asked, or its own choice by the config."""
         seen = view(engine, self.layers, self.dtype, self.config)
         if dtype is None and seen.dtype is None:
             raise BadConfig(
                 f'dtype: missing in the config of {self.name}; give one, such as dtype="bf16" (--dtype bf16)'
             )
-        name = dtype_name(seen.dtype if dtype is None else dtype)
+        return dtype_name(seen.dtype if dtype is None else dtype)
+
+    def _curve(self, engine: str, dtype: str | None, options: Mapping[str, Any], part: slice) -> MemoryCurve:
+        seen = view(engine, self.layers, self.dtype, self.config)
+        name = self.runs_in(engine, dtype)
         layers = seen.layers[part]
         kept = keep(engine, layers, name, options, seen.facts)
         curve = MemoryCurve(

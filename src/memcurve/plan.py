@@ -1,134 +1,70 @@
-"""Does it fit: weights, sequence state and what the engine sets aside, on each GPU, and how many requests that leaves room for."""
+"""A model on GPUs of one kind under one engine: what each holds for a split, how many requests that leaves room for, and the search."""
 
 from __future__ import annotations
 
-import os
 from copy import copy
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
-from .checkpoint import Weights
+from .checkpoint.quantised import block_of, quantisation
 from .checkpoint.shard import Shards
-from .curve import MemoryCurve
-from .engines import RANKS_OPTION, SHARED_CONTEXT, module
-from .engines.allowances import Allowance, Measured
+from .engines import RANKS_OPTION, SHARED_CONTEXT, STAGES_OPTION, module
+from .engines.allowances import Allowance
 from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
-from .model import Model, load
 from .sizes import sizes_of
-from .units import show_bytes
-from .views.stages import on_every_stage, own_drafts
+from .views.stages import on_every_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from .gpus import Gpu
-    from .lengths import Lengths
-    from .steady import Steady
+    from .checkpoint import Weights
+    from .curve import MemoryCurve
+    from .engines.allowances import Measured
+    from .model import Model
     from .terms import Pool
 
-SCHEMA = 1
-# Where the fewest GPUs are looked for: within a node, then whole nodes. The most ranks that share a layer there: a node's.
-COUNTS = (*range(1, 9), *range(16, 65, 8))
-MOST_RANKS = 8
+# GPU counts where the fewest are looked for: beyond two nodes whole ones. A node's GPUs are the most that share a layer there.
+COUNTS = (*range(1, 17), *range(24, 65, 8))
+MOST_RANKS, MOST_GPUS = 8, 1024
 # Options that make an engine load the model's own draft layers.
 DRAFTS = ("draft_layers", "speculative_algorithm", "mtp_context")
-# LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; the others' limits are options of the engine.
 # Options under which attention's weights are divided over other ranks than the rest.
 OTHERWISE = ("enable_dp_attention", "dp_size", "attn_dp_size", "attn_cp_size")
-STORED = (".safetensors", ".safetensors.index.json", ".gguf")
-MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 UNLIMITED = 2**31
+# LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; vLLM's and SGLang's limits are options of theirs.
+MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 
-
-@dataclass(frozen=True, kw_only=True)
-class PerGpu:
-    """What one GPU holds, in bytes: weights + state + reserve + free = total. free is negative by what is lacking.
-
-    stage: which pipeline stage it is of. state: of `batch` requests of `context` tokens. reserve: what the engine sets
-    aside, unfolded in allowances.
-    """
-
-    stage: int
-    weights_bytes: int
-    state_bytes: int
-    reserve_bytes: int
-    free_bytes: int
-    total_bytes: int
-    allowances: tuple[Allowance, ...] = field(default=(), repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        data = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**data, "allowances": [allowance.as_dict() for allowance in self.allowances]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """Whether a model with its state fits GPUs, and how much of it.
-
-    per_gpu: the fullest GPU; stages: one of each pipeline stage. max_context: the longest context that `batch` requests
-    can each have, None without an end, 0 if none; max_requests: how many of `context` tokens run at once; bound_by: what
-    keeps one more out (weights, tokens, state slots, max_num_seqs …). fewest: (GPUs, tp, pp) of this kind that do it.
-    extras: how much of the fullest GPU's state is there for drafting ahead, and for prefixes that may be used again.
-    pool: what the engine makes of the room that is left for state there, where it makes a pool. steady: what it runs at once
-    when it is kept full of requests of so many tokens of prompt and output, if they were given.
-    """
-
-    fits: bool
-    model: str
-    engine: str
-    gpu: str
-    gpus: int
-    tp: int
-    pp: int
-    context: int
-    batch: int
-    per_gpu: PerGpu
-    max_context: int | None
-    max_requests: int
-    bound_by: str
-    stages: tuple[PerGpu, ...]
-    fewest: tuple[int, int, int] | None
-    weights: str
-    total_weights: int
-    extras: tuple[tuple[str, int], ...] = ()
-    pool: Pool | None = None
-    steady: Steady | None = None
-    notes: tuple[str, ...] = ()
-    curves: tuple[MemoryCurve, ...] = field(default=(), repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, without the curves."""
-        found: dict[str, Any] = {"schema": SCHEMA}
-        for name in (one.name for one in fields(self)):
-            value = getattr(self, name)
-            if name == "per_gpu":
-                found[name] = value.to_dict()
-            elif name == "stages":
-                found[name] = [stage.to_dict() for stage in value]
-            elif name in ("pool", "steady"):
-                found[name] = value and value.as_dict()
-            elif name == "extras":
-                found[name] = dict(value)
-            elif name == "fewest":
-                found[name] = value and dict(zip(("gpus", "tp", "pp"), value, strict=True))
-            elif name != "curves":
-                found[name] = list(value) if isinstance(value, tuple) else value
-        return found
+# What turns drafting and the reuse of prefixes off, by the engine's own options.
+DRAFTING: dict[str, dict[str, Any]] = {
+    "vllm": {"num_speculative_tokens": 0, "speculative_method": None, "draft_layers": 0},
+    "sglang": {"speculative_algorithm": None, "speculative_num_draft_tokens": None},
+    "llamacpp": {"n_rs_seq": 0},
+}
+REUSE: dict[str, dict[str, Any]] = {"vllm": {"enable_prefix_caching": False}, "sglang": {"disable_radix_cache": True}}
 
 
 class Stage:
-    """One GPU of a pipeline stage: its share of the state as a curve, and the room that weights and reserve leave for it."""
+    """One GPU of a pipeline stage: its share of the state as a curve, its weights, and what the engine sets aside there.
+
+    set_aside: allowances for so many requests of so many tokens (llama.cpp's compute buffer follows from them). pool: bytes for
+    sequence state where an option gives them.
+    """
 
     def __init__(
-        self, curve: MemoryCurve, weights: int, total: int, allowances: tuple[Allowance, ...], pool: int | None
+        self,
+        curve: MemoryCurve,
+        weights: int,
+        total: int,
+        set_aside: Callable[[int, int], tuple[Allowance, ...]],
+        pool: int | None = None,
     ) -> None:
-        self.curve, self.weights, self.total, self.allowances = curve, weights, total, allowances
-        self.reserve = sum(allowance.bytes for allowance in allowances)
-        left = total - weights - self.reserve
-        # Bytes for sequence state: an option's, or what is left.
-        self.room = left if pool is None else min(left, pool)
+        self.curve, self.weights, self.total, self.set_aside, self.given = curve, weights, total, set_aside, pool
+
+    def room(self, context: int, batch: int) -> int:
+        """Bytes for sequence state: an option's, if they are there, or what is left."""
+        left = self.total - self.weights - sum(one.bytes for one in self.set_aside(context, batch))
+        return left if self.given is None else min(self.given, 0 if self.given > left else left)
 
     def state(self, context: int, batch: int) -> int:
         """Bytes of so many requests; llama.cpp's context is one that all sequences share out."""
@@ -138,11 +74,12 @@ class Stage:
 
     def requests(self, context: int) -> tuple[int, str]:
         """How many requests of so many tokens there is room for, and what keeps one more out."""
-        if self.room <= 0:
-            return 0, "weights"
+        room = self.room(context, 1)
+        if room <= 0:
+            return 0, "weights" if self.weights >= self.total or self.given is None else "kv_cache_memory_bytes"
         if self.curve.allocator is not None:
             try:
-                return self.curve.allocator.most_requests(self.room, context)
+                return self.curve.allocator.most_requests(room, context)
             except Refused as error:
                 return 0, "state slots" if "state cache" in str(error) else "tokens"
         most, limit = MOST_SEQUENCES.get(self.curve.engine, (UNLIMITED, "batch"))
@@ -154,29 +91,29 @@ class Stage:
             return low, limit
         return low, "tokens" if any(term.grows for term in self.curve.terms) else "state slots"
 
-    def pool(self) -> Pool | None:
-        """What the engine makes of the room, where it makes a pool and starts with so little."""
-        if self.curve.allocator is None or self.room <= 0:
-            return None
-        try:
-            return self.curve.allocator.pool(self.room)
-        except (Refused, BadConfig):
-            return None
-
     def _holds(self, context: int, batch: int) -> bool:
         try:
-            return self.state(context, batch) <= self.room
+            return self.state(context, batch) <= self.room(context, batch)
         except (Refused, OverflowError):
             return False
 
 
 class Plan:
-    """A model on GPUs of one kind under one engine: what does not change from one split to another."""
+    """What does not change from one split to another. weights: as the engine loads them; measured: what a start-up log said."""
 
     def __init__(
-        self, model: Model, engine: str, dtype: str | None, total: int, weights: Weights, options: Mapping[str, Any],
-        log: Measured | None = None, reserve: int | None = None, driver_bytes: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: Model,
+        engine: str,
+        dtype: str | None,
+        total: int,
+        weights: Weights,
+        options: Mapping[str, Any],
+        *,
+        measured: Measured | None = None,
+        reserve: int | None = None,
+        driver_bytes: int | None = None,
+    ) -> None:
         known = module(engine).OPTIONS
         self.model, self.engine, self.dtype, self.total = model, engine, dtype, total
         self.own = {name: value for name, value in options.items() if name in known}
@@ -187,15 +124,22 @@ class Plan:
                 raise NotDescribed(
                     f"{name}: {show(value)}; how weights are divided then is not described: expected it unset"
                 )
-        self.log, self.reserve, self.driver_bytes = log, reserve, driver_bytes
-        vocabulary = next(
-            (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
-        )
-        self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, vocabulary)
+        self.measured, self.reserve, self.driver_bytes = measured, reserve, driver_bytes
         drafts = any(self.own.get(name) for name in DRAFTS)
+        if drafts and weights.estimated:
+            raise NotDescribed(
+                f"{next(name for name in DRAFTS if self.own.get(name))}: the weights of draft layers are not in an estimate by the config; "
+                "give the checkpoint: --weights F"
+            )
         self.shards = Shards(
-            weights, model.layers, on_every_stage(engine, model.model_type), drafts, engine == "llamacpp"
+            weights,
+            model.layers,
+            on_every_stage(engine, model.model_type),
+            drafts=drafts,
+            host_embedding=engine == "llamacpp",
+            block=block_of(quantisation(model)) if engine in RANKS_OPTION else None,
         )
+        self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, self.shards.vocabulary)
 
     def changed(self, options: Mapping[str, Any]) -> Plan:
         """The same plan with some of the engine's options changed; None stands for the engine's default."""
@@ -212,22 +156,29 @@ class Plan:
             )
         options = self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
         curves = self.model.stages(self.engine, self.dtype, count=pp, **options)
-        if self.sizes is None:
-            allowances: tuple[Allowance, ...] = (Allowance(name="reserve", bytes=self.reserve or 0, why="as given"),)
-        else:
-            allowances = budget(
-                self.engine,
-                self.total,
-                sizes=self.sizes,
-                tp=tp,
-                pp=pp,
-                options={**options, **self.beside},
-                log=self.log,
-                driver_bytes=self.driver_bytes,
-            )
-        pool = given_pool(self.engine, self.beside)
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
-        return [Stage(curve, size, self.total, allowances, pool) for curve, size in zip(curves, weights, strict=True)]
+        set_aside = self.set_aside(tp, pp, options)
+        pool = given_pool(self.engine, self.beside)
+        return [Stage(curve, size, self.total, set_aside, pool) for curve, size in zip(curves, weights, strict=True)]
+
+    def set_aside(self, tp: int, pp: int, options: Mapping[str, Any]) -> Callable[[int, int], tuple[Allowance, ...]]:
+        """What the engine sets aside on a GPU, as a function of context and requests."""
+        sizes, given = self.sizes, {**options, **self.beside}
+        if sizes is None:
+            given_one = (Allowance(name="reserve", bytes=self.reserve or 0, why="as given"),)
+            return lambda context, batch: given_one
+
+        def reckon(context: int, batch: int) -> tuple[Allowance, ...]:
+            shape = {} if self.engine not in SHARED_CONTEXT else {"n_ctx": max(1, context * batch), "n_seq_max": batch}
+            return budget(
+                self.engine, self.total, sizes=sizes, tp=tp, pp=pp, options={**shape, **given}, log=self.measured,
+                driver_bytes=self.driver_bytes,
+            )  # fmt: skip
+
+        if self.engine in SHARED_CONTEXT:
+            return reckon
+        fixed = reckon(1, 1)
+        return lambda context, batch: fixed
 
     def splits(self, gpus: int) -> Iterator[tuple[int, int]]:
         """(tp, pp) for so many GPUs, as people would try them: as many ranks to a layer as a node has, then stages."""
@@ -237,6 +188,86 @@ class Plan:
         for tp in range(min(gpus, MOST_RANKS), 0, -1):
             if gpus % tp == 0:
                 yield tp, gpus // tp
+
+    def fewest(self, context: int, batch: int) -> tuple[int, int, int] | None:
+        """(GPUs, tp, pp): the fewest of COUNTS that run so many requests of so many tokens; None where none does."""
+        for gpus in COUNTS:
+            for tp, pp in self.splits(gpus):
+                try:
+                    if requests(self.stages(tp, pp), context)[0] >= batch:
+                        return gpus, tp, pp
+                except (Refused, NotDescribed):
+                    continue
+        return None
+
+    def choose(
+        self, gpus: int | None, tp: int | None, pp: int | None, context: int, batch: int
+    ) -> tuple[tuple[int, int], list[Stage]]:
+        """The split as asked; of several the first that fits, else the first that the engine takes."""
+        many = check_split(gpus, tp, pp)
+        if tp is not None or pp is not None:
+            ranks = tp or many // (pp or 1)
+            return (ranks, many // ranks), self.stages(ranks, many // ranks)
+        first: tuple[tuple[int, int], list[Stage]] | None = None
+        refused: MemcurveError | None = None
+        for split in self.splits(many):
+            try:
+                found = self.stages(*split)
+            except (Refused, NotDescribed) as error:
+                refused = refused or error
+                continue
+            first = first or (split, found)
+            if requests(found, context)[0] >= batch:
+                return split, found
+        if first is None:
+            assert refused is not None
+            raise refused
+        return first
+
+    def extras(self, split: tuple[int, int], number: int, context: int, batch: int) -> tuple[tuple[str, int], ...]:
+        """Bytes of a stage's state that drafting and the reuse of prefixes add: the state with them less the state without."""
+        found = []
+        state = self.stages(*split)[number].state(context, batch)
+        for name, off in (("drafting", DRAFTING), ("prefix caching", REUSE)):
+            without = off.get(self.engine)
+            if without is None:
+                continue
+            less = state - self.changed(without).stages(*split)[number].state(context, batch)
+            if less > 0:
+                found.append((name, less))
+        return tuple(found)
+
+
+def check_split(gpus: int | None, tp: int | None, pp: int | None) -> int:
+    """How many GPUs are asked for. BadConfig where the numbers contradict each other."""
+    for name, value in (("gpus", gpus), ("tp", tp), ("pp", pp)):
+        if value is not None and whole(name, value, 1) > MOST_GPUS:
+            raise BadConfig(f"{name}: {value:,}; expected at most {MOST_GPUS:,}")
+    asked = (tp or 1) * (pp or 1)
+    many = asked if gpus is None else gpus
+    if many % asked or (tp is not None and pp is not None and many != asked):
+        product = " × ".join(f"{name} {value}" for name, value in (("tp", tp), ("pp", pp)) if value is not None)
+        raise BadConfig(
+            f"gpus: {many}; expected {'a multiple of ' if tp is None or pp is None else ''}{product} = {asked}"
+        )
+    if many > MOST_GPUS:
+        raise BadConfig(f"gpus: {many:,}; expected at most {MOST_GPUS:,}")
+    return many
+
+
+def without_splits(
+    engine: str, options: Mapping[str, Any], tp: int | None, pp: int | None
+) -> tuple[dict[str, Any], int | None, int | None]:
+    """The options without the engine's own names of tp and pp, which say the same. BadConfig where both say different things."""
+    found = dict(options)
+    sizes = {"tp": tp, "pp": pp}
+    for short, name in (("tp", RANKS_OPTION.get(engine)), ("pp", STAGES_OPTION.get(engine))):
+        if name in found:
+            value = whole(str(name), found.pop(str(name)), 1)
+            if sizes[short] not in (None, value):
+                raise BadConfig(f"{name}: {value}; expected {short} = {sizes[short]}, as it is given too")
+            sizes[short] = value
+    return found, sizes["tp"], sizes["pp"]
 
 
 def requests(stages: list[Stage], context: int) -> tuple[int, str, int]:
@@ -270,267 +301,18 @@ def context_limit(stages: list[Stage]) -> tuple[str, int] | None:
     return None if allocator is None else allocator.bounds().get("context")
 
 
-def held_by(stages: list[Stage], number: int, context: int, batch: int) -> PerGpu:
-    stage = stages[number]
-    state = stage.state(context, batch)
-    return PerGpu(
-        stage=number,
-        weights_bytes=stage.weights,
-        state_bytes=state,
-        reserve_bytes=stage.reserve,
-        free_bytes=stage.total - stage.weights - stage.reserve - state,
-        total_bytes=stage.total,
-        allowances=stage.allowances,
-    )
+def smallest_pool(stages: list[Stage], most: int | None) -> Pool | None:
+    """What the engine makes of the room on the stage with the least: all stages have as many blocks, or tokens, as that one.
 
-
-# What turns drafting and the reuse of prefixes off, by the engine's own options.
-DRAFTING: dict[str, dict[str, Any]] = {
-    "vllm": {"num_speculative_tokens": 0, "speculative_method": None, "draft_layers": 0},
-    "sglang": {"speculative_algorithm": None, "speculative_num_draft_tokens": None},
-    "llamacpp": {"n_rs_seq": 0},
-}
-REUSE: dict[str, dict[str, Any]] = {"vllm": {"enable_prefix_caching": False}, "sglang": {"disable_radix_cache": True}}
-
-
-def extras(plan: Plan, split: tuple[int, int], number: int, context: int, batch: int) -> tuple[tuple[str, int], ...]:
-    """Bytes of state that drafting and the reuse of prefixes add: the state with them less the state without."""
-    found = []
-    state = plan.stages(*split)[number].state(context, batch)
-    for name, off in (("drafting", DRAFTING), ("prefix caching", REUSE)):
-        without = off.get(plan.engine)
-        if without is None:
-            continue
-        less = state - plan.changed(without).stages(*split)[number].state(context, batch)
-        if less > 0:
-            found.append((name, less))
-    return tuple(found)
-
-
-def choose(
-    plan: Plan, gpus: int | None, tp: int | None, pp: int | None, context: int | None, batch: int
-) -> tuple[tuple[int, int], list[Stage]]:
-    """The split as asked; of several the first that fits, else the first that the engine takes."""
-    for name, value in (("gpus", gpus), ("tp", tp), ("pp", pp)):
-        if value is not None:
-            whole(name, value, 1)
-    if tp is not None or pp is not None:
-        many = gpus or (tp or 1) * (pp or 1)
-        ranks = tp or many // (pp or 1)
-        stages = pp or many // ranks
-        if ranks * stages != many:
-            raise BadConfig(f"gpus: {many}; expected tp × pp = {ranks} × {stages} = {ranks * stages} of them")
-        return (ranks, stages), plan.stages(ranks, stages)
-    taken: list[tuple[tuple[int, int], list[Stage]]] = []
-    refused: MemcurveError | None = None
-    for split in plan.splits(gpus or 1):
-        try:
-            found = plan.stages(*split)
-        except (Refused, NotDescribed) as error:
-            refused = refused or error
-            continue
-        taken.append((split, found))
-        if requests(found, context or 1)[0] >= batch:
-            return taken[-1]
-    if not taken:
-        assert refused is not None
-        raise refused
-    return taken[0]
-
-
-def fewest(plan: Plan, context: int, batch: int) -> tuple[int, int, int] | None:
-    """(GPUs, tp, pp): the fewest that run so many requests of so many tokens, beyond 8 in whole nodes; None where 64 do not."""
-    for gpus in COUNTS:
-        for tp, pp in plan.splits(gpus):
-            try:
-                if requests(plan.stages(tp, pp), context)[0] >= batch:
-                    return gpus, tp, pp
-            except (Refused, NotDescribed):
-                continue
-    return None
-
-
-def startup_notes(stages: list[Stage], limit: int | None) -> list[str]:
-    """Whether vLLM starts at all with its longest request, which one must fit."""
-    if limit is None or stages[0].curve.engine != "vllm":
-        return []
-    fits = longest(stages, 1, limit) or 0
-    if not 0 < fits < limit:
-        return []
-    return [
-        f"vLLM starts only with max_model_len of {fits:,} or less here: one request of its {limit:,} tokens does not fit"
-    ]
-
-
-def switches(model: Model, engine: str, speculative: int | None, prefix_caching: bool | None) -> dict[str, Any]:
-    """The engine's own options for speculation by the model's draft layers, so many tokens ahead, and for reuse of prefixes."""
-    found: dict[str, Any] = {}
-    if prefix_caching is not None:
-        if engine == "vllm":
-            found["enable_prefix_caching"] = prefix_caching
-        elif engine == "sglang":
-            found["disable_radix_cache"] = not prefix_caching
-        else:
-            raise BadConfig(
-                f"prefix_caching: {prefix_caching}; engine {engine} keeps nothing for it: expected vllm or sglang"
-            )
-    if speculative:
-        layers = own_drafts(model.config)
-        if engine == "vllm" and layers:
-            found |= {"num_speculative_tokens": speculative, "speculative_method": "mtp", "draft_layers": layers}
-        elif engine == "sglang" and layers:
-            # Of a chain of drafts, the target verifies one token more than were drafted.
-            found |= {"speculative_algorithm": "NEXTN", "speculative_num_draft_tokens": speculative + 1}
-        elif engine == "llamacpp":
-            found |= {"n_rs_seq": speculative}
-        else:
-            raise BadConfig(
-                f"speculative: {speculative}; {model.name} under {engine} has no draft layers that its config names: expected the "
-                "engine's own options, such as num_speculative_tokens and speculative_method"
-            )
-    return found
-
-
-def steady(stages: list[Stage], number: int, prompt: Lengths | None, output: Lengths | None) -> Steady | None:
-    """What runs at once when the engine is kept full."""
-    if prompt is None and output is None:
-        return None
-    if prompt is None or output is None:
-        raise BadConfig("prompt and output: one without the other; expected the tokens of both")
-    if len(stages) > 1:
-        raise NotDescribed("prompt: how the scheduler fills pipeline stages is not described; expected pp=1")
-    stage = stages[number]
-    curve, setting = stage.curve, context_limit(stages)
-    if curve.allocator is not None and setting is not None:
-        # As the engine is started: with the longest request that fits.
-        most = longest(stages, 1, setting[1])
-        curve = curve.replace(allocator=curve.allocator.limited(most)) if most else curve
-    return curve.steady_requests(max(stage.room, 0), prompt=prompt, output=output)
-
-
-def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]) -> tuple[Gpu, dict[str, Any]]:
-    """One GPU, and the engine's options, with what follows from its kind."""
-    from .gpus import Gpu
-    from .gpus import gpu as find
-
-    given = dict(options)
-    if engine == "sglang":
-        given.setdefault("mamba_radix_cache_strategy", "auto")  # as its server does
-    if gpu is None:
-        if memory is None:
-            raise BadConfig(
-                "gpu: missing; expected a name, such as H100-80G (see: memcurve gpus), or gpu_memory, such as 80GiB"
-            )
-        size = whole("gpu_memory", memory, 1)
-        return Gpu(
-            name=show_bytes(size), vendor="", memory_bytes=size, memory_from="given", reported_by="", source=""
-        ), given
-    found = find(gpu)
-    if memory is not None:
-        found = found.replace(memory_bytes=whole("gpu_memory", memory, 1), driver_bytes=None)
-    if engine == "vllm" and "gpu" not in given:
-        from .engines.vllm import alike
-
-        given["gpu"] = alike(found.name, found.capability, found.memory_bytes)
-    return found, given
-
-
-def weights_of(
-    model: Model, source: object, given: Weights | str | None, dtype: str | None, engine: str
-) -> tuple[Weights, tuple[str, ...]]:
-    """The weights as given, or those in the model's own folder or GGUF file; else an estimate by its config."""
-    from .checkpoint.sources import weights
-
-    if isinstance(given, Weights):
-        return given, ()
-    if given is not None:
-        return weights(given), ()
-    if isinstance(source, (str, os.PathLike)) and os.path.exists(source):
-        path = os.fspath(source)
-        if path.endswith(".gguf") or (os.path.isdir(path) and any(name.endswith(STORED) for name in os.listdir(path))):
-            return weights(path), ()
-    from .checkpoint.estimate import estimate
-    from .checkpoint.quantised import quantisation, stored
-
-    how = quantisation(model)
-    # As the config says they are stored, whatever the engine runs in; the unquantised ones of a quantised checkpoint in bf16.
-    found = stored(estimate(model, model.dtype or dtype or (None if how is None else "bfloat16")), how)
-    return found, ("a quantised GGUF file has fewer bytes: give yours by --weights FILE",) * (engine == "llamacpp")
-
-
-def fit(
-    model: Model | str | os.PathLike[str] | dict[str, Any],
-    *,
-    gpu: str | None = None,
-    gpu_memory: int | None = None,
-    gpus: int | None = None,
-    engine: str = "vllm",
-    dtype: str | None = None,
-    tp: int | None = None,
-    pp: int | None = None,
-    context: int | None = None,
-    batch: int = 1,
-    weights: Weights | str | None = None,
-    log: str | None = None,
-    reserve: int | None = None,
-    speculative: int | None = None,
-    prefix_caching: bool | None = None,
-    prompt: Lengths | None = None,
-    output: Lengths | None = None,
-    **options: Any,
-) -> Fit:
-    """Whether a model fits `gpus` GPUs with `batch` requests of `context` tokens, and what else it leaves room for.
-
-    gpu: a name of `memcurve gpus`, or gpu_memory: bytes of one. tp, pp: ranks that share a layer, and pipeline stages; without
-    them the first split of so many GPUs that fits, or that the engine takes. context: by default 8,192 tokens, or the model's longest.
-    weights: a checkpoint (path or hub id); without it an estimate by the config. log: the text of a start-up log, which
-    replaces what is assumed of activations and the like; reserve: bytes that do. speculative: tokens drafted by the model's own
-    draft layers; prefix_caching: whether prefixes are kept for reuse. prompt, output: tokens of a
-    request, for how many run at once when the engine is kept full (MemoryCurve.steady_requests). options: the engine's own.
-    BadConfig for what can't be, Refused where the engine refuses, NotDescribed where the weights can't be reckoned.
+    most: the longest request that the engine is started with, where its own is too long to start.
     """
-    subject = model if isinstance(model, Model) else load(model)
-    own = switches(subject, engine, speculative, prefix_caching)
-    card, given = device(gpu, gpu_memory, engine, {**own, **options})
-    held, notes = weights_of(subject, model, weights, dtype, engine)
-    batch = whole("batch", batch, 1)
-    measured = None
-    if log is not None:
-        from .startup import read_startup
-
-        measured = read_startup(log)
-    plan = Plan(
-        subject, engine, dtype, card.memory_bytes, held, given, measured,
-        None if reserve is None else whole("reserve", reserve), card.driver_bytes,
-    )  # fmt: skip
-    split, stages = choose(plan, gpus, tp, pp, context, batch)
-    setting = context_limit(stages)
-    limit = None if setting is None else setting[1]
-    length = min(8192, limit or 8192) if context is None else whole("context", context, 1)
-    count, bound, tight = requests(stages, length)
-    if setting is not None and length > setting[1]:
-        count, bound = 0, setting[0]
-    return Fit(
-        fits=count >= batch,
-        model=subject.name,
-        engine=engine,
-        gpu=card.name,
-        gpus=split[0] * split[1],
-        tp=split[0],
-        pp=split[1],
-        context=length,
-        batch=batch,
-        per_gpu=held_by(stages, tight, length, batch),
-        max_context=longest(stages, batch, limit),
-        max_requests=count,
-        bound_by=bound,
-        stages=tuple(held_by(stages, number, length, batch) for number in range(len(stages))),
-        fewest=fewest(plan, length, batch) if limit is None or length <= limit else None,
-        total_weights=held.bytes,
-        weights=held.source + (" (estimated from the config)" if held.estimated else ""),
-        pool=stages[tight].pool(),
-        steady=steady(stages, tight, prompt, output),
-        extras=extras(plan, split, tight, length, batch),
-        notes=(*notes, *held.notes, *startup_notes(stages, limit), *stages[0].curve.notes),
-        curves=tuple(stage.curve for stage in stages),
-    )
+    found = []
+    for stage in stages:
+        allocator = stage.curve.allocator
+        if allocator is None or stage.room(1, 1) <= 0:
+            return None
+        try:
+            found.append((allocator if most is None else allocator.limited(most)).pool(stage.room(1, 1)))
+        except Refused:
+            return None
+    return min(found, key=lambda pool: pool.units)

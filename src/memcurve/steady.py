@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import BadConfig, NotDescribed, Refused, whole
+from .base import BadConfig, NotDescribed, Refused, TooLarge, whole
 from .lengths import lengths
 from .terms import Served
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 GENERATIONS = 4
 # The most requests of one run, and the first guess.
 MOST_REQUESTS, FIRST_REQUESTS = 1_000_000, 64
+# The most tokens of one run, prompts and outputs together: some seconds of it.
+MOST_TOKENS = 100_000_000
 # A distribution is drawn at least so often.
 LEAST_DRAWN = 1000
 
@@ -45,6 +47,10 @@ def steady_requests(
     number = requests or least(prompt, output)
     while True:
         waiting, turned_down = queue(prompt, output, number, longest)
+        if (tokens := sum(map(sum, waiting))) > MOST_TOKENS:
+            raise TooLarge(
+                f"requests: {number:,} of them have {tokens:,} tokens; expected at most {MOST_TOKENS:,} in a run: give fewer, requests="
+            )
         served = allocator.serve(memory_bytes, waiting)
         enough = min(GENERATIONS * served.running, MOST_REQUESTS)
         if requests is not None or number >= enough:

@@ -259,6 +259,11 @@ class Pool(Record):
 
     pool_bytes: int
 
+    @property
+    def units(self) -> int:
+        """Blocks or tokens in it, of which the fewest of all pipeline stages count."""
+        raise NotImplementedError
+
     def binding(self, context: int) -> tuple[int, str] | None:
         """How many requests of so many tokens run at once, and what keeps one more out; None where the counts say all."""
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from math import prod
 
-from ..base import NotDescribed, show
+from ..base import BadConfig, NotDescribed, show
 from ..config import Config
 from . import Tensor, Weights
 from .parts import parts
@@ -35,20 +35,30 @@ def quantisation(model: Model) -> Mapping[str, Any] | None:
     return next((level for level in levels if isinstance(level, dict)), None)
 
 
+def block_of(config: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Rows and columns of a weight that share a scale (weight_block_size); None without such blocks."""
+    value = None if config is None else config.get("weight_block_size")
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(one, int) and one > 0 for one in value):
+        raise BadConfig(f"quantization_config.weight_block_size: {show(value)}; expected two positive integers")
+    return value[0], value[1]
+
+
 def stored(weights: Weights, config: Mapping[str, Any] | None) -> Weights:
     """The same weights as this `quantization_config` stores them. NotDescribed for a method whose sizes are not reckoned here."""
     if config is None:
         return weights
-    method = config.get("quant_method")
+    method, block = config.get("quant_method"), block_of(config)
     left = skipped(config.get("modules_to_not_convert"))
     found: list[Tensor] = []
     for tensor, part in zip(weights.tensors, parts(tensor.name for tensor in weights.tensors), strict=True):
         if method == "mxfp4":
             whole = part != "experts" or "bias" in tensor.name or len(tensor.shape) < 2
             found += [tensor] if whole else four_bits(tensor)
-        elif method == "fp8" and isinstance(config.get("weight_block_size"), list):
+        elif method == "fp8" and block is not None:
             whole = part not in LINEAR or not is_linear(tensor, part) or left(tensor.name)
-            found += [tensor] if whole else eight_bits(tensor, config["weight_block_size"])
+            found += [tensor] if whole else eight_bits(tensor, block)
         else:
             raise NotDescribed(
                 f"quantization_config.quant_method: {show(method)}; what it stores is not reckoned from a config, expected fp8 in blocks "
@@ -74,7 +84,7 @@ def skipped(modules: object) -> Callable[[str], bool]:
     return lambda name: pattern.search(name) is not None
 
 
-def eight_bits(tensor: Tensor, block: list[int]) -> Iterator[Tensor]:
+def eight_bits(tensor: Tensor, block: tuple[int, int]) -> Iterator[Tensor]:
     rows, columns = tensor.shape[-2:]
     scales = (*tensor.shape[:-2], -(-rows // block[0]), -(-columns // block[1]))
     yield tensor.replace(dtype="F8_E4M3", bytes=tensor.elements)
@@ -83,5 +93,5 @@ def eight_bits(tensor: Tensor, block: list[int]) -> Iterator[Tensor]:
 
 def four_bits(tensor: Tensor) -> Iterator[Tensor]:
     count = tensor.elements
-    yield tensor.replace(name=f"{tensor.name}_blocks", dtype="U8", bytes=count // 2)
+    yield tensor.replace(name=f"{tensor.name}_blocks", dtype="F4", bytes=count // 2)
     yield tensor.replace(name=f"{tensor.name}_scales", dtype="U8", shape=(count // MX_BLOCK,), bytes=count // MX_BLOCK)

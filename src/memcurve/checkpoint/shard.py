@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from ..base import Record
+from ..base import Record, Refused
 from ..layers import (
     ChunkedAttention,
     CompressedAttention,
@@ -37,30 +37,31 @@ if TYPE_CHECKING:
 
 VOCAB_PADDING = 64  # DEFAULT_VOCAB_PADDING_SIZE
 
-# By the words of a name in a layer; the first pattern that is found decides, and without one the tensor is whole.
+# By the words of a name in a layer; the first pattern that is found decides. A tensor without one is taken to be whole, and counted.
 SPLITS = tuple(
     (re.compile(rf"(?:^|\.)(?:{pattern})(?:\.|$)"), split)
     for pattern, split in (
-        (r"indexer|compressor|wk|weights_proj|q_a_proj|kv_a_proj_with_mqa|kv_proj|f_a_proj|g_a_proj", "whole"),
+        (r"indexer|compressor|q_a_proj|kv_a_proj_with_mqa|kv_proj|f_a_proj|g_a_proj|wq_a|wkv_a\w*", "whole"),
         (r"(?:mixer|mamba)\.norm", "column"),
         (r"\w*norm\w*|ln_\w+|gate|router|shared_expert_gate", "whole"),
-        (r"k_proj|v_proj", "kv"),
+        (r"k_proj|v_proj|attention\.(?:wk|wv)", "kv"),
         (r"qkv_proj|query_key_value|Wqkv|c_attn|W_pack|wqkv", "qkv"),
         (r"(?:mixer|mamba)\.(?:in_proj|conv1d)", "ssm"),
         (
-            r"q_proj|q_b_proj|kv_b_proj|gate_proj|up_proj|gate_up_proj|gate_up_proj_adapter_list|w1|w3|c_fc|fc1|fc_in|dense_h_to_4h|linear_fc1|"
+            r"q_proj|q_b_proj|kv_b_proj|attention\.wq|wq_b|wkv_b|gate_proj|up_proj|gate_up_proj|gate_up_proj_adapter_list|w1|w3|c_fc|fc1|fc_in|dense_h_to_4h|linear_fc1|"
             r"input_linear|in_proj\w*|f_b_proj|g_b_proj|g_proj|b_proj|conv1d|conv|qkv|linear_x|linear_y|dt_proj|"
             r"A_log|D|dt_bias|sinks|o_a_proj|[qkv]_conv1d|merger\.mlp\.0",
             "column",
         ),
         (
-            r"o_proj|out_proj|down_proj|w2|c_proj|fc2|fc_out|dense|dense_4h_to_h|linear_fc2|output_linear|proj|"
+            r"o_proj|attention\.wo|out_proj|down_proj|w2|c_proj|fc2|fc_out|dense|dense_4h_to_h|linear_fc2|output_linear|proj|"
             r"linear_out|x_proj|o_b_proj|merger\.mlp\.2",
             "row",
         ),
     )
 )
 POSITIONS = re.compile(r"(?:^|\.)(?:wpe|\w*position\w*|token_types?\w*)(?:\.|$)")
+DOWN = re.compile(r"(?:^|\.)(?:down_proj|w2)(?:\.|$)")
 DOWN_BIAS = re.compile(r"(?:down_proj|w2)(?:_bias|\.bias)$")
 BY_PART = {"embedding": "vocab", "head": "vocab", "norm": "whole", "router": "whole", "experts": "expert"}
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block|blk)\.(\d+)\.")
@@ -92,14 +93,14 @@ def split_of(part: str, name: str) -> str:
         return "whole" if DOWN_BIAS.search(name) else "expert"
     if part == "embedding" and POSITIONS.search(name):
         return "whole"
-    return BY_PART.get(part) or next((split for pattern, split in SPLITS if pattern.search(name)), "whole")
+    return BY_PART.get(part) or next((split for pattern, split in SPLITS if pattern.search(name)), "unknown")
 
 
 def share(split: str, rows: int, flat: bool, heads: Heads, tp: int) -> tuple[int, int]:
     """What the fullest of `tp` ranks holds of a tensor with so many rows, as a fraction; flat: it has one dimension."""
     if split == "vocab":
         return -(-rows // VOCAB_PADDING) * VOCAB_PADDING // tp, rows
-    if split == "whole" or tp == 1 or (split == "row" and flat):
+    if split in ("whole", "unknown") or tp == 1 or (split == "row" and flat):
         return 1, 1
     if split == "kv" and heads.kv_heads:
         return max(1, heads.kv_heads // tp), heads.kv_heads
@@ -119,7 +120,10 @@ class Shards:
 
     everywhere: parts ("embedding", "head", "norm") that the engine's class puts on every stage. drafts: whether draft layers are
     loaded. host_embedding: the embedding stays in the host's memory, but where it is the head as well (llama.cpp,
-    src/llama-model.cpp, load_tensors: dev_input is the CPU).
+    src/llama-model.cpp, load_tensors: dev_input is the CPU). block: rows and columns of a block that shares a scale, where weights are
+    quantised in such.
+
+    vocabulary: rows of the embedding, None without one. unknown: bytes of matrices whose names say nothing of how they divide.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Shards:
         everywhere: Sequence[str] = (),
         drafts: bool = False,
         host_embedding: bool = False,
+        block: tuple[int, int] | None = None,
     ) -> None:
         names = [tensor.name for tensor in weights.tensors]
         found = parts_of(names)
@@ -137,6 +142,9 @@ class Shards:
         compresses = any(isinstance(part, CompressedAttention) for layer in layers for part in parts(layer))
         plain = heads[0] if heads else Heads()
         self.sums: dict[tuple[int | str, str, int, bool, Heads], int] = {}
+        self.vocabulary: int | None = None
+        self.unknown = 0
+        self.block, self.divided = block, set[tuple[int, bool, int]]()
         for tensor, part in zip(weights.tensors, found, strict=True):
             if part == "draft" and not drafts:
                 continue
@@ -151,6 +159,19 @@ class Shards:
             split = split_of(part, tensor.name)
             if compresses and tensor.name.endswith("sinks"):
                 split = "whole"  # DeepSeek-V4's (vllm/models/deepseek_v4/)
+            if split == "vocab" and part == "embedding":
+                self.vocabulary = max(self.vocabulary or 0, tensor.shape[0])
+            if split == "unknown" and len(tensor.shape) > 1:
+                self.unknown += tensor.bytes
+            if (
+                tensor.dtype.startswith("F8")
+                and len(tensor.shape) > 1
+                and split in ("column", "kv", "qkv", "row", "expert")
+            ):
+                inputs = split == "row" or (split == "expert" and DOWN.search(tensor.name) is not None)
+                halves = 2 if "gate_up" in tensor.name else 1
+                size = tensor.shape[-1] if inputs else tensor.shape[-2] // halves
+                self.divided.add((size, inputs, own.kv_heads if split == "kv" else 0))
             rows = tensor.shape[0] if tensor.shape else 1
             fused = split in ("kv", "qkv", "ssm")
             key = (
@@ -161,6 +182,7 @@ class Shards:
 
     def held(self, tp: int, ends: Sequence[int]) -> list[int]:
         """Bytes of weights on the fullest tensor rank of each pipeline stage. ends: the first layer after each stage."""
+        self.check_blocks(tp)
         found = [0] * len(ends)
         last = len(ends) - 1
         for (place, split, rows, flat, heads), size in self.sums.items():
@@ -179,3 +201,19 @@ class Shards:
             for stage in stages:
                 found[stage] += mine
         return found
+
+    def check_blocks(self, tp: int) -> None:
+        """Refused where a rank's share of a matrix is no multiple of the blocks that share a scale, in the engines' words.
+
+        vLLM: quantization/utils/fp8_utils.py, validate_fp8_block_shape and its _moe; SGLang: quantization/fp8.py, the same.
+        """
+        if self.block is None or tp == 1:
+            return
+        for size, inputs, kv_heads in self.divided:
+            each = self.block[1 if inputs else 0]
+            mine = size * max(1, kv_heads // tp) // kv_heads if kv_heads else size // tp
+            if mine % each:
+                word = "input_size_per_partition" if inputs else "output_partition_size"
+                raise Refused(
+                    f"Weight {word} = {mine} is not divisible by weight quantization block_{'k' if inputs else 'n'} = {each}."
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base import BadConfig, show
 from ..units import parse_bytes, parse_count, show_bytes, show_tokens
 from .estimate import pool_lines
 from .shared import add_options, clean, count, engine_options, flag, read_log
@@ -10,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from ..plan import Fit, PerGpu
+    from ..fitting import Fit, PerGpu
     from ..steady import Steady
 
 # What a bar is drawn with, in the order of a GPU's parts.
@@ -62,7 +63,7 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..plan import fit
+    from ..fitting import fit
 
     found = fit(
         arguments.model,
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         **engine_options(arguments.option),
     )
     if arguments.output:
+        check_ending(arguments.output)
         from ..bars import draw
         from .plot import save
 
@@ -97,8 +99,19 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n".join(clean(line) for line in lines(found, arguments.explain)))
 
 
+def check_ending(output: str) -> None:
+    if not output.lower().endswith((".png", ".svg", ".pdf")):
+        raise BadConfig(f"output {show(output)}: expected a name that ends in one of .png, .svg, .pdf")
+
+
 def tokens(text: str | None) -> int | str | None:
     return parse_count(text, "tokens") if text and text[:1].isdigit() else text
+
+
+def verdict(fit: Fit) -> str:
+    if not fit.fits:
+        return "does not fit"
+    return "fits" if fit.starts_with is None else f"fits, started with max_model_len={fit.starts_with} or less"
 
 
 def lines(fit: Fit, explain: bool) -> list[str]:
@@ -106,12 +119,12 @@ def lines(fit: Fit, explain: bool) -> list[str]:
     split += f", pp {fit.pp}" if fit.pp > 1 else ""
     found = [
         f"{fit.model} · {fit.engine} · {split} of {fit.gpu}",
-        f"{'fits' if fit.fits else 'does not fit'}: {fit.batch:,} request{'' if fit.batch == 1 else 's'} of {fit.context:,} tokens",
+        f"{verdict(fit)}: {fit.batch:,} request{'' if fit.batch == 1 else 's'} of {fit.context:,} tokens",
         "",
     ]
-    for gpu in fit.stages:
-        found += [*bar(gpu, fit), *figures(gpu)]
-        if gpu == fit.per_gpu:
+    for gpu, many in alike(fit):
+        found += [*bar(gpu, fit, many), *figures(gpu)]
+        if parts_of(gpu) == parts_of(fit.per_gpu):
             found += [f"      of the state, for {name}: {size:,} B ({show_bytes(size)})" for name, size in fit.extras]
         if explain:
             found += [f"      {part.name} {part.bytes:,} B: {part.why}" for part in gpu.allowances]
@@ -131,7 +144,9 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         gpus, tp, pp = fit.fewest
         found.append(f"fewest GPUs that do it: {gpus}" + (f" (tp {tp}, pp {pp})" if gpus > 1 else ""))
     else:
-        found.append("fewest GPUs that do it: none up to 64")
+        most = fit.curves[0].allocator and fit.curves[0].allocator.bounds().get("context")
+        why = f"more than {most[0]} {most[1]:,} tokens" if most and fit.context > most[1] else "none up to 64"
+        found.append(f"fewest GPUs that do it: {why}")
     found.append(f"weights: {fit.weights}")
     found += [f"note: {note}" for note in fit.notes]
     if explain:
@@ -143,12 +158,12 @@ def lines(fit: Fit, explain: bool) -> list[str]:
 
 def steady_lines(steady: Steady) -> list[str]:
     found = [
-        f"kept full: {steady.running:,} run at once ({steady.mean:,.1f} on average), bound by {steady.bound_by}, "
+        f"kept full: {steady.mean:,.1f} run at once on average, {steady.running:,} at most, bound by {steady.bound_by}; "
         f"{steady.preemptions:,} preemptions over {steady.requests:,} requests"
     ]
     if steady.pessimistic is not None:
         found.append(
-            f"  the engine's own log says {steady.pessimistic:,.2f}: of its longest request, {steady.longest:,} tokens"
+            f"  (what the engine logs, {steady.pessimistic:,.2f}, is of requests of {steady.longest:,} tokens, the longest it takes)"
         )
     if steady.turned_down:
         found.append(f"  {steady.turned_down:,} requests are too long for it")
@@ -159,7 +174,18 @@ def parts_of(gpu: PerGpu) -> tuple[int, int, int, int]:
     return gpu.weights_bytes, gpu.state_bytes, gpu.reserve_bytes, gpu.free_bytes
 
 
-def bar(gpu: PerGpu, fit: Fit) -> list[str]:
+def alike(fit: Fit) -> list[tuple[PerGpu, int]]:
+    """Stages that hold the same, one for all that follow each other, and how many."""
+    found: list[tuple[PerGpu, int]] = []
+    for gpu in fit.stages:
+        if found and parts_of(found[-1][0]) == parts_of(gpu):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((gpu, 1))
+    return found
+
+
+def bar(gpu: PerGpu, fit: Fit, many: int) -> list[str]:
     """One GPU as a bar of its parts; what does not fit runs over its end."""
     edges, filled = [0], 0
     for size in parts_of(gpu)[:3]:
@@ -169,7 +195,8 @@ def bar(gpu: PerGpu, fit: Fit) -> list[str]:
     text = text[: 2 * WIDTH]
     shown = text + "·" * (WIDTH - len(text)) + "|" if len(text) <= WIDTH else f"{text[:WIDTH]}|{text[WIDTH:]}"
     each = fit.gpus // fit.pp
-    who = f"stage {gpu.stage + 1}, " if fit.pp > 1 else ""
+    stages = f"stage {gpu.stage + 1}" if many == 1 else f"stages {gpu.stage + 1} to {gpu.stage + many}"
+    who = f"{stages}, " if fit.pp > 1 else ""
     return [f"  {who}{f'each of {each} GPUs' if each > 1 else 'GPU'}", f"  [{shown}"]
 
 

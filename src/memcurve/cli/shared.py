@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..base import BadConfig, show
-from ..units import parse_count
+from ..units import parse_bytes, parse_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def engine_options(pairs: Sequence[str]) -> dict[str, Any]:
         if key in ("engine", "dtype", "label"):
             found[key] = value
         else:
-            found[key] = number(value, key) if value[:1].isdigit() else words.get(value.lower(), value)
+            read = parse_bytes if key.endswith("_bytes") else number
+            found[key] = read(value, key) if value[:1].isdigit() else words.get(value.lower(), value)
     return found
 
 

@@ -27,13 +27,14 @@ class Allowance(Record):
     """One thing set aside on a GPU beside weights and sequence state.
 
     why: the rule or the assumption in one phrase, with its numbers. exact: the engine's own rule gives it (such as
-    gpu_memory_utilization); else it is assumed, on the safe side of nine in ten of the recorded start-ups.
+    gpu_memory_utilization); warns: it may keep the engine from starting. Else it is assumed, on the safe side of nine in ten of the recorded start-ups.
     """
 
     name: str
     bytes: int
     why: str
     exact: bool = False
+    warns: bool = False
 
 
 class Sizes(Record):

@@ -102,7 +102,11 @@ def left_free(total: int, use: float) -> Allowance:
         else "; the CUDA context lies in it"
     )
     return Allowance(
-        name="left free", bytes=left, why=f"gpu_memory_utilization {use:g} of {show_bytes(total)}{tight}", exact=True
+        name="left free",
+        bytes=left,
+        why=f"gpu_memory_utilization {use:g} of {show_bytes(total)}{tight}",
+        exact=True,
+        warns=left < CONTEXT,
     )
 
 

@@ -93,6 +93,10 @@ class SGLangPool(Pool):
     pools: tuple[tuple[str, int], ...]
     padding_bytes: int
 
+    @property
+    def units(self) -> int:
+        return self.tokens
+
     def requests(self, context: int) -> int:
         """How many requests of so many tokens run at once."""
         return self.binding(context)[0]

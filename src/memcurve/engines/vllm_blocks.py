@@ -302,6 +302,10 @@ class VllmPool(Pool):
     capacity_tokens: int
     longest_context: int
 
+    @property
+    def units(self) -> int:
+        return self.num_blocks
+
 
 class Serving(Record):
     """What the scheduler goes by (SchedulerConfig, CacheConfig).
