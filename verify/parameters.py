@@ -71,7 +71,7 @@ def definition_leaf(tree: Any) -> Any:
 
 
 # Types whose trees are deep need more configs than others.
-MORE = {"gemma4_text": 4, "gemma4": 4, "gemma4_unified": 4}
+MORE = {"gemma4_text": 3, "gemma4": 3, "gemma4_unified": 3}
 
 
 def describe(model_type: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def describe(model_type: str) -> dict[str, Any]:
         for tree in counts.values():
             used |= tree_names(tree, names)
         for pattern, tree in parameters.items():
-            if len(leaves(tree)) > 6:
+            if len(leaves(tree)) > 8:
                 raise Unsolved(f"{pattern}: {len(leaves(tree))} leaves, which may fit by chance")
         lets = definitions(runs, pool, used, known_trees(CONFIG_MAPPING[model_type]))
         if all(agrees(made, parameters, counts) and defined(made, lets) for made in explorer.explore(40)):
