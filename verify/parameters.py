@@ -26,7 +26,7 @@ import transformers
 from learned.builds import Pool, Run, class_of, flat_keys, full_keys, prepare, values_at
 from learned.explore import Explorer
 from learned.known import known_trees
-from learned.solve import agrees, at_number, defined, definitions, solve, stood_in
+from learned.solve import agrees, at_number, common, defined, definitions, solve, stood_in
 from learned.symbols import INDICES
 from learned.trees import (
     ABSENT,
@@ -36,6 +36,7 @@ from learned.trees import (
     attempt,
     definition_names,
     indices_of,
+    leaves,
     names,
     postfix,
     tree_names,
@@ -69,12 +70,17 @@ def definition_leaf(tree: Any) -> Any:
     return postfix(tree)
 
 
+# Types whose trees are deep need more configs than others.
+MORE = {"gemma4_text": 3, "gemma4": 3, "gemma4_unified": 3}
+
+
 def describe(model_type: str) -> dict[str, Any]:
     """What the file says of a type."""
     explorer = Explorer(model_type)
-    explorer.explore(50)
+    more = MORE.get(model_type, 1)
+    explorer.explore(50 * more)
     explorer.focus()
-    explorer.explore(75)
+    explorer.explore(75 * more)
     runs, pool = explorer.runs, explorer.pool
     for _ in range(5):
         parameters, counts = solve(runs, pool)
@@ -83,6 +89,9 @@ def describe(model_type: str) -> dict[str, Any]:
             used |= tree_names(tree, lambda label: () if label == ABSENT else set().union(*map(names, label), ()))
         for tree in counts.values():
             used |= tree_names(tree, names)
+        for pattern, tree in parameters.items():
+            if len(leaves(tree)) > 8:
+                raise Unsolved(f"{pattern}: {len(leaves(tree))} leaves, which may fit by chance")
         lets = definitions(runs, pool, used, known_trees(CONFIG_MAPPING[model_type]))
         if all(agrees(made, parameters, counts) and defined(made, lets) for made in explorer.explore(40)):
             break
@@ -154,11 +163,6 @@ def whole(cls: Any, path: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     return sections, init
 
 
-# Asked of every config by code that all classes share.
-COMMON = re.compile(r"^(decoder|generator|encoder|text_config|quantization_config|is_heterogeneous|pad_token_id|base_model_\w+|"
-                    r"gradient_checkpointing|use_cache|output_\w+|return_dict|\w*dropout\w*|\w*_token_id|initializer_range|rope_\w+)$")  # fmt: skip
-
-
 def expected(runs: list[Run], pool: Pool) -> list[Any]:
     """Conditions on sizes, flags and words that came out one way only, and this way: what lies beyond was not seen."""
     found = {}
@@ -167,7 +171,7 @@ def expected(runs: list[Run], pool: Pool) -> list[Any]:
             indices_of(one)
             or one[0] not in ("<", "==", "truth")
             or at_number(one)
-            or any(COMMON.match(name.rpartition(".")[2]) for name in names(one))
+            or common(one)
             or one[1:2] == one[2:]
         ):
             continue

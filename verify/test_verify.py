@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import weights
+from learned.symbols import CONDITIONS, Number, tracing
 
 from memcurve import cli
 from memcurve.shrink import base_keys, keys_like
@@ -66,6 +68,22 @@ def test_tensors_are_counted_once() -> None:
     assert (
         verify.distinct_bytes([("a", [("keys", tensor), ("values", tensor)]), ("b", [("keys", torch.zeros(5))])]) == 44
     )
+
+
+def test_weights_are_as_transformers_makes_them() -> None:
+    weights.prepare()
+    rows = [weights.compare(case) for case in weights.cases(["llama", "qwen3_next", "gemma3"], 1)]
+    assert {outcome for _, outcome, _, _ in rows} <= {"equal", "no class", "refused", "not a model"}
+    assert sum(outcome == "equal" for _, outcome, _, _ in rows) > 10
+
+
+def test_parameters_remember_what_they_are_made_of() -> None:
+    width, heads = Number(8, "hidden_size"), Number(2, "num_attention_heads")
+    with tracing():
+        layer = torch.nn.Linear(width, 3 * (width // heads), bias=width > 4)
+    assert layer.weight.dimensions == (("*", ("//", "hidden_size", "num_attention_heads"), 3), "hidden_size")
+    assert layer.weight.shape == (12, 8)
+    assert ("<", 4, "hidden_size") in CONDITIONS
 
 
 def test_code_of_a_folder_runs_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,8 +128,20 @@ def other(
 
 
 # Keys that only work together.
+SIX = ["sliding_attention", "full_attention"] * 3
 TOGETHER: dict[str, dict[str, dict[str, Any]]] = {
-    kind: {"experts": {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 36}}
+    kind: {
+        "experts": {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 36},
+        "shared": {"num_hidden_layers": 6, "layer_types": SIX, "num_kv_shared_layers": 3},
+        "shared-equal": {
+            "num_hidden_layers": 6,
+            "layer_types": SIX,
+            "num_kv_shared_layers": 2,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+        "equal": {"attention_k_eq_v": True, "num_global_key_value_heads": 1},
+    }
     for kind in ("gemma4_text", "gemma4_unified_text", "diffusion_gemma_text")
 }
 

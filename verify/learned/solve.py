@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -53,6 +54,20 @@ def restored(samples: list[tuple[dict[Any, Any], Any]], labels: Counter[Any]) ->
             return {}
         found.append(min(keys, key=len) if len(numbers) > 1 else numbers.pop())
     return {tuple(found): 1}
+
+
+# Asked of every config by code that all classes share.
+COMMON = re.compile(r"^(decoder|generator|encoder|text_config|quantization_config|is_heterogeneous|is_encoder_decoder|pad_token_id|base_model_\w+|"
+                    r"gradient_checkpointing|auto_map|output_proj_dims|use_cache|output_\w+|return_dict|\w*dropout\w*|\w*_token_id|initializer_range|rope_\w+)$")  # fmt: skip
+
+
+def common(condition: Any) -> bool:
+    """Whether a condition asks what code that all classes share asks, or what rotary positions need of a head's size."""
+    if any(COMMON.match(name.rpartition(".")[2]) for name in names(condition)):
+        return True
+    return (
+        condition[0] == "<" and isinstance(condition[2], tuple) and condition[2][0] == "-" and not indices_of(condition)
+    )
 
 
 def at_number(how: Any) -> bool:
@@ -111,11 +126,12 @@ def solve(runs: list[Run], pool: Pool) -> tuple[dict[str, Any], dict[str, Any]]:
     """(tree of each parameter's name, tree of each list's length)."""
     SUPPOSED.clear()
     conditions = [
-        *by_size({one for one in pool.model if not at_number(one)}),
+        *by_size({one for one in pool.model if not at_number(one) and not common(one) and telling(one)}),
         *(one for one in supposed(runs, False) if one not in pool.model),
     ]
     SUPPOSED.difference_update(pool.model)
-    conditions += by_size({one for one in pool.config if one[0] == "has"})
+    given = by_size({one for one in pool.config if one[0] == "has" and not common(one)})
+    conditions += [*given, *(("null", name) for _, name in given)]
     parameters: dict[str, Any] = {}
     counts: dict[str, Any] = {}
     for pattern in dict.fromkeys(name for made in runs for name in made.parameters):
