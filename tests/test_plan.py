@@ -234,7 +234,8 @@ def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_engines_own_names_of_a_split_say_the_same() -> None:
-    name, kept = "Qwen/Qwen3-8B", {"gpu": "H100", "context": 4096}
+    name = "Qwen/Qwen3-8B"
+    kept: dict[str, Any] = {"gpu": "H100", "context": 4096}
     assert fit(name, tensor_parallel_size=2, **kept) == fit(name, tp=2, **kept)
     assert fit(name, pipeline_parallel_size=2, **kept) == fit(name, pp=2, **kept)
     assert fit(name, engine="sglang", tp_size=2, **kept) == fit(name, engine="sglang", tp=2, **kept)

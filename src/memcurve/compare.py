@@ -140,7 +140,8 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
         )
         for line in lines
     ]
-    return "\n".join([*shown, *(f"{found.model}: {found.why}" for found in rows if found.why)])
+    beyond = ["–: more than the engine takes of one request"] * any(None in found.bytes for found in rows)
+    return "\n".join([*shown, *beyond, *(f"{found.model}: {found.why}" for found in rows if found.why)])
 
 
 def to_csv(rows: Sequence[Row]) -> str:
