@@ -114,6 +114,13 @@ def test_a_section_that_is_not_in_the_config_is_left_out_and_said() -> None:
     assert any(note.startswith("vision_config: missing") for note in weights.notes)
 
 
+def test_sizes_that_the_config_lacks_are_said() -> None:
+    notes = reckoned({"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 2}).notes
+    assert any(
+        "not in the config" in note and "vocab_size 32000" in note and "hidden_size" not in note for note in notes
+    )
+
+
 def test_the_dtype_is_the_configs_own() -> None:
     config = {"model_type": "llama", "num_hidden_layers": 1, "dtype": "float16"}
     assert set(estimate(load(config)).by_dtype) == {"F16"}
@@ -127,6 +134,7 @@ def test_the_dtype_is_the_configs_own() -> None:
     [
         ({"model_type": "xverse", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}, "xverse"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "fp8"}, "dtype": "bfloat16"}, "quantization_config"),
+        ({"model_type": "reformer", "dtype": "bfloat16"}, "axial_pos_embds True"),
         ({"model_type": "llama", "per_layer_config": {"0": {"head_dim": 8}}, "dtype": "bfloat16"}, "per_layer_config"),
         ({"model_type": "llava", "text_config": {"model_type": "qwen2"}, "dtype": "bfloat16"}, "text_config.model_type"),
     ],

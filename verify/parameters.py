@@ -1,9 +1,9 @@
 """Writes src/memcurve/parameters.json: which parameters the class of each model type makes of a config, and their shapes.
 
-    python verify/parameters.py                # every type with a causal class; needs torch and the pinned transformers
+    python verify/parameters.py                # every type that generates; needs torch and the pinned transformers
     python verify/parameters.py llama jamba    # only these; other types' lines stay
 
-Each type's class is built on the meta device from small configs whose values remember what is done with them (symbols.py). Each
+Each type's class is built on the meta device from small configs whose values remember what is done with them (learned/symbols.py). Each
 parameter then has its dimensions as expressions of config keys, and the conditions that were asked on the way are known. Over many
 configs, changed at random, the smallest decision tree over those conditions is found that tells when a parameter is there and
 which expressions it has; values that the config class computes (layer_types, head_dim) are found alike. checkpoint/estimate.py
