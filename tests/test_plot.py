@@ -281,7 +281,9 @@ def test_a_map_draws_edge_bounds_and_sizes() -> None:
     curve = load("Qwen/Qwen3-Next-80B-A3B-Thinking").curve("vllm")
     axes = memcurve.heatmap(curve, memory=20 * 2**30, max_ctx=2**19, max_batch=2048).axes[0]
     assert {text.get_text() for text in axes.texts} >= {"max_model_len 262,144", "max_num_seqs 1,024"}
-    (line,) = (line for line in axes.lines if line.get_label() == "the edge of what fits 20 GiB")
+    (line,) = (
+        line for line in axes.lines if line.get_label() == "the edge of what fits 20 GiB, and of what the engine takes"
+    )
     contexts = scale(128, 2**19, 24)
     for index in (0, 100, 200):
         number, _ = most_batch(curve, 20 * 2**30, contexts[index])

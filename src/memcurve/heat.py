@@ -191,7 +191,14 @@ def draw_edge(axes: Axes, curve: MemoryCurve, contexts: Sequence[int], most: int
     axes.fill_between(xs, steps, most * 4, step="post", facecolor="white", alpha=0.35, linewidth=0)
     axes.fill_between(xs, steps, most * 4, step="post", facecolor="none", edgecolor="#555555", hatch="///", linewidth=0)
     size = show_size(memory) if memory % 2**20 == 0 else show_bytes(memory)
-    axes.step(xs, steps, where="post", color="#D55E00", linewidth=2.2, label=f"the edge of what fits {size}")
+    axes.step(
+        xs,
+        steps,
+        where="post",
+        color="#D55E00",
+        linewidth=2.2,
+        label=f"the edge of what fits {size}, and of what the engine takes",
+    )
     axes.legend(loc="lower left", fontsize=8, framealpha=0.9)
     reasons = [why for _, why in found]
     for why in dict.fromkeys(reasons):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig
+from ..base import BadConfig, whole
 from ..units import show_bytes
 from .shared import ENCODER_HELP, SCHEMA, add_engine, clean, count, flag
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     subjects = all_subjects(arguments, {})
     if len(subjects) < 2:
         raise BadConfig("subjects: 1; expected two or more, or one with --engine all")
-    batch = arguments.batch
+    batch = whole("batch", arguments.batch, 1)
     pairs = [(a, b, *compare(a, b, batch, arguments.max_ctx)) for a, b in combinations(subjects, 2)]
     if arguments.json:
         import json
