@@ -40,6 +40,8 @@ MAY = {
     "startup": {"engines", "logs"},
     "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "startup", "terms", "views"},
     "bars": {"figures", "plan"},
+    "pages": {"engines", "plan", "terms"},
+    "site": {"catalog", "checkpoint", "curve", "engines", "gpus", "layers", "model", "pages", "plan", "memcurve"},
     "compare": {"curve", "model", "plan"},
     "cli": {
         "bars",
@@ -47,6 +49,7 @@ MAY = {
         "cli",
         "compare",
         "plan",
+        "site",
         "crossed",
         "fits",
         "heat",

@@ -199,6 +199,14 @@ class Plan:
         other.own = {name: value for name, value in {**self.own, **options}.items() if value is not None}
         return other
 
+    def _options(self, tp: int) -> dict[str, Any]:
+        ranks = RANKS_OPTION.get(self.engine)
+        return self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
+
+    def curves(self, tp: int, pp: int) -> tuple[MemoryCurve, ...]:
+        """The state of each pipeline stage."""
+        return self.model.stages(self.engine, self.dtype, count=pp, **self._options(tp))
+
     def stages(self, tp: int, pp: int) -> list[Stage]:
         """A GPU of each pipeline stage. Refused where the engine does not split the model so."""
         ranks = RANKS_OPTION.get(self.engine)
@@ -206,8 +214,8 @@ class Plan:
             raise NotDescribed(
                 f"tp: {tp}; engine {self.engine} is described with layers divided over GPUs: expected tp=1 and pp={tp}"
             )
-        options = self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
-        curves = self.model.stages(self.engine, self.dtype, count=pp, **options)
+        options = self._options(tp)
+        curves = self.curves(tp, pp)
         if self.sizes is None:
             allowances: tuple[Allowance, ...] = (Allowance(name="reserve", bytes=self.reserve or 0, why="as given"),)
         else:
