@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .base import BadConfig, MemcurveError, NotDescribed, Refused, whole
 from .checkpoint import Weights
@@ -184,19 +184,26 @@ class Plan:
         self.own = {name: value for name, value in options.items() if name in known}
         self.beside = {name: value for name, value in options.items() if name not in known}
         self.log, self.reserve, self.driver_bytes = log, reserve, driver_bytes
-        vocabulary = next(
+        self.vocabulary = next(
             (tensor.shape[0] for tensor in weights.tensors if "embed" in tensor.name and tensor.shape), None
         )
-        self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, vocabulary)
+        self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, self.vocabulary)
         drafts = any(self.own.get(name) for name in DRAFTS)
         self.shards = Shards(
             weights, model.layers, on_every_stage(engine, model.model_type), drafts, engine == "llamacpp"
         )
 
-    def changed(self, options: Mapping[str, Any]) -> Plan:
+    def changed(self, options: Mapping[str, Any]) -> Self:
         """The same plan with some of the engine's options changed; None stands for the engine's default."""
         other = copy(self)
         other.own = {name: value for name, value in {**self.own, **options}.items() if value is not None}
+        return other
+
+    def on(self, card: Gpu, options: Mapping[str, Any]) -> Self:
+        """The same plan on GPUs of another kind, and with the engine's options that follow from it."""
+        other = self.changed(options)
+        other.total, other.driver_bytes = card.memory_bytes, card.driver_bytes
+        other.sizes = self.sizes and sizes_of(self.model, self.engine, other.own, self.vocabulary)
         return other
 
     def _options(self, tp: int) -> dict[str, Any]:

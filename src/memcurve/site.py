@@ -102,19 +102,28 @@ def fits_data(
     curves: Table, forms: Table,
 ) -> dict[str, Any]:  # fmt: skip
     found: dict[str, Any] = {}
-    known: dict[str, tuple[MemoryCurve, ...]] = {}
+    plans: list[Curves | str] = []
+    base: Curves | None = None
+    for name in devices:
+        try:
+            card, options = device(name, None, engine, {})
+            if base is None:
+                base = Curves(model, engine, dtype, card.memory_bytes, weights, options, None, None, card.driver_bytes)
+                base.known = {}
+            plans.append(base.on(card, options))
+        except MemcurveError as error:
+            plans.append(str(error))
     for count in counts:
         tp, pp = (count, 1) if engine in RANKS_OPTION else (1, count)
         cells: list[Any] = []
         held: list[int] = []
-        for name in devices:
+        for plan in plans:
             try:
-                card, options = device(name, None, engine, {})
-                plan = Curves(model, engine, dtype, card.memory_bytes, weights, options, None, None, card.driver_bytes)
-                plan.known = known
-                data = rooms_data(plan.stages(tp, pp))
+                data = plan if isinstance(plan, str) else rooms_data(plan.stages(tp, pp))
             except MemcurveError as error:
-                cells.append(str(error))
+                data = str(error)
+            if isinstance(data, str):
+                cells.append(data)
                 continue
             held = [room["weights"] for room in data["rooms"]]
             cells.append(cell(data, curves, forms))
