@@ -102,7 +102,7 @@ class Fit:
             elif name == "stages":
                 found[name] = [stage.to_dict() for stage in value]
             elif name == "pool":
-                found[name] = value and value.as_dict()
+                found[name] = value and value.to_dict()
             elif name == "extras":
                 found[name] = dict(value)
             elif name == "fewest":

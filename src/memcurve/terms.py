@@ -209,6 +209,10 @@ class Allocator(Record):
         assert limit is not None, type(self)
         return limit
 
+    def shares(self, memory_bytes: int) -> tuple[Share, ...]:
+        """What requests share out in so many bytes: `most_requests` is the tightest of these within `bounds`."""
+        return self.pool(memory_bytes).shares()
+
     def bounds(self) -> dict[str, tuple[str, int]]:
         """What the engine's own settings bound: of "context" and "batch" the setting's name and the most it allows."""
         raise NotImplementedError
@@ -255,9 +259,33 @@ class Pool(Record):
 
     pool_bytes: int
 
+    def shares(self) -> tuple[Share, ...]:
+        """What requests share out; nothing where the counts say all."""
+        return ()
+
     def binding(self, context: int) -> tuple[int, str] | None:
         """How many requests of so many tokens run at once, and what keeps one more out; None where the counts say all."""
-        return None
+        shares = self.shares()
+        return tightest(shares, whole("context", context, 1)) if shares else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; None for a count without an end."""
+        return {name: None if value == float("inf") else value for name, value in self.as_dict().items()}
+
+
+class Share(Record):
+    """What requests share out: so many units, of which one of T tokens takes `each`."""
+
+    name: str
+    units: int
+    each: Expr = 1
+
+
+def tightest(shares: Sequence[Share], context: int) -> tuple[int, str]:
+    """How many requests of so many tokens the units are enough for, and which of them are used up first."""
+    takes = [(share, int(compile_expr(share.each)(context, 1, 0))) for share in shares]
+    limits = [(share.units // each, share.name) for share, each in takes if each]
+    return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
 
 
 class Limits(Record):

@@ -7,11 +7,13 @@ model_executor/pool_configurator.py (tokens from bytes), mem_cache/kv_cache_conf
 from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Record, Refused, whole
-from ..terms import Allocator, Pool, Served
+from ..terms import Allocator, Pool, Served, Share, tightest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..terms import Expr
 
 GIB = 1 << 30
 
@@ -103,9 +105,14 @@ class SGLangPool(Pool):
 
     def binding(self, context: int) -> tuple[int, str]:
         """How many requests of so many tokens run at once, and what keeps one more out."""
-        pages = -(-whole("context", context, 1) // self.page)
-        limits = [(self.max_running_requests, self.limited_by), (self.tokens // (pages * self.page), "tokens")]
-        return min(limits, key=lambda limit: limit[0])
+        return tightest(self.shares(), whole("context", context, 1))
+
+    def shares(self) -> tuple[Share, ...]:
+        pages: Expr = ("mul", self.page, ("ceil", "context", self.page))
+        return (
+            Share(name=self.limited_by, units=self.max_running_requests),
+            Share(name="tokens", units=self.tokens, each=pages),
+        )
 
 
 class SGLangAllocator(Allocator):

@@ -12,7 +12,7 @@ from functools import cached_property
 from math import lcm
 
 from ..base import BadConfig, Record, Refused
-from ..terms import INT64_MAX, Allocator, Pool, Served, Term, compile_expr
+from ..terms import INT64_MAX, Allocator, Pool, Served, Share, Term, compile_expr, tightest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -327,15 +327,21 @@ class VllmAllocator(Allocator):
     serving: Serving | None = None
 
     @cached_property
-    def _blocks(self) -> tuple[int, list[Function]]:
-        fixed = 0
-        rest: list[Function] = []
+    def each(self) -> Expr:
+        """Blocks that a request of T tokens takes, over all groups: groups alike times how many they are."""
+        count: dict[Expr, int] = {}
         for group in self.groups:
-            if isinstance(group.blocks, int):
-                fixed += group.blocks
-            else:
-                rest.append(compile_expr(group.blocks))
-        return fixed, rest
+            count[group.blocks] = count.get(group.blocks, 0) + 1
+        found: Expr = sum(blocks * many for blocks, many in count.items() if isinstance(blocks, int))
+        for blocks, many in count.items():
+            if not isinstance(blocks, int):
+                one: Expr = blocks if many == 1 else ("mul", many, blocks)
+                found = one if found == 0 else ("add", found, one)
+        return found
+
+    @cached_property
+    def _blocks(self) -> Function:
+        return compile_expr(self.each)
 
     @property
     def most_sequences(self) -> int | None:
@@ -344,8 +350,7 @@ class VllmAllocator(Allocator):
 
     def blocks(self, context: int) -> int:
         """Blocks that a request of so many tokens takes, over all groups."""
-        fixed, rest = self._blocks
-        return fixed + sum(int(slots(context, 1, 0)) for slots in rest)
+        return int(self._blocks(context, 1, 0))
 
     @property
     def largest(self) -> int:
@@ -368,12 +373,19 @@ class VllmAllocator(Allocator):
         """
         if self.max_model_len is not None and context > self.max_model_len:
             return 0, "max_model_len"
-        limits = [] if self.most_sequences is None else [(self.most_sequences, "max_num_seqs")]
+        return tightest(self.shares(memory_bytes), context)
+
+    def shares(self, memory_bytes: int) -> tuple[Share, ...]:
+        found = [] if self.most_sequences is None else [Share(name="max_num_seqs", units=self.most_sequences)]
         sizes = [size for size in self.block_bytes if size]
-        if sizes and (each := self.blocks(context)):
+        if sizes:
             usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
-            limits.append((usable // each, "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"))
-        return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
+            found.append(Share(name=self._shared, units=usable, each=self.each))
+        return tuple(found)
+
+    @cached_property
+    def _shared(self) -> str:
+        return "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
