@@ -90,8 +90,8 @@ def test_every_recorded_case_is_equal(count: Any) -> None:
     count(f"vllm 0.33.0: {cases} recorded cases of {types} model types ({numbers:,} numbers), {len(found)} wrong")
     assert found == []
     # 464 over the models of the first recording, 276 of the catalogue's configs with two sets of options each, and 409 of
-    # further types, and of options drawn at random.
-    assert cases == 464 + 276 + 409
+    # further types, and of options drawn at random; 38 of pipeline stages, turboquant, further GPUs and types.
+    assert cases == 464 + 276 + 409 + 38
 
 
 def test_the_scheduler_never_holds_more_than_is_reserved() -> None:
@@ -207,6 +207,65 @@ def test_what_vllm_refuses_is_refused_with_its_reason(options: dict[str, Any], r
     # The words of each were read off vLLM 0.33.0 on the same config.
     with pytest.raises(Refused, match=reason):
         load(LLAMA).curve("vllm", **options)
+
+
+QWEN_2 = "mlc/qwen2_1_5b"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "reason"),
+    [
+        # 32 layers in 33 stages: one has none (get_pp_indices), and vLLM divides by its bytes per block.
+        (LLAMA, {"pipeline_parallel_size": 5}, r"^integer division or modulo by zero: stage 5 of 5 holds no layer"),
+        # 151,936 words are 2,374 times 64, and no multiple of 6; 8,960 is none of 3.
+        (QWEN_2, {"tensor_parallel_size": 6}, r"^8960 is not divisible by 6 \(intermediate_size\)"),
+        ({**LLAMA, "vocab_size": 32_000, "num_attention_heads": 36, "num_key_value_heads": 12, "head_dim": 128, "intermediate_size": 12_288},
+         {"tensor_parallel_size": 12}, r"^32000 is not divisible by 12 \(vocab_size, padded to a multiple of 64\)"),
+        (LLAMA, {"max_num_batched_tokens": 64, "max_num_seqs": 128},
+         r"^max_num_batched_tokens \(64\) must be greater than or equal to max_num_seqs \(128\)\.$"),
+        ({"model_type": "whisper"}, {"max_num_batched_tokens": 64}, r"^max_num_batched_tokens \(64\) is smaller than max_model_len \(448\)\."),
+        (QWEN3_NEXT, {"speculative_method": "mtp", "num_speculative_tokens": 2, "draft_layers": 1, "max_num_batched_tokens": 2, "max_num_seqs": 1},
+         r"^VllmConfig does not have enough slots .* num_lookahead_tokens=2\.$"),
+        (LLAMA, {"speculative_method": "mtp", "num_speculative_tokens": 1}, r"^Unsupported speculative method: 'mtp'$"),
+        (LLAMA, {"speculative_method": "suffix", "num_speculative_tokens": 1, "async_scheduling": True},
+         r"^Async scheduling is not supported by the V1 model runner with suffix-based speculative decoding\.$"),
+        ("stepfun-ai/Step-3.7-Flash", {}, r"^Model architectures 'Step3p7FlashForCausalLM' are not supported for now\."),
+        ({**LLAMA, "architectures": ["ArcticForCausalLM"]}, {}, r"^Model architecture ArcticForCausalLM was supported in vLLM until v0\.28\.0"),
+        ({**LLAMA, "architectures": ["SmolVLMForConditionalGeneration"]}, {"pipeline_parallel_size": 2}, r"^Pipeline parallelism is not supported"),
+        ("moonshotai/Kimi-Linear-48B-A3B-Instruct", {"max_model_len": 8192}, r"^User-specified max_model_len \(8192\) is greater .*=4096"),
+        ("moonshotai/Kimi-Linear-48B-A3B-Instruct", {"mamba_ssm_cache_dtype": "float16"}, r"^KDA recurrent state supports only auto, float32"),
+        ("mlc/llama3_2_3b", {"kv_cache_dtype": "turboquant_4bit_nc", "pipeline_parallel_size": 14}, r"^Workers disagree on supported KV cache layouts"),
+        ("deepseek-ai/DeepSeek-V4-Flash", {"pipeline_parallel_size": 22}, r"^Workers disagree on supported KV cache layouts"),
+        ("deepseek-ai/DeepSeek-V4-Flash", {"tensor_parallel_size": 2, "decode_context_parallel_size": 2}, r"^DCP not support sliding window\.$"),
+        ("Qwen/Qwen3-VL-8B-Instruct", {"pipeline_parallel_size": 16}, r"^start_layer should be greater than or equal to len\(deepstack_visual_indexes\)"),
+    ],
+)  # fmt: skip
+def test_what_vllm_refuses_before_it_plans(model: Any, options: dict[str, Any], reason: str) -> None:
+    # vLLM 0.33.0 refused each of them too, with these words where it has any.
+    with pytest.raises(Refused, match=reason):
+        load(model).curve("vllm", **options)
+
+
+def test_what_nothing_says_is_not_refused() -> None:
+    # Neither its vocabulary nor its experts: sizes that a config leaves out are not checked.
+    assert load(
+        {**LLAMA, "num_attention_heads": 33, "num_key_value_heads": 11, "head_dim": 128, "intermediate_size": 33 * 128}
+    ).curve("vllm", tensor_parallel_size=11)
+    # The longest sequence of a long rope, for those who ask; 4,096 for the others.
+    model = load("microsoft/Phi-3-mini-128k-instruct")
+    assert allocator(model.curve("vllm", max_model_len=131_072)).largest == 131_072
+    assert allocator(model.curve("vllm")).largest == 4_096
+
+
+def test_chunks_beside_a_draft_are_held_in_full() -> None:
+    # Llama 4 with an Eagle draft: the hybrid manager is off (VllmConfig.__post_init__), and can't be asked for.
+    config = {"model_type": "llama4_text", "architectures": ["Llama4ForCausalLM"], "num_local_experts": 16}
+    draft: dict[str, Any] = {"speculative_method": "eagle", "num_speculative_tokens": 2}
+    with pytest.raises(Refused, match=r"^Hybrid KV cache manager was explicitly enabled"):
+        load(config).curve("vllm", disable_hybrid_kv_cache_manager=False, **draft)
+    held = load(config).curve("vllm", **draft)
+    off = load(config).curve("vllm", disable_hybrid_kv_cache_manager=True, **draft)
+    assert held.bytes(100_000) == off.bytes(100_000) > load(config).curve("vllm").bytes(100_000)
 
 
 def test_other_refusals() -> None:

@@ -58,6 +58,12 @@ def type_of(mark: str) -> str | None:
     return line[1 : line.index('"', 1)]
 
 
+def in_transformers(architecture: str) -> bool:
+    """Whether Transformers has a generating class of this name."""
+    name = json.dumps(architecture)
+    return any(type_of(mark) for mark in (f'"arch":[{name}', f",{name}"))
+
+
 def parse(text: str, where: str) -> dict[str, Any]:
     """A config.json's text as a dict; BadConfig for anything that is not one."""
     try:

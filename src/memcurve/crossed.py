@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from math import lcm
 
-from .base import Record
+from .base import BadConfig, Record
 from .curve import order
 
 TYPE_CHECKING = False
@@ -37,6 +37,15 @@ def compare(a: Subject, b: Subject, batch: int, until: int | None = None) -> tup
         for index, context in enumerate(found.crossings)
     ]
     return found, crossed
+
+
+def compare_all(
+    subjects: Sequence[Subject], batch: int, until: int | None = None
+) -> list[tuple[Subject, Subject, Order, list[Crossing]]]:
+    """How all pairs compare. BadConfig for fewer than two subjects."""
+    if len(subjects) < 2:
+        raise BadConfig(f"subjects: {len(subjects)}; expected two or more, or one with --engine all")
+    return [(a, b, *compare(a, b, batch, until)) for a, b in combinations(subjects, 2)]
 
 
 def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[Crossing]:

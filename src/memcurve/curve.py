@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .lengths import Lengths
+    from .steady import Steady
     from .terms import Expr, Function
 
 
@@ -289,6 +291,18 @@ class MemoryCurve(Record):
             )
             raise BadConfig(f"pool: this curve of engine {self.engine} {why}")
         return self.allocator.pool(whole("memory_bytes", memory_bytes))
+
+    def steady_requests(
+        self, memory_bytes: int, *, prompt: Lengths, output: Lengths, requests: int | None = None
+    ) -> Steady:
+        """How many requests run at once when the engine is kept full, as its scheduler admits and grows them.
+
+        prompt, output: tokens, "lognormal(median,sigma)", or a CSV file. requests: how many wait at the start; without it
+        so many that more change nothing. NotDescribed where the engine's scheduler is not described.
+        """
+        from .steady import steady_requests
+
+        return steady_requests(self.engine, self.allocator, memory_bytes, prompt, output, requests)
 
     # -- explanation ------------------------------------------------------------------------------------------
 

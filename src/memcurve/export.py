@@ -10,6 +10,7 @@ from itertools import pairwise
 from .base import BadConfig, Record, show
 from .crossed import find_crossings, find_places, rings, span
 from .curve import MemoryCurve
+from .engines import SHARED_CONTEXT
 from .terms import SCHEMA
 from .units import SHORT
 
@@ -61,6 +62,15 @@ def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
         subject if subject.name == name else Subject(name=name, curve=subject.curve)
         for subject, name in zip(given, names, strict=True)
     ]
+
+
+def by_sequence(curves: Sequence[MemoryCurve], batch: int) -> tuple[list[MemoryCurve], list[str]]:
+    """Curves that can be drawn together: beside other engines, one whose context all sequences share out goes by the context of
+    each. And the engines of which some do."""
+    sharing = {curve.engine for curve in curves if curve.engine in SHARED_CONTEXT}
+    if batch <= 1 or not {curve.engine for curve in curves} - sharing:
+        return list(curves), []
+    return [curve.per_sequence(batch) if curve.engine in sharing else curve for curve in curves], sorted(sharing)
 
 
 def default_title(subjects: Sequence[Subject], batch: int) -> str:

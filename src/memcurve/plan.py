@@ -17,7 +17,7 @@ from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
 from .model import Model, load
 from .sizes import sizes_of
-from .terms import INT64_MAX, scarcest
+from .terms import tightest
 from .units import show_bytes
 from .views.stages import on_every_stage, own_drafts
 
@@ -104,7 +104,7 @@ class Fit:
             elif name == "stages":
                 found[name] = [stage.to_dict() for stage in value]
             elif name == "pool":
-                found[name] = value and value.as_dict()
+                found[name] = value and value.to_dict()
             elif name == "extras":
                 found[name] = dict(value)
             elif name == "fewest":
@@ -138,7 +138,7 @@ class Stage:
             return 0, "weights"
         if self.curve.allocator is not None:
             shares = self.shares()
-            return (0, shares) if isinstance(shares, str) else scarcest(shares, context) or (INT64_MAX, "nothing")
+            return (0, shares) if isinstance(shares, str) else tightest(shares, context)
         most, limit = MOST_SEQUENCES.get(self.curve.engine, (UNLIMITED, "batch"))
         low, high = 0, most + 1
         while high - low > 1:

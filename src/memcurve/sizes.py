@@ -136,10 +136,12 @@ def largest(config: Config, keys: tuple[str, ...], default: int | None = None) -
 def _batch(facts: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, int]:
     from .engines.vllm import batch_of, gpu_of, model_length
 
-    length = model_length(options.get("max_model_len"), facts.get("longest"), facts.get("longest_key"))
+    length = model_length(
+        options.get("max_model_len"), facts.get("longest"), facts.get("longest_key"), facts.get("assumed")
+    )
     return batch_of(
         gpu_of(options.get("gpu", "H100")),
-        length or facts.get("assumed"),
+        length,
         options.get("max_num_batched_tokens"),
         options.get("max_num_seqs"),
         facts.get("chunked", True),

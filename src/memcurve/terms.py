@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from math import lcm
 
-from .base import BadConfig, Record, Refused, show, whole
+from .base import BadConfig, NotDescribed, Record, Refused, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
-    # What requests of a pool share: its name, how much there is, and what a request takes, by its context.
-    Share: TypeAlias = tuple[str, int, Expr]
     Function: TypeAlias = Callable[[Any, Any, Any], Any]
 
 SCHEMA = 1
@@ -198,14 +196,6 @@ def collect_terms(kept: Iterable[tuple[str, tuple[tuple[str, int], ...], Expr]])
     )
 
 
-def scarcest(shares: Iterable[Share], context: int) -> tuple[int, str] | None:
-    """How many requests of so many tokens there is enough of everything for, and of what first not."""
-    found = [
-        (have // each, name) for name, have, slots in shares if (each := int(compile_expr(slots)(context, 1, 0))) > 0
-    ]
-    return min(found, key=lambda limit: limit[0], default=None)
-
-
 class Allocator(Record):
     """How a serving engine cuts memory into the pool that requests share. Each such engine has its own."""
 
@@ -215,15 +205,17 @@ class Allocator(Record):
 
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """How many requests of so many tokens run at once in so many bytes, and what keeps one more out."""
-        return scarcest(self.shares(memory_bytes), context) or (INT64_MAX, "nothing")
-
-    def shares(self, memory_bytes: int) -> Sequence[Share]:
-        """What requests share in a pool of so many bytes. Refused where the engine would not start."""
-        return self.pool(memory_bytes).shares
+        limit = self.pool(memory_bytes).binding(context)
+        assert limit is not None, type(self)
+        return limit
 
     def filled(self) -> Sequence[tuple[str, int, Expr]] | None:
         """What a request's tokens and states really fill of its reservation, where more is reserved: (kind, bytes, slots)."""
         return None
+
+    def shares(self, memory_bytes: int) -> tuple[Share, ...]:
+        """What requests share out in so many bytes: `most_requests` is the tightest of these within `bounds`."""
+        return self.pool(memory_bytes).shares()
 
     def bounds(self) -> dict[str, tuple[str, int]]:
         """What the engine's own settings bound: of "context" and "batch" the setting's name and the most it allows."""
@@ -237,20 +229,67 @@ class Allocator(Record):
         """Lines that say how the engine lays the layers out, and at a context what of the reservation is padding."""
         raise NotImplementedError
 
+    def longest_request(self) -> int:
+        """Tokens of the longest request that the engine takes, prompt and output together."""
+        raise NotDescribed("how these pools are shared by requests is not described")
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        """Runs the engine's scheduler over requests of (prompt, output) tokens that all wait at the start."""
+        raise NotDescribed("how these pools are shared by requests is not described")
+
+
+class Served(Record):
+    """What a run of an engine's scheduler came to, from the first step to the last.
+
+    running: the most requests at once. mean: requests at once on average over the steps between the first end of a request and
+    the last admission; `running` where nothing waited by then. preemptions: how often a request was put back. steps: of the scheduler.
+    used: per resource the most that was in use, and how much there is. bound_by: what kept the next request out, at most of those
+    steps: blocks, tokens, state slots, or the option that limits; "requests" where all ran at once. pessimistic: how many requests of
+    `longest` tokens, the most that one may have, the engine reckons with.
+    """
+
+    running: int
+    mean: float
+    preemptions: int
+    steps: int
+    used: tuple[tuple[str, int, int], ...]
+    bound_by: str
+    pessimistic: float | None
+    longest: int
+
 
 class Pool(Record):
     """What comes of an amount of memory; each engine that pools adds its own counts."""
 
     pool_bytes: int
 
-    @property
-    def shares(self) -> Sequence[Share]:
-        """What its requests share; nothing where the counts say all."""
+    def shares(self) -> tuple[Share, ...]:
+        """What requests share out; nothing where the counts say all."""
         return ()
 
     def binding(self, context: int) -> tuple[int, str] | None:
         """How many requests of so many tokens run at once, and what keeps one more out; None where the counts say all."""
-        return scarcest(self.shares, whole("context", context, 1))
+        shares = self.shares()
+        return tightest(shares, whole("context", context, 1)) if shares else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; None for a count without an end."""
+        return {name: None if value == float("inf") else value for name, value in self.as_dict().items()}
+
+
+class Share(Record):
+    """What requests share out: so many units, of which one of T tokens takes `each`."""
+
+    name: str
+    units: int
+    each: Expr = 1
+
+
+def tightest(shares: Sequence[Share], context: int) -> tuple[int, str]:
+    """How many requests of so many tokens the units are enough for, and which of them are used up first."""
+    takes = [(share, int(compile_expr(share.each)(context, 1, 0))) for share in shares]
+    limits = [(share.units // each, share.name) for share, each in takes if each]
+    return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
 
 
 class Limits(Record):

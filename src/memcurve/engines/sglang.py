@@ -230,6 +230,8 @@ def keep(
                 request_padding=2 if rank.index_group > 1 else 1,
                 slot_cost=int(whole_states.slot_bytes * (most / len(stateful))) if whole_states is not None else 0,
                 elsewhere=pp > 1 and any(kept),
+                chunk=chunk or option.CHUNK // workers,
+                ahead=overlap,
             )
         )
     costs = [one.cell_bytes() + ratio * one.cell_bytes(sliding=True) for one in sized]

@@ -6,12 +6,14 @@ model_executor/pool_configurator.py (tokens from bytes), mem_cache/kv_cache_conf
 
 from __future__ import annotations
 
-from ..base import BadConfig, Record, Refused, whole
-from ..terms import Allocator, Pool
+from ..base import BadConfig, NotDescribed, Record, Refused, whole
+from ..terms import Allocator, Pool, Served, Share, tightest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..terms import Expr, Share
+    from collections.abc import Sequence
+
+    from ..terms import Expr
 
 GIB = 1 << 30
 
@@ -101,16 +103,16 @@ class SGLangPool(Pool):
         """What keeps one more request of so many tokens out: tokens, or what limits max_running_requests."""
         return self.binding(context)[1]
 
-    @property
-    def shares(self) -> tuple[Share, ...]:
-        pages: Expr = ("mul", ("ceil", "context", self.page), self.page)
-        return (self.limited_by, self.max_running_requests, 1), ("tokens", self.tokens, pages)
-
     def binding(self, context: int) -> tuple[int, str]:
         """How many requests of so many tokens run at once, and what keeps one more out."""
-        found = super().binding(context)
-        assert found is not None
-        return found
+        return tightest(self.shares(), whole("context", context, 1))
+
+    def shares(self) -> tuple[Share, ...]:
+        pages: Expr = ("mul", self.page, ("ceil", "context", self.page))
+        return (
+            Share(name=self.limited_by, units=self.max_running_requests),
+            Share(name="tokens", units=self.tokens, each=pages),
+        )
 
 
 class SGLangAllocator(Allocator):
@@ -121,7 +123,8 @@ class SGLangAllocator(Allocator):
     a request. slots_per_request: what the sizing reckons for a running request; held_slots: what one takes.
     requests: the user's max_running_requests per worker, or None. request_bytes: of each running request and of
     request_padding more, outside the sizing. slot_cost: what the sizing counts for a state slot, the one of the pipeline
-    stage with the most; elsewhere: another stage has the layers that hold tokens.
+    stage with the most; elsewhere: another stage has the layers that hold tokens. chunk: tokens
+    of one prefill (chunked_prefill_size); ahead: whether scheduling overlaps.
     """
 
     page: int
@@ -144,6 +147,8 @@ class SGLangAllocator(Allocator):
     request_padding: int = 1
     slot_cost: int = 0
     elsewhere: bool = False
+    chunk: int = 8192
+    ahead: bool = True
 
     # -- from sizes -----------------------------------------------------------------------------------------------
 
@@ -316,6 +321,39 @@ class SGLangAllocator(Allocator):
                 f"{slots}, mamba_ratio={self.slots_per_request}, resulting max_num_reqs={running}."
             )
         return running, limit
+
+    # -- its scheduler --------------------------------------------------------------------------------------------
+
+    def longest_request(self) -> int:
+        """max_req_len - 1 where the pool holds one (managers/tp_worker.py, Scheduler.init_req_max_new_tokens)."""
+        return self._longest("the longest request") - 2
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        from .sglang_scheduler import Scheduler
+
+        if self.hybrid:
+            raise NotDescribed("sglang: how prompts share a pool of full and one of sliding layers is not described")
+        if self.draft_tokens is not None:
+            raise NotDescribed("sglang: how many tokens a step gives depends on what is accepted of a draft")
+        pool = self.pool(memory_bytes)
+        scheduler = Scheduler(
+            pool.tokens, self.page, pool.max_running_requests, pool.limited_by, self.chunk, self.ahead
+        )
+        run = scheduler.run(requests)
+        longest = self.longest_request()
+        slots: tuple[tuple[str, int, int], ...] = ()
+        if pool.state_slots is not None:
+            slots = (("state slots", run.peak * self.held_slots, pool.state_slots),)
+        return Served(
+            running=run.peak,
+            mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),
+            preemptions=run.preemptions,
+            steps=run.steps,
+            used=(("tokens", run.tokens, pool.tokens), *slots),
+            bound_by="requests" if run.peak == len(requests) else max(run.bound, key=lambda one: run.bound[one]),
+            pessimistic=float(pool.requests(longest)),
+            longest=longest,
+        )
 
     # -- explanation ----------------------------------------------------------------------------------------------
 

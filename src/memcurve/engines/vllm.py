@@ -11,13 +11,15 @@ Which attention backend runs is as on a GPU with vLLM's own kernels, without Fla
 from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Record, Refused, nearest, show, whole
-from ..layers import CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
+from ..layers import ChunkedAttention, CompressedAttention, CrossAttention, LatentAttention, SparseIndexer, parts
 from ..terms import Kept
 from ..units import dtype_bytes
-from .ranks import replicated
-from .vllm_blocks import VllmAllocator, make_groups, terms_of
+from .ranks import replicated, stage_ends
+from .vllm_blocks import Serving, VllmAllocator, bytes_per_block, make_groups, terms_of
 from .vllm_specs import (
+    DEFAULT_BLOCK,
     DRAFTED,
+    EAGLE,
     KV_DTYPES,
     MAMBA_DTYPES,
     METHODS,
@@ -27,12 +29,13 @@ from .vllm_specs import (
     Shape,
     is_attention,
     is_state,
-    specs_of,
+    slides_latent,
 )
+from .vllm_stages import specs_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..layers import Layer
 
@@ -65,6 +68,7 @@ CACHE_DTYPES = (
 )  # fmt: skip
 
 
+PLAIN_DTYPES = ("auto", "float16", "bfloat16")
 MODEL_DTYPES = ("bfloat16", "float16", "float32")  # ModelDType, config/model.py
 
 
@@ -120,7 +124,7 @@ def keep(
     num_speculative_tokens: int = 0,
     speculative_method: str | None = None,
     draft_layers: int = 0,
-    disable_hybrid_kv_cache_manager: bool = False,
+    disable_hybrid_kv_cache_manager: bool | None = None,
     gdn_prefill_backend: str | None = None,
     gpu: str = "H100",
     longest: int | None = None,
@@ -141,18 +145,26 @@ def keep(
     default_on_10: str | None = None,
     windowed: bool = False,
     wide_pages: bool = True,
-    numbered: bool = True,
+    numbered: int | None = None,
+    shards: Mapping[str, int] = {},
+    modules: int | None = None,
+    first_stage: int = 0,
+    unquantised: bool = False,
+    fixed_states: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Kept:
     """Options by vLLM's names; from `longest` on what its model classes say of the model.
 
-    longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where neither the option
-    nor the config says one. state_dtype: of recurrent states, where the
+    longest, longest_key: the longest max_model_len, and the key that says so. assumed: max_model_len where the option does
+    not say one. state_dtype: of recurrent states, where the
     model says one. heads, head_dim, kv_heads: of the config's attention. exports: whether
     its gated delta layers hand out states in the middle of a prefill. pipeline: whether its class runs in pipeline stages. chunked: whether its prefill can be cut in chunks. hybrid: whether
     its class counts as one that mixes attention and states, whatever its layers. quantised: the kv_cache_dtype that its
-    quantisation says. sinks, replicates, windowed, wide_pages: as Shape has them. no_float16: a model type that is not stable in float16.
-    numbered: whether its layers count as the config's num_hidden_layers does.
+    quantisation says. sinks, replicates, windowed, wide_pages, fixed_states: as Shape has them. no_float16: a model type that is not stable in float16.
+    numbered: num_hidden_layers, where the class makes several layers of one.
+    shards: sizes of weights by name, which tensor_parallel_size must divide. modules: its modules of multi-token prediction, where
+    they are known; 0 where its class has none. first_stage: layers that the first pipeline stage can't do without.
+    unquantised: whether its class passes no kv_cache_dtype to its layers.
     default_on_10: the kv_cache_dtype that its class takes for "auto" on compute capability 10 (model_executor/models/config.py).
     """
     tp = whole("tensor_parallel_size", tensor_parallel_size, 1)
@@ -170,9 +182,9 @@ def keep(
         one_of("mamba_cache_mode", mamba_cache_mode, ("none", "align"))
     if gdn_prefill_backend is not None:
         one_of("gdn_prefill_backend", gdn_prefill_backend, ("auto", "flashinfer", "triton", "cutedsl"))
-    flag("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager)
-    # Suffix decoding cannot run ahead (_validate_async_scheduling, config/vllm.py).
-    ahead = speculative_method != "suffix" and (async_scheduling is None or flag("async_scheduling", async_scheduling))
+    if disable_hybrid_kv_cache_manager is not None:
+        flag("disable_hybrid_kv_cache_manager", disable_hybrid_kv_cache_manager)
+    ahead = runs_ahead(async_scheduling, speculative_method)
     spec = whole("num_speculative_tokens", num_speculative_tokens)
     if speculative_method is not None:
         one_of("speculative_method", speculative_method, METHODS)
@@ -181,6 +193,10 @@ def keep(
         raise BadConfig(f"draft_layers: {drafts}; expected speculative_method='mtp' beside it")
     if drafts and not spec:
         raise BadConfig(f"draft_layers: {drafts}; expected num_speculative_tokens of 1 or more beside it")
+    if speculative_method is not None and not spec:
+        raise BadConfig(
+            f"num_speculative_tokens: 0; expected 1 or more beside speculative_method={speculative_method!r}"
+        )
     if dtype not in MODEL_DTYPES:
         raise BadConfig(
             f"dtype: {show(dtype)}; expected one of {', '.join(MODEL_DTYPES)} (kv_cache_dtype=fp8 is the cache's)"
@@ -189,7 +205,7 @@ def keep(
     states = any(is_state(part) for part in pieces) and not windowed
     attends = any(is_attention(part) for part in pieces)
     crosses = any(isinstance(part, CrossAttention) for part in pieces)
-    model_len = model_length(max_model_len, longest, longest_key) or assumed
+    model_len = model_length(max_model_len, longest, longest_key, assumed)
     if enable_prefix_caching is None:
         # is_prefix_caching_supported (config/model.py): not without attention, not with an encoder.
         prefix = (attends if hybrid is None else hybrid or attends) and not crosses
@@ -200,9 +216,13 @@ def keep(
         if not prefix and mamba_block_size != model_len:
             raise Refused("--mamba-block-size can only be set with --enable-prefix-caching")
     batched, seqs = batch_of(device, model_len, max_num_batched_tokens, max_num_seqs, chunked)
+    check_batch(batched, seqs, model_len, chunked, spec if speculative_method in DRAFTED else 0)
     # max_concurrent_batches (config/vllm.py): a batch per stage, and one more where scheduling runs ahead.
     in_flight = batched * (pp + 1 if ahead else pp)
     check_parallel(tp, pp, dcp, heads, kv_heads, pipeline, any(isinstance(part, LatentAttention) for part in pieces))
+    check_shards(tp, shards)
+    if speculative_method == "mtp":
+        check_modules(spec, modules if attends else 0)
     e = dtype_bytes(dtype)
     if no_float16 is not None and dtype == "float16":
         raise Refused(
@@ -211,12 +231,12 @@ def keep(
     if kv_cache_dtype in ("float16", "bfloat16") and kv_cache_dtype != dtype:
         raise Refused(
             f'kv_cache_dtype="{kv_cache_dtype}" is incompatible with dtype="{dtype}". '
-            f"Please set `--kv-cache-dtype` to `auto` or `{dtype}`."
+            f"Please set `--kv-cache-dtype` to {'`auto`' if dtype == 'float32' else f'`auto` or `{dtype}`'}."
         )
-    if kv_cache_dtype in TURBOQUANT and (pp > 1 or not numbered):
-        raise NotDescribed(
-            "vllm: turboquant in pipeline stages, or where layers are counted by halves, is not described"
-        )
+    if unquantised and kv_cache_dtype not in PLAIN_DTYPES:
+        if kv_cache_dtype in TURBOQUANT:
+            raise NotDescribed("vllm: turboquant where the model's class passes no kv_cache_dtype to its layers")
+        kv_cache_dtype = "auto"
     conv = e if mamba_cache_dtype == "auto" else dtype_bytes(mamba_cache_dtype)
     state = mamba_ssm_cache_dtype if mamba_ssm_cache_dtype != "auto" else state_dtype or "auto"
     options = Options(
@@ -226,6 +246,7 @@ def keep(
         kv_dtype=kv_cache_dtype,
         element=e if kv_cache_dtype == "auto" else PLAIN.get(kv_cache_dtype, 1),
         block=None if block_size is None else whole("block_size", block_size, 1),
+        state_block=mamba_block_size or ((block_size or DEFAULT_BLOCK) if prefix else model_len or 1),
         align=states and prefix,
         in_flight=in_flight,
         spec=spec,
@@ -233,7 +254,7 @@ def keep(
         retained=max(0, min(drafts, spec) - 1) if speculative_method == "mtp" and drafts > 1 else 0,
         conv_element=conv,
         state_dtype=state,
-        checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer") and device.capability[0] in (9, 10),
+        checkpoints=exports and gdn_prefill_backend in (None, "auto", "flashinfer"),
         capability=device.capability,
     )
     shape = Shape(
@@ -245,24 +266,57 @@ def keep(
         replicates=replicates,
         windowed=windowed,
         wide_pages=wide_pages,
+        fixed_states=fixed_states,
     )
-    specs, ranks = specs_of(layers, options, shape, drafts)
+    if pp > 1 and stage_ends("vllm", len(layers), pp)[0] < first_stage:
+        raise Refused(f"start_layer should be greater than or equal to len(deepstack_visual_indexes), {first_stage}")
+    specs, ranks = specs_of(layers, options, shape, drafts, numbered or len(layers))
     if dcp > 1 and not attends:
         raise Refused("decode context parallelism needs key-value heads; the model has none")
-    packed = any(isinstance(part, CompressedAttention) for part in pieces)
+    packed = any(isinstance(part, CompressedAttention) or slides_latent(part) for part in pieces)
     if packed and disable_hybrid_kv_cache_manager:
         raise Refused("MLAAttentionSpec has no bounded_replay: windows over entries can't be held in full")
-    if packed and (drafts or dcp > 1 or options.block not in (None, 256)):
-        raise NotDescribed(
-            "vllm: compressed attention with drafts, context parallelism or other blocks than 256 tokens"
+    chunks = any(isinstance(part, ChunkedAttention) for part in pieces)
+    disabled = without_hybrid(disable_hybrid_kv_cache_manager, chunks and speculative_method in EAGLE)
+    groups = make_groups(specs, ranks, pp, disabled, packed) if specs else ()
+    block_bytes = tuple(bytes_per_block(groups, rank, packed) for rank in range(pp)) if groups else ()
+    if 0 in block_bytes:
+        raise Refused(
+            f"integer division or modulo by zero: stage {block_bytes.index(0) + 1} of {pp} holds no layer that keeps anything, and "
+            "vLLM divides the memory of each by its bytes per block"
         )
-    groups = make_groups(specs, ranks, pp, disable_hybrid_kv_cache_manager, packed) if specs else ()
-    block_bytes = tuple(max(group.bytes_on(rank) for group in groups) for rank in range(pp)) if groups else ()
     return Kept(
         terms=terms_of(groups, block_bytes),
         notes=(*replicated(layers, options.tp), *notes_of(options, speculative_method, drafts, pieces), *notes),
-        allocator=VllmAllocator(groups=groups, block_bytes=block_bytes, max_model_len=model_len, max_num_seqs=seqs),
+        allocator=VllmAllocator(
+            groups=groups,
+            block_bytes=block_bytes,
+            max_model_len=model_len,
+            serving=Serving(
+                max_num_batched_tokens=batched,
+                max_num_seqs=seqs,
+                prefix_caching=prefix,
+                ahead=ahead,
+                chunked=chunked,
+                unknown=unscheduled(pp, spec, crosses, packed, states and dcp > 1),
+            ),
+        ),
     )
+
+
+def unscheduled(pp: int, spec: int, crosses: bool, packed: bool, split: bool) -> str | None:
+    """Why the scheduling of requests is not described, if so."""
+    if pp > 1:
+        return f"pipeline_parallel_size {pp}: a request decodes every {pp} steps, which is not described"
+    if spec:
+        return f"num_speculative_tokens {spec}: how many tokens a step gives depends on what is accepted"
+    if split:
+        return "decode context parallelism beside states: how hits within a block are copied is not described"
+    if crosses:
+        return "cross-attention: blocks for an encoder's output depend on the input"
+    if packed:
+        return "compressed attention: what a resumed request replays of its window is not described"
+    return None
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
@@ -299,14 +353,18 @@ def alike(name: str, capability: tuple[int, int] | None, memory_bytes: int) -> s
     NotDescribed for one without a compute capability: which attention backend runs there, and with it the blocks, is not read.
     """
     if capability is None:
-        raise NotDescribed("engine vllm is described on NVIDIA's GPUs; give gpu_memory and the gpu of them that is nearest")
+        raise NotDescribed(
+            "engine vllm is described on NVIDIA's GPUs; give gpu_memory and the gpu of them that is nearest"
+        )
     slow = "A100" in name or capability == (12, 1)  # get_batch_defaults: GB10 has the memory, not the compute
     batch = SMALL if memory_bytes < 70 * 2**30 or slow else MIDDLE if memory_bytes < 160 * 2**30 else LARGE
     names = [name for name, (_, own) in GPUS.items() if own == batch]
     found = [name for name in names if GPUS[name][0] == capability]
     near = [name for name in names if GPUS[name][0][0] == capability[0]]
     if not found and not near:
-        raise NotDescribed(f"engine vllm: no GPU of compute capability {capability[0]}.{capability[1]} and this memory is described")
+        raise NotDescribed(
+            f"engine vllm: no GPU of compute capability {capability[0]}.{capability[1]} and this memory is described"
+        )
     return (found or near)[0]
 
 
@@ -317,17 +375,18 @@ def batch_of(
     (engine/arg_utils.py) sets them."""
     seqs = device.max_num_seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs, 1)
     if max_num_batched_tokens is not None:
-        return whole("max_num_batched_tokens", max_num_batched_tokens, 1), seqs
-    batched = device.max_num_batched_tokens
-    if model_len is not None:
-        batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
-    return batched, seqs
+        batched = whole("max_num_batched_tokens", max_num_batched_tokens, 1)
+    else:
+        batched = device.max_num_batched_tokens
+        if model_len is not None:
+            batched = min(seqs * model_len, batched if chunked else max(batched, model_len))
+    return batched, min(seqs, batched) if max_num_seqs is None else seqs
 
 
-def model_length(asked: int | None, longest: int | None, key: str | None) -> int | None:
+def model_length(asked: int | None, longest: int | None, key: str | None, usual: int | None) -> int | None:
     """max_model_len (config/model.py, _get_and_verify_max_len); None where neither the option nor the config says one."""
     if asked is None:
-        return longest
+        return longest if usual is None else usual
     length = whole("max_model_len", asked, 1)
     if longest is not None and length > longest:
         raise Refused(
@@ -364,6 +423,60 @@ def check_parallel(tp: int, pp: int, dcp: int, heads: int, kv_heads: int, pipeli
                 f"The model's number of query heads per KV head ({heads // kv_heads}) must be divisible by "
                 f"`--decode-context-parallel-size` ({dcp}) for GQA/MQA."
             )
+
+
+def runs_ahead(asked: bool | None, method: str | None) -> bool:
+    """async_scheduling, which suffix decoding can't have: it runs in the first model runner (VllmConfig.__post_init__)."""
+    if asked is not None and flag("async_scheduling", asked) and method == "suffix":
+        raise Refused(
+            "Async scheduling is not supported by the V1 model runner with suffix-based speculative decoding."
+        )
+    return method != "suffix" if asked is None else asked
+
+
+def check_batch(batched: int, seqs: int, model_len: int | None, chunked: bool, lookahead: int) -> None:
+    """verify_max_model_len (config/scheduler.py) and _set_max_num_scheduled_tokens (config/vllm.py), with their words.
+
+    lookahead: num_lookahead_tokens, the tokens that a draft writes ahead.
+    """
+    if model_len is not None and batched < model_len and not chunked:
+        raise Refused(
+            f"max_num_batched_tokens ({batched}) is smaller than max_model_len ({model_len}). This effectively limits the maximum "
+            "sequence length to max_num_batched_tokens and makes vLLM reject longer sequences. Please increase "
+            "max_num_batched_tokens or decrease max_model_len."
+        )
+    if batched < seqs:
+        raise Refused(f"max_num_batched_tokens ({batched}) must be greater than or equal to max_num_seqs ({seqs}).")
+    if lookahead and batched <= lookahead:
+        raise Refused(
+            "VllmConfig does not have enough slots to schedule a token and support the speculative decoding settings. Got "
+            f"max_num_batched_tokens={batched} and num_lookahead_tokens={lookahead}."
+        )
+
+
+def check_shards(tp: int, shards: Mapping[str, int]) -> None:
+    """Sizes of weights that the model class divides among the ranks (divide, distributed/utils.py)."""
+    for name, size in shards.items():
+        if size % tp:
+            raise Refused(f"{size} is not divisible by {tp} ({name})")
+
+
+def check_modules(spec: int, modules: int | None) -> None:
+    """hf_config_override and __post_init__ of config/speculative.py: a draft of the model's own modules."""
+    if modules == 0:
+        raise Refused("Unsupported speculative method: 'mtp'")
+    if modules is not None and spec > modules and spec % modules:
+        raise Refused(f"num_speculative_tokens:{spec} must be divisible by n_predict={modules}")
+
+
+def without_hybrid(asked: bool | None, needed: bool) -> bool:
+    """disable_hybrid_kv_cache_manager; chunks beside an Eagle-like draft need it (VllmConfig.__post_init__)."""
+    if asked is False and needed:
+        raise Refused(
+            "Hybrid KV cache manager was explicitly enabled but is not supported in this configuration. Consider omitting the "
+            "--enable-hybrid-kv-cache-manager flag to let vLLM decide automatically."
+        )
+    return needed if asked is None else asked
 
 
 def notes_of(options: Options, method: str | None, drafts: int, kinds: Sequence[Layer]) -> tuple[str, ...]:

@@ -9,15 +9,16 @@ group. A *rank* here is a pipeline stage; the tensor-parallel ranks of a stage a
 from __future__ import annotations
 
 from functools import cached_property
+from math import lcm
 
 from ..base import BadConfig, Record, Refused
-from ..terms import INT64_MAX, Allocator, Pool, Term, compile_expr
+from ..terms import INT64_MAX, Allocator, Pool, Served, Share, Term, compile_expr, tightest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..terms import Expr, Function, Share
+    from ..terms import Expr, Function
 
 GIB = 2**30
 # Kinds of cache that share the type FullAttentionSpec, and those whose pages may be padded to any size.
@@ -32,7 +33,8 @@ class Spec(Record):
     of one token, or of one state. block: tokens per block. page: bytes of a block, with padding. held: blocks of a
     request for a state or an encoder; for a window the tokens that a request may hold at once. window: the tokens that
     the window itself spans. tokens: tokens of the request per token of this rank (decode context parallelism). ratio: tokens
-    per entry, where entries are compressed.
+    per entry, where entries are compressed. stride: bytes that blocks which lie side by side are a multiple of apart. export: a state
+    that a prefill hands out on its way stands at a multiple of so many tokens (prefill_checkpoint_alignment); 0 where it hands out none.
     """
 
     kind: str
@@ -44,6 +46,8 @@ class Spec(Record):
     window: int = 0
     tokens: int = 1
     ratio: int = 1
+    stride: int = 1
+    export: int = 0
 
     @property
     def row(self) -> int:
@@ -275,6 +279,16 @@ def make_groups(
     return tuple(result)
 
 
+def bytes_per_block(groups: Sequence[Group], rank: int, side_by_side: bool) -> int:
+    """Of one pipeline stage: the widest group's, as strides ask (_get_kv_cache_bytes_per_block)."""
+    widest = max(group.bytes_on(rank) for group in groups)
+    strides = (
+        (spec.stride for group in groups for spec, count in group.members if count[rank]) if side_by_side else (1,)
+    )
+    unit = lcm(*strides)
+    return -(-widest // unit) * unit
+
+
 class VllmPool(Pool):
     """What vLLM makes of an amount of memory on each rank.
 
@@ -289,29 +303,54 @@ class VllmPool(Pool):
     longest_context: int
 
 
+class Serving(Record):
+    """What the scheduler goes by (SchedulerConfig, CacheConfig).
+
+    ahead: whether a batch is scheduled while the one before runs. chunked: whether a prefill may be cut. unknown: why its
+    scheduling is not described, if so.
+    """
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    prefix_caching: bool
+    ahead: bool
+    chunked: bool
+    unknown: str | None = None
+
+
 class VllmAllocator(Allocator):
-    """The groups, the largest request, bytes per block on each pipeline rank, and the most requests at once."""
+    """The groups, the largest request, bytes per block on each pipeline rank, and what the scheduler goes by."""
 
     groups: tuple[Group, ...]
     block_bytes: tuple[int, ...]
     max_model_len: int | None
-    max_num_seqs: int | None = None
+    serving: Serving | None = None
 
     @cached_property
-    def _blocks(self) -> tuple[int, list[Function]]:
-        fixed = 0
-        rest: list[Function] = []
+    def each(self) -> Expr:
+        """Blocks that a request of T tokens takes, over all groups: groups alike times how many they are."""
+        count: dict[Expr, int] = {}
         for group in self.groups:
-            if isinstance(group.blocks, int):
-                fixed += group.blocks
-            else:
-                rest.append(compile_expr(group.blocks))
-        return fixed, rest
+            count[group.blocks] = count.get(group.blocks, 0) + 1
+        found: Expr = sum(blocks * many for blocks, many in count.items() if isinstance(blocks, int))
+        for blocks, many in count.items():
+            if not isinstance(blocks, int):
+                one: Expr = blocks if many == 1 else ("mul", many, blocks)
+                found = one if found == 0 else ("add", found, one)
+        return found
+
+    @cached_property
+    def _blocks(self) -> Function:
+        return compile_expr(self.each)
+
+    @property
+    def most_sequences(self) -> int | None:
+        """max_num_seqs."""
+        return None if self.serving is None else self.serving.max_num_seqs
 
     def blocks(self, context: int) -> int:
         """Blocks that a request of so many tokens takes, over all groups."""
-        fixed, rest = self._blocks
-        return fixed + sum(int(slots(context, 1, 0)) for slots in rest)
+        return int(self._blocks(context, 1, 0))
 
     @property
     def largest(self) -> int:
@@ -323,32 +362,30 @@ class VllmAllocator(Allocator):
         return self.max_model_len
 
     def bounds(self) -> dict[str, tuple[str, int]]:
-        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.max_num_seqs)}
+        found = {"context": ("max_model_len", self.max_model_len), "batch": ("max_num_seqs", self.most_sequences)}
         return {axis: (name, most) for axis, (name, most) in found.items() if most is not None}
 
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """By max_model_len, max_num_seqs and the blocks that a request takes: "tokens", or "state slots" where only states do.
 
-        vLLM itself starts only where a request of max_model_len fits (see `pool`).
+        One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py). vLLM itself starts only where a request
+        of max_model_len fits (see `pool`).
         """
         if self.max_model_len is not None and context > self.max_model_len:
             return 0, "max_model_len"
-        return super().most_requests(memory_bytes, context)
+        return tightest(self.shares(memory_bytes), context)
 
-    def shares(self, memory_bytes: int) -> list[Share]:
-        """One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py)."""
-        found: list[Share] = [] if self.max_num_seqs is None else [("max_num_seqs", self.max_num_seqs, 1)]
+    def shares(self, memory_bytes: int) -> tuple[Share, ...]:
+        found = [] if self.most_sequences is None else [Share(name="max_num_seqs", units=self.most_sequences)]
         sizes = [size for size in self.block_bytes if size]
-        if sizes and self.groups:
+        if sizes:
             usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
-            count: dict[Expr, int] = {}
-            for group in self.groups:
-                count[group.blocks] = count.get(group.blocks, 0) + 1
-            each: Expr = 0
-            for blocks, groups in count.items():
-                each = ("add", each, ("mul", groups, blocks)) if each else ("mul", groups, blocks)
-            found.append(("tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots", usable, each))
-        return found
+            found.append(Share(name=self._shared, units=usable, each=self.each))
+        return tuple(found)
+
+    @cached_property
+    def _shared(self) -> str:
+        return "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"
 
     def filled(self) -> list[tuple[str, int, Expr]]:
         rank = self.block_bytes.index(max(self.block_bytes)) if self.groups else 0
@@ -407,6 +444,25 @@ class VllmAllocator(Allocator):
             )
             found.append((terms_of(groups, (size,)), self.replace(groups=groups, block_bytes=(size,))))
         return found
+
+    def longest_request(self) -> int:
+        return self.largest
+
+    def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
+        from .vllm_scheduler import Request, Scheduler
+
+        pool = self.pool(memory_bytes)
+        run = Scheduler(self, pool.num_blocks).run(Request(*one) for one in requests)
+        return Served(
+            running=run.peak,
+            mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),
+            preemptions=run.preemptions,
+            steps=run.steps,
+            used=(("blocks", run.blocks, pool.num_blocks - 1),),
+            bound_by="requests" if run.peak == len(requests) else max(run.bound, key=lambda one: run.bound[one]),
+            pessimistic=pool.max_concurrency,
+            longest=self.largest,
+        )
 
     def explain(self, context: int | None) -> list[str]:
         if not self.groups:

@@ -32,7 +32,6 @@ from ..layers import (
     parts,
 )  # fmt: skip
 from ..units import dtype_bytes
-from .ranks import stage_ends
 from .vllm_blocks import Spec
 
 TYPE_CHECKING = False
@@ -68,11 +67,14 @@ SPARSE_DTYPES = {
     10: ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla"),
 }
 # Speculation with layers of its own beside the target's (config/speculative.py, use_eagle), and without.
-DRAFTED = ("mtp", "eagle", "eagle3", "draft_model")
+EAGLE = ("mtp", "eagle", "eagle3")
+DRAFTED = (*EAGLE, "draft_model")
 METHODS = (*DRAFTED, "ngram", "ngram_gpu", "suffix")
 # A page of the sparse kernels: an index key is fp8 with a float32 scale per 128 (models/deepseek_v32/attention.py);
 # the quantised latent keeps 512 fp8, 4 float32 scales and a rope key in bf16 (MLAAttentionSpec of fp8_ds_mla).
 INDEX_GROUP, SPARSE_BLOCK = 128, 64
+# Tokens of a page that FlashAttention 4 reads heads of 256 in.
+WIDE_PAGE = 128
 # Compressed attention: rotary dimensions of an entry, bytes that a page is a multiple of, tokens of a block.
 ROPE_DIM, ENTRY_ALIGNMENT, COMPRESSED_BLOCK = 64, 576, 256
 
@@ -86,6 +88,7 @@ class Options(Record):
     kv_dtype: str
     element: int
     block: int | None
+    state_block: int
     align: bool
     in_flight: int
     spec: int
@@ -105,7 +108,8 @@ class Shape(Record):
     replicates: whether more ranks than key-value heads hold one each. windowed: whether short convolutions are no states,
     but windows of as many tokens as they reach (models/inkling/nvidia/sconv_swa_attn.py). wide_pages: whether
     the kernel for heads of 256 may read it, which has neither capped logits nor both directions over an image
-    (_fa4_hd256_fallback_reason, backends/fa_utils.py).
+    (_fa4_hd256_fallback_reason, backends/fa_utils.py). fixed_states: whether layers of Kimi Delta Attention keep float32 whatever
+    the option says, by which pages are aligned all the same (layers/mamba/gdn/kimi_gdn_linear_attn.py, get_state_dtype).
     """
 
     heads: int = 0
@@ -116,6 +120,7 @@ class Shape(Record):
     replicates: bool = True
     windowed: bool = False
     wide_pages: bool = True
+    fixed_states: bool = False
 
 
 def is_state(part: Layer) -> bool:
@@ -127,59 +132,23 @@ def is_attention(part: Layer) -> bool:
     return isinstance(part, kinds)
 
 
-def specs_of(layers: Sequence[Layer], options: Options, shape: Shape, drafts: int) -> tuple[list[Spec], list[int]]:
-    """One spec per layer that keeps anything, at the platform's block size, and the pipeline rank of each."""
-    ends = stage_ends("vllm", len(layers), options.pp)
-    skipped = boundary(layers) if options.kv_dtype in TURBOQUANT else frozenset()
-    known: dict[tuple[int, bool], tuple[Spec, ...]] = {}
-    sizer = Sizer(layers, options, shape, bool(skipped))
-    specs: list[Spec] = []
-    ranks: list[int] = []
-    rank = 0
-    for index, layer in enumerate(layers):
-        while index >= ends[rank]:
-            rank += 1
-        key = (id(layer), index in skipped)
-        if key not in known:
-            known[key] = tuple(
-                spec for part in parts(layer) for spec in sizer.spec(part, plain=index in skipped) if spec.row
-            )
-        specs.extend(known[key])
-        ranks.extend([rank] * len(known[key]))
-    if drafts:
-        # Modules of multi-token prediction attend as the last layer does that attends, and run in the last stage.
-        last = next(layer for layer in reversed(layers) if any(is_attention(part) for part in parts(layer)))
-        module = [spec for part in parts(last) if not is_state(part) for spec in sizer.spec(part)]
-        specs.extend(module * drafts)
-        ranks.extend([options.pp - 1] * len(module) * drafts)
-    return specs, ranks
-
-
-def boundary(layers: Sequence[Layer]) -> frozenset[int]:
-    """Layers that turboquant leaves in the model's dtype: the first and last two, but none beside states (get_boundary_skip_layers)."""
-    kinds = [any(is_state(part) for part in parts(layer)) for layer in layers]
-    if not any(is_attention(part) for layer in layers for part in parts(layer)):
-        return frozenset()
-    if any(kinds):
-        if not any(
-            is_attention(part) for layer, state in zip(layers, kinds, strict=True) if not state for part in parts(layer)
-        ):
-            raise Refused(
-                "TurboQuant KV cache requires identifiable full-attention layers, but none were found in the hybrid model config."
-            )
-        return frozenset()
-    count = len(layers)
-    return frozenset(index for index in range(count) if index < 2 or index >= count - 2)
+def slides_latent(part: Layer) -> bool:
+    return isinstance(part, LatentAttention) and part.window is not None
 
 
 class Sizer:
     """The tokens of a block, as update_block_size_for_backend (platforms/interface.py) chooses them, and the spec of each layer."""
 
-    def __init__(self, layers: Sequence[Layer], options: Options, shape: Shape, mixed: bool) -> None:
-        self.options, self.shape = options, shape
+    def __init__(
+        self, layers: Sequence[Layer], states: Sequence[Layer], options: Options, shape: Shape, plain: bool | None
+    ) -> None:
+        """layers: those of one stage. states: of the whole model. plain: whether turboquant leaves the first that attends as it
+        is; None where it leaves none so."""
+        self.options, self.shape, self.states = options, shape, states
         pieces = list({id(part): part for layer in layers for part in parts(layer)}.values())
-        self.states = [part for part in pieces if is_state(part) and not shape.windowed]
         self.attention = [part for part in pieces if is_attention(part)]
+        own = [part for part in pieces if is_state(part)]
+        self.exports = options.checkpoints and bool(own) and all(hands_out(part, options.capability) for part in own)
         self.latent = any(isinstance(part, LatentAttention) for part in self.attention)
         self.sparse = any(isinstance(part, SparseIndexer) for part in pieces)
         self.packed = any(isinstance(part, CompressedAttention) for part in pieces)
@@ -199,8 +168,8 @@ class Sizer:
             self.block = max(DEFAULT_BLOCK, self.kernel) if asked is None else asked
             if self.states:
                 self.align_states()
-            if mixed:
-                self.align_mixed()
+            if plain is not None:
+                self.align_mixed(plain)
         else:
             self.block = options.block or DEFAULT_BLOCK
 
@@ -224,13 +193,17 @@ class Sizer:
                 )
             if major == 12:
                 raise NotDescribed("vllm: compressed attention on compute capability 12, where FlashInfer reads it")
-            if major not in (9, 10):
-                raise Refused(f"compute capability {major}: FlashMLA reads compressed entries on 9 and 10 alone")
+            if options.dcp > 1:
+                raise Refused("DCP not support sliding window.")
+            if options.block is not None and options.block % COMPRESSED_BLOCK:
+                raise NotDescribed("vllm: compressed attention in blocks that are no multiple of 256 tokens")
             return COMPRESSED_BLOCK
         if self.sparse:
             known = SPARSE_DTYPES.get(major, ())
             if kv not in known or (kv == "auto" and not half):
                 self.no_backend()
+            if any(slides_latent(part) for part in self.attention) and kv not in ("auto", "float16", "bfloat16"):
+                raise Refused("FlashAttnMLASparseImpl currently supports only FP16/BF16 KV cache.")
             if major == 9 and options.dcp > 1 and not kv.startswith("fp8"):
                 raise Refused(
                     "DCP for FlashMLA sparse requires an fp8_ds_mla kv-cache; the bf16 sparse path is not supported under DCP."
@@ -250,17 +223,21 @@ class Sizer:
             return 128 if major == 10 and (options.block is None or options.block % 128 == 0) else DEFAULT_BLOCK
         if self.differs:
             self.check_differing()
-        if kv in TURBOQUANT and (
-            self.shape.sinks or any(isinstance(part, SlidingAttention) for part in self.attention)
-        ):
+        slides = any(isinstance(part, SlidingAttention) for part in self.attention)
+        if kv in TURBOQUANT and (self.shape.sinks or (slides and not self.shape.windowed)):
             self.no_backend()
         fp8 = kv in ("fp8", "fp8_e4m3")
         if major == 9 and fp8 and self.shape.head_dim == 512:
             return 64
-        plain = kv in ("auto", "float16", "bfloat16") and half
-        if major == 10 and self.shape.head_dim == 256 and self.shape.wide_pages and plain and options.dcp == 1:
-            return 128 if options.block is None or options.block % 128 == 0 else DEFAULT_BLOCK
+        if self.shape.head_dim == 256 and self.reads_wide_pages():
+            return WIDE_PAGE if options.block is None or options.block % WIDE_PAGE == 0 else DEFAULT_BLOCK
         return DEFAULT_BLOCK
+
+    def reads_wide_pages(self) -> bool:
+        """Whether heads of 256 are read by the kernel for them (_fa4_hd256_fallback_reason, backends/fa_utils.py)."""
+        options = self.options
+        plain = options.kv_dtype in ("auto", "float16", "bfloat16") and options.element == 2
+        return options.capability[0] == 10 and self.shape.wide_pages and plain and options.dcp == 1
 
     def check_differing(self) -> None:
         """Which caches the kernels for values of another size than keys read (backends/flash_attn_diffkv.py on compute capability
@@ -291,7 +268,7 @@ class Sizer:
         if self.latent:
             # Decode kernels want a multiple of 128 tokens.
             unit = max(unit, 128)
-        if options.align and options.checkpoints and all(isinstance(part, GatedDeltaNet) for part in self.states):
+        if options.align and self.exports:
             unit = lcm(unit, 64)
         self.block = max(self.block, unit * -(-state // (unit * token)))
         self.page = self.block * token
@@ -305,16 +282,20 @@ class Sizer:
         heads, width = self.shape.kv_heads or first.kv_heads, self.shape.head_dim or first.head_dim
         return sum(size for _, size in self.kv(self.ranked(heads), width, width))
 
-    def align_mixed(self) -> None:
-        """Blocks whose quantised page would hold 16 tokens of a layer that is left as it is (_align_heterogeneous_kv_block_size).
+    def align_mixed(self, plain: bool) -> None:
+        """Blocks whose quantised page holds 16 tokens of a layer that is left as it is (_align_heterogeneous_kv_block_size).
 
-        The first layer's backend decides, which packs nothing: an element of the quantised layers counts as one byte.
+        The first layer's backend decides how long a quantised token is. One that is left as it is packs nothing: an element
+        counts as one byte.
         """
         first = self.attention[0]
         assert isinstance(first, (FullAttention, SlidingAttention, ChunkedAttention))
-        quantised = 2 * self.ranked(first.kv_heads) * first.head_dim
-        plain = quantised * 2
-        self.block = max(self.block, self.block * -(-plain * DEFAULT_BLOCK // (self.block * quantised)))
+        heads = self.ranked(self.shape.kv_heads or first.kv_heads)
+        width = self.shape.head_dim or first.head_dim
+        packed = sum(size for _, size in self.kv(heads, width, width))
+        quantised = 2 * heads * width if plain else packed
+        whole = 2 * heads * width * 2
+        self.block = max(self.block, self.block * -(-whole * DEFAULT_BLOCK // (self.block * quantised)))
 
     def ranked(self, heads: int) -> int:
         """Key-value heads of one rank: divided, or one each where there are more ranks than heads (config/model.py, get_num_kv_heads)."""
@@ -338,7 +319,7 @@ class Sizer:
         if kv in SCALED and not (self.differs or self.shape.windowed):
             bits = SCALED[kv]
             return ("key", heads * (width * bits // 8 + 4)), ("value", heads * (v_width * bits // 8 + 4))
-        if kv in TURBOQUANT:
+        if kv in TURBOQUANT and not self.shape.windowed:
             keys, values = TURBOQUANT[kv]
             key = width if keys == 8 else -(-width * keys // 8) + 2
             slot = key + -(-v_width * values // 8) + 4
@@ -359,19 +340,29 @@ class Sizer:
                     raise Refused("DCP not support sliding window.")
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
                 held = part.window - 1 + options.retained + options.in_flight
-                yield self.pages(part.kind, "sliding", tensors, held=held, window=part.window)
+                spec = self.pages(part.kind, "sliding", tensors, held=held, window=part.window)
+                # A window's block is its own kernel's, where that can't read the others' (Attention.get_kv_cache_spec).
+                wide = part.head_dim == 256 and options.block is None and self.reads_wide_pages()
+                yield spec.resized(WIDE_PAGE) if wide and self.block % WIDE_PAGE else spec
             case ChunkedAttention():
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim, plain)
                 held = part.chunk + options.in_flight
                 yield self.pages(part.kind, "chunked", tensors, held=held, window=part.chunk)
             case LatentAttention():
-                if part.window is not None:
-                    raise NotDescribed("vllm: a window over a latent is not described for this engine")
-                yield self.pages(part.kind, "latent", self.latent_tensors(part), tokens=options.dcp)
+                tensors = self.latent_tensors(part)
+                if part.window is None:
+                    row = sum(size for _, size in tensors)
+                    yield self.pages(part.kind, "latent", tensors, tokens=options.dcp).replace(stride=row)
+                elif options.dcp > 1:
+                    raise Refused("DCP not support sliding window.")
+                else:
+                    held = part.window - 1 + options.retained + options.in_flight
+                    yield self.pages(part.kind, "sliding", tensors, held=held, window=part.window)
             case SparseIndexer():
                 scales = 4 * (part.head_dim // INDEX_GROUP)
                 keys: Tensors = (("index_key", part.head_dim), ("scale", scales))
-                yield self.pages(part.kind, "latent", keys, tokens=options.dcp)
+                spec = self.pages(part.kind, "latent", keys, tokens=options.dcp)
+                yield spec.replace(stride=1 if spec.block <= SPARSE_BLOCK else spec.row * SPARSE_BLOCK)
             case CrossAttention():
                 tensors = self.kv(self.ranked(part.kv_heads), part.head_dim, part.v_head_dim)
                 held = -(-self.shape.encoder_tokens // self.block)
@@ -379,15 +370,25 @@ class Sizer:
             case ShortConv() if self.shape.windowed:
                 yield self.window_of_convolutions(part)
             case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | LightningAttention() | ShortConv():
-                tensors = state_tensors(part, options)
+                own = self.shape.fixed_states and isinstance(part, KimiDeltaAttention)
+                tensors = state_tensors(part, options.replace(state_dtype="auto") if own else options)
                 row = sum(size for _, size in tensors)
                 page = self.page or row
                 if page < row:
                     raise Refused(
                         f"{part.kind}: a state of {row:,} bytes is larger than the page of {page:,} bytes that its config gives"
                     )
-                held = self.states_held(part)
-                yield Spec(kind=part.kind, cache="state", tensors=tensors, block=self.block, page=page, held=held)
+                # With prefix caching blocks of states are as long as those of the stage's attention, if there is any.
+                block = self.block if options.align and self.attention else options.state_block
+                yield Spec(
+                    kind=part.kind,
+                    cache="state",
+                    tensors=tensors,
+                    block=block,
+                    page=page,
+                    held=self.states_held(part),
+                    export=self.export_grid(part, block),
+                )
             case NoState():
                 pass
             case CompressedAttention():
@@ -444,7 +445,10 @@ class Sizer:
             ("compressed attention", part.head_dim, entry),
         ):
             if width:
-                yield self.padded(name, "latent", ((name.split()[0], row),), self.block, ratio=part.ratio)
+                entries = ((name.split()[0], row),)
+                spec = self.padded(name, "latent", entries, self.block, ratio=part.ratio)
+                kernel = self.padded(name, "latent", entries, COMPRESSED_BLOCK, ratio=part.ratio)
+                yield spec.replace(stride=1 if spec.block == kernel.block else kernel.page)
                 waiting = (("waiting_kv", halves * width * 4), ("waiting_gate", halves * width * 4))
                 yield self.padded("waiting tokens", "sliding", waiting, tokens, window)
 
@@ -477,10 +481,22 @@ class Sizer:
         one for a checkpoint inside a prefill where the layer can export it (get_kv_cache_spec of each layer)."""
         if not self.options.align:
             return 1 + self.options.spec
-        exports = isinstance(part, Mamba2) or (
-            self.options.checkpoints and all(isinstance(state, GatedDeltaNet) for state in self.states)
-        )
-        return 2 + self.options.spec + exports
+        return 2 + self.options.spec + (isinstance(part, Mamba2) or self.exports)
+
+    def export_grid(self, part: Layer, block: int) -> int:
+        """Tokens that the place of a state handed out in a prefill is a multiple of: any for Mamba-2, blocks for gated delta layers
+        where all states are theirs (get_mamba_prefill_checkpoint_grid, layers/mamba/abstract.py); 0 where none is."""
+        if not self.options.align:
+            return 0
+        return 1 if isinstance(part, Mamba2) else block if self.exports else 0
+
+
+def hands_out(part: Layer, capability: tuple[int, int]) -> bool:
+    """Whether FlashInfer's kernel for a gated delta rule runs, which hands out states in the middle of a prefill
+    (layers/mamba/gdn/qwen_gdn_linear_attn.py)."""
+    if not isinstance(part, GatedDeltaNet):
+        return False
+    return capability[0] == 9 or (capability[0] in (10, 12) and part.key_dim == 128)
 
 
 def divided(size: int, tp: int) -> int:
@@ -507,6 +523,8 @@ def state_tensors(part: Layer, options: Options) -> Tensors:
                 divided(part.value_heads, tp) * part.value_dim * part.key_dim * s,
             )
         case KimiDeltaAttention():
+            if options.state_dtype == "float16":
+                raise Refused("KDA recurrent state supports only auto, float32, and bfloat16; got float16")
             s = 4 if options.state_dtype == "auto" else s
             conv = divided(part.conv_channels, tp) * (part.conv_kernel - 1 + options.spec) * c
             return ("conv_state", conv), ("recurrent_state", divided(part.heads, tp) * part.head_dim**2 * s)

@@ -18,16 +18,18 @@ block size, grouping, and planning. What is stubbed:
   capability of the GPU allows, Triton and DeepGEMM as installed;
 - tensors: everything that a model class makes goes to the meta device;
 - the process groups: objects with a size and a rank, for tensor, pipeline and context parallelism, on nodes of their own;
-- processors of images and sound, which the Transformers backend asks what a tower takes: it takes nothing;
+- processors of images and sound, which the Transformers backend asks what a tower takes: it takes nothing; towers that can't be
+  built from a short config are left out;
 - tokenizers, weights and quantised kernels: a config's quantization_config is left out.
 
-A draft of multi-token prediction is built beside its target where the options say draft_layers.
+A draft of multi-token prediction is built beside its target's last stage where the options say draft_layers.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import subprocess
@@ -42,6 +44,14 @@ from .vllm_stubs import GIB, GPUS, groups_of, on_meta, prepare
 TRUTH = Path(__file__).parents[3] / "tests" / "truth" / "vllm.jsonl"
 
 LENGTHS = (1, 12, 16, 17, 129, 1000, 1024, 4096, 8192, 8193, 32768, 65536, 131072, 262144, 1048576)
+# Keys that a published config has and a short one may leave out, with a value, or the key of one.
+LFM2 = {
+    "block_dim": "hidden_size", "conv_dim": "hidden_size", "conv_dim_out": "hidden_size", "block_ff_dim": "intermediate_size",
+    "block_multiple_of": 256, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False,
+}  # fmt: skip
+LEFT_OUT: dict[str, dict] = {
+    "gemma4": {"vision_config": {}}, "lfm2": LFM2, "lfm2_moe": LFM2, "minimax_m2": {"rotary_dim": 64, "scoring_func": "sigmoid"},
+}  # fmt: skip
 # Characters that the file keeps of the reason of a pool that does not start.
 KEPT = 200
 MEMORIES = (20 * GIB, 40 * GIB, 60 * GIB, 7_777_777_777)
@@ -51,11 +61,11 @@ def engine_args(config: dict, requested: dict, folder: str):
     """EngineArgs of a job. The config is written into a folder, without what only weights need."""
     from vllm.engine.arg_utils import EngineArgs
 
-    data = dict(config)
-    data.pop("quantization_config", None)
-    data.pop("auto_map", None)
+    data = completed(config)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(data, file)
+    with open(os.path.join(folder, "added_tokens.json"), "w") as file:
+        json.dump({"<|imgpad|>": 0}, file)
     options = {name: value for name, value in requested.items() if name not in ("gpu", "draft_layers")}
     tokens, method = options.pop("num_speculative_tokens", 0), options.pop("speculative_method", None)
     if method:
@@ -74,6 +84,29 @@ def engine_args(config: dict, requested: dict, folder: str):
     )
 
 
+def completed(config: dict) -> dict:
+    """The config without what only weights need, and with what a published one has and a short one may leave out: an architecture,
+    towers by their class, the factors of a long rope."""
+    from memcurve.config import class_defaults, read_type
+
+    data = copy.deepcopy(
+        {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    )
+    data.setdefault("model_type", read_type(data))
+    if not data.get("architectures"):
+        data["architectures"] = (class_defaults(read_type(data)) or {}).get("arch", [])[:1]
+    for level in (data, data.get("text_config") or {}):
+        for key, value in LEFT_OUT.get(level.get("model_type", ""), {}).items():
+            level.setdefault(key, level.get(value) if isinstance(value, str) else value)
+    rope = data.get("rope_scaling") or data.get("rope_parameters")
+    if isinstance(rope, dict) and "longrope" in (rope.get("type"), rope.get("rope_type")):
+        size = data["hidden_size"] // data["num_attention_heads"]
+        size = data.get("qk_rope_head_dim") or int(size * data.get("partial_rotary_factor", 1))
+        factors = {key: rope.get(key) or [1.0] * (size // 2) for key in ("short_factor", "long_factor")}
+        data["rope_scaling"] = {**rope, **factors}
+    return data
+
+
 def build(vllm_config, rank: int, drafts: bool):
     """One pipeline rank's layers, by vLLM's model class on the meta device; they register themselves in the config."""
     import torch
@@ -90,7 +123,7 @@ def build(vllm_config, rank: int, drafts: bool):
     try:
         with torch.device("meta"), on_meta(), set_current_vllm_config(vllm_config):
             model = initialize_model(vllm_config=vllm_config)
-            if drafts:
+            if drafts and rank == parallel.pipeline_parallel_size - 1:
                 build_draft(vllm_config)
             return model
     finally:
@@ -124,13 +157,15 @@ def plan(vllm_config, drafts: bool):
     ranks, specs, layouts, backends = vllm_config.parallel_config.pipeline_parallel_size, [], [], {}
     register_all_kvcache_specs(vllm_config)
     for rank in range(ranks):
-        build(vllm_config, rank, drafts)
-        current_platform.update_block_size_for_backend(vllm_config)
-        vllm_config.validate_block_size()
-        with set_current_vllm_config(vllm_config):
-            specs.append(get_kv_cache_spec(vllm_config))
-            layouts.append([one.name for one in get_supported_kv_cache_layouts(get_current_attn_backends(vllm_config))])
-        for name, layer in vllm_config.compilation_config.static_forward_context.items():
+        # A worker of several has a config of its own (multiproc_executor.py), and its block size follows from its own layers.
+        own = vllm_config if vllm_config.parallel_config.world_size == 1 else copy.deepcopy(vllm_config)
+        build(own, rank, drafts)
+        current_platform.update_block_size_for_backend(own)
+        own.validate_block_size()
+        with set_current_vllm_config(own):
+            specs.append(get_kv_cache_spec(own))
+            layouts.append([one.name for one in get_supported_kv_cache_layouts(get_current_attn_backends(own))])
+        for name, layer in own.compilation_config.static_forward_context.items():
             with contextlib.suppress(AttributeError, NotImplementedError):
                 backends.setdefault(layer.get_attn_backend().get_name(), name)
     resolve_kv_cache_layout(vllm_config, layouts, [spec for one in specs for spec in one.values()])
@@ -351,7 +386,7 @@ def rerecord(wheel: str, write: bool) -> int:
     for entry in entries:
         for case in entry["cases"] if entry.pop("from") else ():
             row = rows[case[0]]
-            lengths = {length: sizes[0] for length, sizes in row["bytes_by_length"].items()}
+            lengths = {length: max(sizes) for length, sizes in row["bytes_by_length"].items()}
             memories = [memory_row(one) for one in row["by_memory"]]
             if lengths != case[2] or memories != case[3]:
                 differ += 1

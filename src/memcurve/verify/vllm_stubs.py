@@ -5,6 +5,7 @@ vllm_recorder says what is stubbed and why.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.abc
 import importlib.machinery
@@ -21,11 +22,12 @@ GPUS = {
     "B200": ("NVIDIA B200", (10, 0), 180 * GIB),
     "A100": ("NVIDIA A100-SXM4-80GB", (8, 0), 80 * GIB),
     "L4": ("NVIDIA L4", (8, 9), 23 * GIB),
+    "RTX PRO 6000": ("NVIDIA RTX PRO 6000 Blackwell Server Edition", (12, 0), 95 * GIB),
 }
 COMPILED = (
     "openai_harmony xgrammar llguidance outlines_core lmformatenforcer vllm._C_stable_libtorch "
     "vllm._moe_C_stable_libtorch vllm._qutlass_C vllm._deepselect_C vllm._flashkda_C "
-    "cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C "
+    "vllm.third_party.deep_gemm._C cuda vllm.cumem_allocator torchaudio quack tilelang tvm tvm_ffi vllm.vllm_flash_attn.cute cutlass vllm.vllm_flash_attn._vllm_fa2_C "
     "vllm.model_executor.kernels.attention.dsa.dcp_indexer_cutedsl vllm.vllm_flash_attn._vllm_fa3_C"
 ).split()
 
@@ -146,11 +148,11 @@ def prepare(wheel: str, gpu: str) -> None:
 
     platforms._current_platform = FakeGpu()
 
-    torch.cuda.device_count = torch.accelerator.device_count = lambda: 1024
-    cuda._cuda_device_count_stateless = lambda *_: 1024
+    torch.cuda.device_count = torch.accelerator.device_count = lambda: 2**20
+    cuda._cuda_device_count_stateless = lambda *_: 2**20
     import vllm.utils.torch_utils as torch_utils
 
-    torch_utils.cuda_device_count_stateless = lambda: 1024
+    torch_utils.cuda_device_count_stateless = lambda: 2**20
     import vllm.config.vllm as config
 
     config.HAS_TRITON = True  # Model Runner V2, the default where Triton is installed
@@ -207,6 +209,8 @@ def prepare(wheel: str, gpu: str) -> None:
 
     MultiModalProcessingInfo._get_supported_modalities = lambda self: ()
 
+    towerless()
+
     import vllm.v1.worker.workspace as workspace
 
     workspace._manager = types.SimpleNamespace(get_simultaneous=lambda *_, **__: None, get=lambda *_, **__: None)
@@ -217,6 +221,24 @@ def prepare(wheel: str, gpu: str) -> None:
     flash.is_fa_version_supported = lambda version, device=None: supported[version]
     flash.fa_version_unsupported_reason = lambda version, device=None: None if supported[version] else "capability"
     apart()
+
+
+def towerless() -> None:
+    """Towers that can't be built are left out, models that ask their tokenizer for a token get one, suffix decoding is installed."""
+    import vllm.config.speculative as speculative
+    import vllm.tokenizers as tokenizers
+    from vllm.model_executor.models.interfaces import SupportsMultiModal
+
+    mark = SupportsMultiModal._mark_tower_model
+
+    @contextlib.contextmanager
+    def marked(self, *args, **options):
+        with contextlib.suppress(Exception), mark(self, *args, **options):
+            yield
+
+    SupportsMultiModal._mark_tower_model = marked
+    tokenizers.cached_tokenizer_from_config = lambda *_, **__: types.SimpleNamespace(vocab=collections.defaultdict(int))
+    speculative.has_arctic_inference = lambda: True
 
 
 def named(value):

@@ -8,8 +8,10 @@ model's own code.
 from __future__ import annotations
 
 from ..base import NotDescribed, Refused, nearest, show
+from ..config import in_transformers
 from ..layers import (
     CompressedAttention,
+    CrossAttention,
     FullAttention,
     KimiDeltaAttention,
     LatentAttention,
@@ -23,6 +25,25 @@ from ..layers import (
 )
 from ..units import dtype_name
 from . import View
+from .vllm_models import (
+    ARCHITECTURES,
+    CLASS_LENGTHS,
+    DEFAULT_MODULES,
+    DRIVEN_WHOLE,
+    ENCODER_DECODER,
+    FIXED_MODULES,
+    GEMMA_4,
+    GONE,
+    HYBRID,
+    LACKS,
+    MODULES,
+    NO_PIPELINE,
+    NO_PIPELINE_TYPES,
+    RUNS,
+    SINKS,
+    TOO_NEW,
+)
+from .vllm_weights import shards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +62,11 @@ LENGTHS = (
 # Keys of key-value heads, the first that is there counts (CONFIG_FIELD_ALIASES).
 KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
 # RoPE scalings that leave the longest sequence as the config says it (config/model.py, _get_and_verify_max_len).
-SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default", "mrope")
+SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+# original_max_position_embeddings of Transformers' classes that have one.
+ORIGINAL_LENGTHS = {"phi3": 4096, "phi4_multimodal": 4096}
+# Of Qwen3-VL's class for images.
+DEEPSTACK = [8, 16, 24]
 # _FLOAT16_NOT_SUPPORTED_MODELS (config/model.py).
 NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
 
@@ -52,17 +77,18 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     name = config.model_type
     if name not in RUNS:
         raise not_described(name)
-    longest, key = longest_of(config)
+    check_class(config.architectures)
+    longest, key, usual = longest_of(config)
     facts: dict[str, Any] = {
         "longest": longest,
         "longest_key": key,
         # _get_and_verify_max_len: 2,048 where neither the config nor its class says any.
-        "assumed": 2048,
+        "assumed": usual or 2048,
         "heads": number(config, "num_attention_heads") or 0,
         "head_dim": widest(layers) if name in GEMMA_4 else head_dim(config),
         "kv_heads": kv_heads(config),
         "state_dtype": state_dtype(config),
-        "pipeline": name not in NO_PIPELINE,
+        "pipeline": pipelined(config),
         "chunked": name not in ENCODER_DECODER,
         # olmo_gdn_linear_attn.py has no checkpoints.
         "exports": name != "olmo_hybrid",
@@ -72,9 +98,14 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # gpt_oss.py and models/inkling divide their heads.
         "replicates": name not in ("gpt_oss", "inkling_text"),
         "windowed": name == "inkling_text",
-        # A layer of Cosmos 3 is two of its class.
-        "numbered": name != "cosmos3_edge_text",
+        "numbered": len(layers),
         "wide_pages": not (capped(config) or both_directions(config)),
+        "shards": shards(config),
+        "modules": modules(config),
+        "first_stage": first_stage(config),
+        # falcon.py passes its layers no cache_config.
+        "unquantised": name == "falcon",
+        "fixed_states": name == "kimi_linear" and not full_rank_gates(config),
         "default_on_10": "fp8_e4m3" if name == "glm_moe_dsa" else None,
         "no_float16": name if name in NO_FLOAT16 else None,
     }
@@ -88,6 +119,50 @@ def not_described(name: str) -> NotDescribed:
     )
     hint = nearest(name, sorted(RUNS))
     return NotDescribed(f"model type {show(name)} in vLLM: {why}" + (f"; nearest: {hint}" if hint else ""))
+
+
+def check_class(names: Sequence[str]) -> None:
+    """resolve_model_cls (model_executor/models/registry.py): a class of vLLM's by any of the architectures, or one of Transformers' by
+    the first. A config that names none is taken for one of its model type's."""
+    if not names or any(name in ARCHITECTURES for name in names):
+        return
+    first = names[0]
+    if not first.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) or (
+        in_transformers(first) and first not in TOO_NEW
+    ):
+        return
+    for name in names:
+        if name in GONE:
+            raise Refused(
+                f"Model architecture {name} was supported in vLLM until v{GONE[name]}, and is not supported anymore. Please use an "
+                "older version of vLLM if you want to use this model architecture."
+            )
+    raise Refused(f"Model architectures {show(', '.join(names))} are not supported for now.")
+
+
+def pipelined(config: Config) -> bool:
+    """Whether its class runs in pipeline stages: vLLM's by what it supports, Transformers' where its layers are found."""
+    if not config.architectures:
+        return config.model_type not in NO_PIPELINE_TYPES | DRIVEN_WHOLE
+    own = next((name for name in config.architectures if name in ARCHITECTURES), None)
+    return config.model_type not in DRIVEN_WHOLE if own is None else own not in NO_PIPELINE
+
+
+def modules(config: Config) -> int | None:
+    """Modules of multi-token prediction (hf_config_override, config/speculative.py); 0 where the class has none, None where the
+    config says no number."""
+    root, names = config.root, config.architectures
+    name = next(
+        (name for name in (*names[:1], str(root.get("model_type")), config.model_type) if name in MODULES), None
+    )
+    if name is None or (name == config.model_type and root is not config.data):
+        return config.optional("num_mtp_layers", least=0) or 0
+    if name in FIXED_MODULES:
+        return FIXED_MODULES[name]
+    count = config.optional(MODULES[name], least=0)
+    if name.startswith("nemotron_h"):
+        return count or 0
+    return DEFAULT_MODULES.get(name) if count is None else count
 
 
 def run_dtype(name: str, dtype: str | None) -> str:
@@ -124,16 +199,22 @@ def kv_heads(config: Config) -> int:
     return number(config, "num_attention_heads") or 0
 
 
-def longest_of(config: Config) -> tuple[int | None, str | None]:
-    """The longest max_model_len, and the key that says it; None where neither the config nor its class has one (_get_and_verify_max_len)."""
-    given = [key for key in LENGTHS if config.given(key)] or LENGTHS
-    found = [(config.count(key), key) for key in given if config.get(key) is not None]
-    if not found:
-        return CLASS_LENGTHS.get(config.model_type), "its class's max_position_embeddings"
-    longest, name = min(found, key=lambda pair: pair[0])
-    model_max = config.optional("model_max_length", least=0)
-    if model_max:
-        longest, name = model_max, "model_max_length"
+def longest_of(config: Config) -> tuple[int | None, str | None, int | None]:
+    """The longest max_model_len, the key that says it, and the one that is taken where none is asked for; None where neither the
+    config nor its class has one (_get_and_verify_max_len)."""
+    given = [(config.count(key), key) for key in LENGTHS if config.given(key)]
+    if not given:
+        known = CLASS_LENGTHS.get(config.model_type)
+        own = "its class's max_position_embeddings"
+        given = (
+            [(known, own)] if known else [(config.count(key), key) for key in LENGTHS if config.get(key) is not None]
+        )
+    if not given:
+        return None, None, None
+    longest, name = min(given, key=lambda pair: pair[0])
+    stated = config.optional("model_max_length", least=0)
+    if stated and (config.given("model_max_length") or config.model_type not in CLASS_LENGTHS):
+        longest, name = stated, "model_max_length"
     ropes = list(rope_parameters(config))
     if ropes and "gemma3" not in config.model_type:
         factor: float = 1.0
@@ -143,10 +224,15 @@ def longest_of(config: Config) -> tuple[int | None, str | None]:
                 if not isinstance(factor, (int, float)) or not 0 < factor < 2**20:
                     config.bad("rope_scaling.factor", factor, "a number from 0 to 1048576")
         longest = int(longest * factor)
+    usual = longest
     if any(rope_type(rope) == "longrope" for rope in ropes):
-        original = number(config, "original_max_position_embeddings")
-        longest = original or longest
-    return longest, name
+        # Only who asks gets more than the model was trained on at first.
+        stated = number(config, "original_max_position_embeddings")
+        usual = stated or ORIGINAL_LENGTHS.get(config.model_type, longest)
+    above = config.root.get("model_max_length")
+    if isinstance(above, int) and above > longest:
+        longest, name = above, "model_max_length"
+    return longest, name, usual
 
 
 def rope_parameters(config: Config) -> Sequence[Mapping[str, Any]]:
@@ -174,6 +260,21 @@ def both_directions(config: Config) -> bool:
     if config.model_type in GEMMA_4:
         return config.root is not config.data and config.get("use_bidirectional_attention") == "vision"
     return bool(config.root.get("is_mm_prefix_lm", config.root.get("model_type") in ("gemma3", "molmo2", "paligemma")))
+
+
+def first_stage(config: Config) -> int:
+    """Layers that the first pipeline stage needs: one per level of the images' features (qwen3_vl.py, qwen3_vl_moe.py)."""
+    if config.root.get("model_type") not in ("qwen3_vl", "qwen3_vl_moe"):
+        return 0
+    vision = config.root.get("vision_config")
+    levels = vision.get("deepstack_visual_indexes", DEEPSTACK) if isinstance(vision, dict) else DEEPSTACK
+    return len(levels) if isinstance(levels, list) else 0
+
+
+def full_rank_gates(config: Config) -> bool:
+    """Whether it is Kimi K3, whose own layers look at the option for their states (models/kimi_k3/nvidia/model.py)."""
+    section = config.get("linear_attn_config")
+    return isinstance(section, dict) and section.get("use_full_rank_gate") is True
 
 
 def state_dtype(config: Config) -> str | None:
@@ -366,6 +467,37 @@ def stated_size(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     return tuple(layer.replace(intermediate=inner) if isinstance(layer, Mamba) else layer for layer in layers)
 
 
+def all_attend(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """The Transformers backend takes layers over an image for ones over the text (model_executor/models/transformers/base.py)."""
+    return tuple(
+        FullAttention(kv_heads=layer.kv_heads, head_dim=layer.head_dim, v_head_dim=layer.v_head_dim)
+        if isinstance(layer, CrossAttention)
+        else layer
+        for layer in layers
+    )
+
+
+def padded_latents(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """models/dots3_note: latents without a window take rows as wide as those with one."""
+    width = max(
+        (layer.kv_lora_rank + layer.rope_head_dim for layer in layers if isinstance(layer, LatentAttention)), default=0
+    )
+
+    def seen(layer: Layer) -> Layer:
+        if isinstance(layer, Parallel):
+            return layer.replace(parts=tuple(map(seen, layer.parts)))
+        if isinstance(layer, LatentAttention):
+            return layer.replace(kv_lora_rank=max(width - layer.rope_head_dim, layer.kv_lora_rank))
+        return layer
+
+    return tuple(map(seen, layers))
+
+
+def halves(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
+    """cosmos3_edge.py: a layer is two of the class, attention and the one behind it that keeps nothing."""
+    return tuple(half for layer in layers for half in (layer, NoState()))
+
+
 def held_in_full(layers: tuple[Layer, ...], config: Config) -> tuple[Layer, ...]:
     """unlimited_ocr.py: a window over what is generated is reserved for as if it were none (RSWASpec)."""
     return tuple(full(layer) if isinstance(layer, SlidingAttention) else layer for layer in layers)
@@ -412,90 +544,8 @@ SEES: dict[str, Callable[[tuple[Layer, ...], Config], tuple[Layer, ...]]] = {
     "inkling_text": inkling,
     "bailing_hybrid": bailing_hybrid,
     "mamba": stated_size,
+    "cosmos3_edge_text": halves,
+    "dots3_note_text": padded_latents,
+    "mllama_text_model": all_attend,
     "falcon_mamba": stated_size,
 }
-# Model types that vLLM runs with a class of its own, or drives through Transformers, and that are described.
-RUNS = frozenset(
-    """
-    axk2 bailing_hybrid cohere_asr cohere_compass_text deepseek_ocr2_text emu3_text_model
-    gpt-sw3 hrm_text inkling_text muse_spark_text plamo3 unlimited_ocr_text voxtral_realtime_text
-    afmoe apertus arcee aria_text axk1 bailing_moe bailing_moe_v2 beam biogpt bitnet bloom chameleon chatglm cohere
-    cohere2 cohere2_moe cosmos3_edge_text ctrl cwm dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
-    doge dots1 ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba
-    flex_olmo gemma gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite
-    glm4v_moe_text glm4v_text glm_moe_dsa glm_ocr_text gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite
-    granite4_vision_text granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium
-    hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl_text hy_v3 hy_v4 hyperclovax internlm2 internlm3 iquestcoder jais2
-    jamba jetmoe kimi_k2 kimi_linear kolibri1 kyutai_speech_to_text laguna lfm2 lfm2_moe llama llama4_text
-    longcat_flash mamba mamba2 mellum mimo mimo_v2_flash minicpm minicpm3 minimax_m2 minimax_m3_vl_text ministral
-    ministral3 mistral mistral4 mixtral modernbert-decoder molmo2_text moshi muse_glimmer_text nanochat nemotron
-    nemotron-nas nemotron_h olmo olmo2 olmo3 olmo_hybrid olmoe opt orion paddleocr_vl_text persimmon phi phi3
-    phi4_multimodal phimoe qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text
-    qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen3_vl_moe_text qwen3_vl_text qwen4_exp_text seed_oss
-    smollm3 solar solar_open stablelm starcoder2 step3_text step3p5 telechat3 vaultgemma whisper youtu zamba2 zaya
-    """.split()
-)
-# Why others are not: model types, reason.
-LACKS = {
-    "aquila baichuan internlm Motif motif phi3small phi4flash plamo2 qwen xverse mllama_text_model mpt bamba minimax "
-    "minimax_text_01 minimax_m1": "an earlier vLLM had a class for it, 0.33.0 has none",
-    "bert bert-generation camembert data2vec-text electra ernie roberta roberta-prelayernorm roc_bert xlm-roberta "
-    "xlm-roberta-xl xmod": "it runs there as an encoder, which keeps nothing",
-    "bart bigbird_pegasus blenderbot blenderbot-small longt5 m2m_100 marian mbart mt5 nllb-moe pegasus pegasus_x plbart "
-    "seamless_m4t seamless_m4t_v2 speech_to_text switch_transformers t5 udop umt5 t5_gemma_module t5gemma2_decoder moonshine "
-    "musicgen_decoder musicgen_melody_decoder": "it has no class, and its encoder and decoder can't be driven through Transformers",
-    "big_bird codegen fsmt git gpt_neo gpt_neox_japanese led megatron-bert mvp prophetnet rembert roformer speecht5 trocr "
-    "xglm blip_text_model diffllama recurrent_gemma zamba rwkv xlstm reformer xlnet cpmant evolla idefics": "it has no class, and its attention can't be driven through Transformers",
-    "diffusion_gemma_text": "its class denoises blocks of tokens, and reserves otherwise than one that writes token after token",
-    "flint": "its class runs on FlashInfer alone, whose blocks are not described",
-    "dots3_note_text glm5_next_text": "its class has caches of its own kinds (windows over latents, pools of index keys), which are not "
-    "described",
-    "granite_docling_text inkling2_text mistral_large4_text lfm3": "0.33.0 has no class for it, nor has a Transformers release that it runs with",
-    "blt canary_decoder coarse_acoustics csm deepseek_ref dia_decoder gradium_phonon_tts higgs_audio_v2 kosmos_2_text_model "
-    "kosmos_2_5_text_model moonshine_streaming pix2struct_text_model pocket_tts pop2piano pp_formulanet_text semantic": "it has no "
-    "class, and can't be driven through Transformers",
-    "nanbeige rwkv5 rwkv6 rwkv7 openelm yi baichuan_m1 plamo phi-msft gated_deltanet mamba_ssm bailing_moe_linear bailing_moe_linear_v2 "
-    "hunyuan": "neither it nor Transformers has a class for it",
-}
-# The longest sequence of a config that says none: what its class assumes, in vLLM (_CONFIG_REGISTRY) or else in Transformers.
-CLASS_LENGTHS = {
-    name: length
-    for length, names in {
-        1024: "biogpt cohere_asr gpt2 gpt_bigcode",
-        1048576: "deepseek_v4 mistral4 muse_spark_text",
-        128000: "step3p5 lfm2 lfm2_moe qwen3_vl_moe_text qwen3_vl_text",
-        131072: "axk2 voxtral_realtime_text cosmos3_edge_text cwm ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text gemma3_text gemma4_text glm glm4 glm4_moe "
-        "glm_ocr_text gpt_oss hy_v3 laguna llama4_text longcat_flash mellum mimo_v2_flash ministral mistral mixtral "
-        "muse_glimmer_text paddleocr_vl_text phi4_multimodal phimoe solar_open youtu zaya",
-        16384: "afmoe persimmon",
-        196608: "minimax_m2",
-        202752: "glm4_moe_lite glm_moe_dsa",
-        2048: "aria_text chatglm hrm_text bitnet dbrx deepseek_ocr2_text deepseek_v2 doge dots1 exaone4 exaone_moe falcon gpt_neox gptj granite "
-        "granite4_vision_text granitemoe granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_dense hunyuan_v1_moe "
-        "hunyuan_vl_text hyperclovax llama nanochat olmo olmo2 olmo3 opt phi",
-        256: "ctrl",
-        262144: "bailing_hybrid gemma4_unified_text hy_v4 jamba kolibri1 ministral3",
-        32768: "beam axk1 gemma3n_text glm4v_text minicpm3 qwen2 qwen2_5_omni_text qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 "
-        "qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_omni_moe_text qwen4_exp_text smollm3 unlimited_ocr_text",
-        36864: "molmo2_text",
-        4096: "deepseek_v32 kimi_k2 kimi_linear arcee chameleon deepseek_v3 flex_olmo helium jetmoe nemotron nemotron_h olmoe phi3 stablelm starcoder2 zamba2",
-        448: "whisper",
-        524288: "minimax_m3_vl_text seed_oss",
-        65536: "olmo_hybrid step3_text apertus glm4v_moe_text",
-        8192: "jais2 cohere cohere2 cohere2_moe cohere_compass_text falcon_h1 gemma gemma2 granite_swa modernbert-decoder "
-        "vaultgemma",
-    }.items()
-    for name in names.split()
-}
-# Classes without pipeline stages (SupportsPP); that count as hybrid (IsHybrid); with attention sinks; encoder-decoders.
-NO_PIPELINE = frozenset(
-    "mamba2 zamba2 gemma3n_text hrm_text whisper paddleocr_vl_text phi4_multimodal aria_text".split()
-)
-HYBRID = frozenset(
-    "falcon_h1 qwen3_next qwen4_exp_text granitemoehybrid jamba kimi_linear lfm2 lfm2_moe nemotron_h olmo_hybrid qwen3_5_text "
-    "qwen3_5_moe_text zamba2 bailing_hybrid".split()
-)
-SINKS = frozenset({"gpt_oss"})
-# Types with wider heads in full layers than in sliding ones.
-GEMMA_4 = frozenset({"gemma4_text", "gemma4_unified_text"})
-ENCODER_DECODER = frozenset({"whisper", "cohere_asr"})
