@@ -184,7 +184,7 @@ def write_site(folder: Path, devices: Sequence[str] = DEVICES) -> int:
         total += len(data)
 
     for path in sorted(STATIC.iterdir()):
-        if path.suffix in (".html", ".js", ".css"):
+        if path.suffix in (".html", ".js", ".css", ".svg"):
             data = path.read_bytes()
             write(folder / path.name, data.replace(b'data-source="api"', b'data-source="files"') if path.suffix == ".html" else data)
     write(folder / "data" / "site.json", dump(site))
