@@ -87,6 +87,8 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
         if model.encoder_context:
             curve = curve.at_encoder(model.encoder_context)
         engines[engine] = {"curve": curves.place(curve.to_dict())}
+        if (option := RANKS_OPTION.get(engine)) is not None:
+            engines[engine]["ranks"] = {str(count): rank(model, engine, dtype, {option: count}, curves) for count in counts}
         if isinstance(weights, MemcurveError):
             engines[engine]["no_fit"] = str(weights)
         else:
@@ -95,6 +97,14 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
         "schema": SCHEMA, "name": name, "structure": model.structure, "dtype": model.dtype,
         "curves": curves.values, "forms": forms.values, "engines": engines,
     }  # fmt: skip
+
+
+def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any], curves: Table) -> int | str:
+    """The state on one of several ranks, or why there is none."""
+    try:
+        return curves.place(model.curve(engine, dtype, **options).to_dict())
+    except MemcurveError as error:
+        return str(error)
 
 
 def fits_data(

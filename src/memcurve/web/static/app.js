@@ -10,7 +10,7 @@ import { Picker } from "./picker.js";
 import { Api, Files, NeedsPython } from "./source.js";
 
 const LONGEST = 2 ** 20, MOST_MODELS = 8, MOST_CONTEXT = 2 ** 23, MOST_BATCH = 4096;
-const DEFAULT = { models: ["Qwen/Qwen3-Next-80B-A3B-Thinking", "openai/gpt-oss-120b"], engine: "vllm", dtype: "", gpu: "H100 80GB", memory: null, gpus: 4, tp: 0, context: 32768, batch: 8, logx: true, logy: true };
+const DEFAULT = { models: ["Qwen/Qwen3-Next-80B-A3B-Thinking", "google/gemma-3-27b-it"], engine: "vllm", dtype: "", gpu: "H100 80GB", memory: null, gpus: 4, tp: 0, context: 32768, batch: 8, logx: true, logy: true };
 const answers = document.documentElement.dataset.source === "files" ? new Files() : new Api();
 const files = new Map(); // by name: the subject that a dropped file is
 let state, begun, rows = [], cards = [], asking = 0, crossing = 0, counts = [], gpus = [];
@@ -156,6 +156,11 @@ function numbers() {
   find("table").replaceChildren(el("table", {}, el("caption", {}, `Bytes of ${group(batch)} request${batch === 1n ? "" : "s"}`), el("thead", {}, head), el("tbody", {}, ...lines)));
 }
 
+// Lines break between words, not at the hyphens of options.
+function words(text) {
+  return text.split(/( +|\n)/).map((word) => (/\S/.test(word) ? el("span", {}, word) : word));
+}
+
 function code(text, name) {
   const button = el("button", { type: "button", "aria-label": `Copy ${name}` }, "Copy");
   button.addEventListener("click", async () => {
@@ -168,7 +173,7 @@ function code(text, name) {
     }
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
-  const block = el("div", { class: "code" }, el("pre", {}, text), button);
+  const block = el("div", { class: "code" }, el("pre", {}, ...words(text)), button);
   return block;
 }
 

@@ -16,7 +16,7 @@ export class Card {
     this.verdict = el("p", { class: "verdict" });
     this.facts = el("dl", { class: "facts" });
     this.stages = row.rooms ? row.rooms.rooms.map((room, place) => new Bar(room, row, place)) : [];
-    const what = row.failed ? "" : `${row.structure} · ${row.engine} · ${row.dtype}${row.fit ? ` · ${split(row.fit)}` : ""}`;
+    const what = row.failed ? "" : `${row.structure} · ${row.engine} · ${row.dtype}${row.fit ? ` · ${split(row.fit)}` : row.ranks ? ` · tp ${row.ranks}` : ""}`;
     const notes = [...new Set(row.notes || [])];
     this.element = el(
       "section", { class: "panel card", "aria-label": row.name },
@@ -47,7 +47,7 @@ export class Card {
       this.stages.forEach((bar) => { bar.element.hidden = true; });
       return `${row.name}: ${error.message}`;
     }
-    this.total.replaceChildren(`${group(row.bytes)} B `, el("small", {}, `${showBytes(row.bytes)} of state${row.fit && row.fit.gpus > 1 ? " on each GPU" : ""}`));
+    this.total.replaceChildren(`${group(row.bytes)} B `, el("small", {}, `${showBytes(row.bytes)} of state${row.ranks || (row.fit && row.fit.gpus > 1) ? " on each GPU" : ""}`));
     let said = `${row.name}: ${group(row.bytes)} bytes`;
     if (row.rooms) {
       const [most, why] = row.rooms.requests(context), longest = row.rooms.longest(batch), fits = most >= batch;

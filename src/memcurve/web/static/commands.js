@@ -1,6 +1,6 @@
 // The command line and the lines of Python that give what the page shows.
 
-const RANKS = { vllm: "tensor_parallel_size", sglang: "tp_size" };
+export const RANKS = { vllm: "tensor_parallel_size", sglang: "tp_size" };
 
 export function quote(word) {
   return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
@@ -13,7 +13,8 @@ function python(value) {
 // Options of the engine for a row's own curve: how many ranks share a layer.
 export function options(row) {
   const name = RANKS[row.engine];
-  return name && row.fit && row.fit.tp > 1 ? { [name]: row.fit.tp } : {};
+  const ranks = row.fit ? row.fit.tp : row.ranks || 1;
+  return name && ranks > 1 ? { [name]: ranks } : {};
 }
 
 // What stands for a subject in a command: its name, its pattern, or the file.

@@ -2,6 +2,7 @@
 
 import { Curve } from "./curve.js";
 import { Rooms } from "./fit.js";
+import { RANKS } from "./commands.js";
 
 // What only Python can answer; the page shows the command line instead.
 export class NeedsPython extends Error {}
@@ -66,8 +67,16 @@ export class Api {
     const found = curve.value;
     const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
     if (!fits) return answer;
-    if (fit.status === "rejected") return { ...answer, why: fit.reason.message };
+    if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
     return { ...answer, rooms: new Rooms(fit.value), fit: fit.value, notes: fit.value.notes };
+  }
+
+  // Without a fit the state is still that of a rank, where the engine divides it so.
+  async alone(asked, subject, answer) {
+    const ranks = asked.tp || asked.gpus, name = RANKS[asked.engine];
+    if (!name || ranks === 1) return answer;
+    const found = await this.once("curve", { ...subject, options: { [name]: ranks } });
+    return { ...answer, ranks, curve: new Curve(found.curve), notes: found.notes };
   }
 
   // Crossings of rows, which have a name each.
@@ -125,8 +134,12 @@ export class Files {
     const answer = row(asked, { structure: data.structure, dtype: curve.dtype, curve: new Curve(curve), shared, notes: curve.notes });
     if (!asked.gpu && !asked.memory) return answer;
     try { return { ...answer, ...this.fit(data, own, asked) }; } catch (error) {
-      if (error instanceof NeedsPython) return { ...answer, why: error.message, python: true };
-      return { ...answer, why: error.message };
+      const python = error instanceof NeedsPython, ranks = asked.tp || asked.gpus;
+      if (!own.ranks || ranks === 1) return { ...answer, why: error.message, python };
+      const held = own.ranks[ranks];
+      if (held === undefined) throw python ? error : new NeedsPython(`${error.message}. For the state on each of ${ranks} ranks run memcurve itself:`);
+      if (typeof held === "string") throw new Error(held);
+      return { ...answer, ranks, curve: new Curve(data.curves[held]), notes: data.curves[held].notes, why: error.message, python };
     }
   }
 
