@@ -30,7 +30,7 @@ MAY = {
     "gpus": set(),
     "model": {"config", "families", "curve", "terms", "engines", "layers", "catalog", "gguf", "hub", "views"},
     "patterns": {"model", "layers"},
-    "export": {"crossed", "curve", "engines", "lines", "terms"},
+    "export": {"crossed", "curve", "engines", "gpus", "lines", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
     "fits": {"curve", "engines", "model"},
     "heat": {"curve", "export", "figures", "fits", "terms"},

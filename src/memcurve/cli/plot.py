@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     title = arguments.title or default_title(subjects, arguments.batch)
     if ending in ("json", "csv", "html"):
         text = (
-            to_html(subjects, contexts, arguments.batch, title)
+            to_html(subjects, contexts, arguments.batch, title, arguments.log)
             if ending == "html"
             else (to_json if ending == "json" else to_csv)(subjects, contexts, arguments.batch)
         )
