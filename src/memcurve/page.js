@@ -19,8 +19,8 @@ let memory = null, reading = null, spoken = 0;
 const lines = series.map((one) => {
   const tick = el("input", { type: "checkbox", onchange: () => { one.shown = tick.checked; draw(); } });
   tick.checked = true;
-  const exact = el("td"), near = el("td", { class: "dim" });
-  return { one, exact, near, row: el("tr", {}, el("td", {}, el("label", { title: one.note }, tick, swatch(one.index), one.name)), exact, near) };
+  const exact = el("span"), near = el("small");
+  return { one, exact, near, row: el("tr", {}, el("td", {}, el("label", { title: one.note }, tick, swatch(one.index), el("span", {}, one.name))), el("td", {}, exact, " ", near)) };
 });
 const caption = el("caption");
 find("readout").replaceChildren(el("table", {}, caption, el("tbody", {}, ...lines.map((line) => line.row))));

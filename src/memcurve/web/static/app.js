@@ -10,7 +10,7 @@ import { Picker } from "./picker.js";
 import { Api, Files, NeedsPython } from "./source.js";
 
 const LONGEST = 2 ** 20, MOST_MODELS = 8, MOST_CONTEXT = 2 ** 23, MOST_BATCH = 4096;
-const DEFAULT = { models: ["Qwen/Qwen3-Next-80B-A3B-Thinking", "google/gemma-3-27b-it"], engine: "vllm", dtype: "", gpu: "H100 80GB", memory: null, gpus: 4, tp: 0, context: 32768, batch: 8, logx: true, logy: true };
+const DEFAULT = { models: ["Qwen/Qwen3-Next-80B-A3B-Thinking", "meta-llama/Meta-Llama-3.1-70B"], engine: "vllm", dtype: "", gpu: "H100 80GB", memory: null, gpus: 4, tp: 0, context: 32768, batch: 8, logx: true, logy: true };
 const answers = document.documentElement.dataset.source === "files" ? new Files() : new Api();
 const files = new Map(); // by name: the subject that a dropped file is
 let state, begun, rows = [], cards = [], asking = 0, crossing = 0, counts = [], gpus = [];
@@ -112,9 +112,9 @@ function memoryLines() {
   for (const row of rows) {
     if (!row.rooms || !row.shown) continue;
     const room = row.rooms.rooms.reduce((a, b) => (a.room < b.room ? a : b));
-    found.set(`room beside ${row.name}`, Math.max(0, Number(room.room)));
+    found.set(`room of ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room)), index: row.index });
   }
-  return found.size > 3 ? [] : [...found].map(([name, y]) => ({ name, y }));
+  return found.size > 4 ? [] : [...found].map(([name, line]) => ({ name, ...line }));
 }
 
 function draw() {
@@ -130,11 +130,11 @@ let readoutRows = [];
 function readout() {
   const batch = BigInt(state.batch), at = BigInt(reading ?? state.context);
   if (readoutRows.length !== rows.length || readoutRows.some((one, i) => one.row !== rows[i])) {
-    readoutRows = rows.map((row) => ({ row, exact: el("td"), near: el("td", { class: "dim" }) }));
+    readoutRows = rows.map((row) => ({ row, exact: el("span"), near: el("small") }));
     const lines = readoutRows.map(({ row, exact, near }) => {
       const tick = el("input", { type: "checkbox", onchange: () => { row.shown = tick.checked; draw(); } });
       tick.checked = row.shown;
-      return el("tr", {}, el("td", {}, el("label", {}, tick, swatch(row.index), row.name)), exact, near);
+      return el("tr", {}, el("td", {}, el("label", {}, tick, swatch(row.index), el("span", {}, row.name))), el("td", {}, exact, " ", near));
     });
     const head = el("caption");
     find("readout").replaceChildren(el("table", {}, head, el("tbody", {}, ...lines)));
@@ -156,9 +156,9 @@ function numbers() {
   find("table").replaceChildren(el("table", {}, el("caption", {}, `Bytes of ${group(batch)} request${batch === 1n ? "" : "s"}`), el("thead", {}, head), el("tbody", {}, ...lines)));
 }
 
-// Lines break between words, not at the hyphens of options.
+// Lines break between words, not at the hyphens of options nor between an option and its value.
 function words(text) {
-  return text.split(/( +|\n)/).map((word) => (/\S/.test(word) ? el("span", {}, word) : word));
+  return text.split(/(--?[A-Za-z][\w-]* (?:'[^']*'|\S+)|'[^']*'|[^\s']+)/).map((word) => (/\S/.test(word) ? el("span", {}, word) : word));
 }
 
 function code(text, name) {
@@ -248,9 +248,9 @@ function cross() {
       if (turn !== asking || batch !== state.batch) return;
       const marks = found.crossings.map((one) => ({ x: Number(one.context), y: Number(one.bytes), names: [one.cheaper, one.dearer] }));
       chart.set({ marks: marks.length <= 200 ? marks : [] });
-      const items = found.crossings.slice(0, 40).map((one) => el("li", {}, `from ${group(one.context)} tokens on ${one.cheaper} takes less than ${one.dearer}`));
-      if (found.crossings.length > 40) items.push(el("li", {}, `and ${group(found.crossings.length - 40)} more`));
-      place.replaceChildren(el("h3", {}, "Crossings"), items.length ? el("ul", {}, ...items) : el("p", { class: "hint" }, "none up to 1M tokens"));
+      const items = found.crossings.slice(0, 20).map((one) => el("li", {}, `from ${group(one.context)} tokens on ${one.cheaper} takes less than ${one.dearer}`));
+      if (found.crossings.length > 20) items.push(el("li", {}, `and ${group(found.crossings.length - 20)} more`));
+      place.replaceChildren(el("h3", {}, "Crossings"), items.length ? el("ul", { class: items.length > 4 ? "many" : null }, ...items) : el("p", { class: "hint" }, "none up to 1M tokens"));
     } catch (error) {
       place.replaceChildren(el("p", { class: "hint" }, error.message), ...line());
     }

@@ -23,7 +23,7 @@ export class Card {
       el("h3", {}, swatch(row.index), el("span", {}, row.name)),
       what ? el("p", { class: "hint" }, what) : null,
       ...(row.failed ? [el("p", { class: "error" }, row.failed)] : [this.total, this.verdict, ...this.shown(), this.facts]),
-      row.why ? el("p", { class: row.python ? "hint" : "error" }, row.python ? `${row.why} the command is below.` : row.why) : null,
+      row.why ? el("p", { class: "why" }, row.python ? `${row.why} the command is below.` : `What fits: ${row.why}`) : null,
       notes.length ? el("details", {}, el("summary", {}, `${notes.length} note${notes.length > 1 ? "s" : ""}`), el("ul", { class: "notes" }, ...notes.map((note) => el("li", {}, note)))) : null,
     );
   }
@@ -85,8 +85,8 @@ class Bar {
     const name = `${row.fit.pp > 1 ? `Stage ${place + 1}: ` : ""}${each > 1 ? `each of ${each} GPUs` : "the GPU"}, ${showBytes(room.total)}`;
     this.pieces = Object.fromEntries([...PARTS.map(([key]) => key)].map((key) => [key, el("i", { class: key })]));
     this.edge = el("span", { class: "edge" });
-    this.sizes = Object.fromEntries(PARTS.map(([key]) => [key, [el("td"), el("td", { class: "dim" }), el("th", { scope: "row" })]]));
-    const rows = PARTS.map(([key]) => el("tr", {}, this.sizes[key][2], this.sizes[key][0], this.sizes[key][1]));
+    this.sizes = Object.fromEntries(PARTS.map(([key]) => [key, [el("span"), el("small"), el("th", { scope: "row" })]]));
+    const rows = PARTS.map(([key]) => el("tr", {}, this.sizes[key][2], el("td", {}, this.sizes[key][0], " ", this.sizes[key][1])));
     this.stack = el("div", { class: "stack", role: "img" }, ...Object.values(this.pieces), this.edge);
     this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows))));
   }
@@ -103,7 +103,7 @@ class Bar {
       head.replaceChildren(el("span", { class: `key ${lacks ? "lack" : key}` }), lacks ? "lacking" : word);
       exact.textContent = `${group(lacks ? -size : size)} B`;
       near.textContent = showBytes(lacks ? -size : size);
-      exact.parentElement.hidden = size === 0n && (key === "padding" || key === "state" || key === "kv");
+      exact.closest("tr").hidden = size === 0n && (key === "padding" || key === "state" || key === "kv");
     }
     this.edge.hidden = free >= 0n;
     this.edge.style.left = `${(Number(room.total) / Number(full)) * 100}%`;

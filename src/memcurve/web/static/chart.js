@@ -3,7 +3,7 @@
 import { group, showBytes, showSize, showTokens } from "./format.js";
 
 const NS = "http://www.w3.org/2000/svg";
-const DASHES = ["", "9 4", "2 3", "9 3 2 3", "5 2 2 2 2 2"];
+const DASHES = ["", "9 4", "2 3", "9 3 2 3", "5 2 2 2 2 2", "14 4", "4 4"];
 export const COLOURS = 7;
 
 function node(name, attributes, text) {
@@ -14,7 +14,7 @@ function node(name, attributes, text) {
 }
 
 export function dash(index) {
-  return DASHES[Math.floor(index / COLOURS) % DASHES.length] || (index < COLOURS ? DASHES[index % DASHES.length] : "");
+  return DASHES[(index + Math.floor(index / COLOURS)) % DASHES.length];
 }
 
 // A line as it looks in the figure.
@@ -226,14 +226,7 @@ export class Chart {
       parts.push(node("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }), node("text", { x: left - 8, y: y + 4, "text-anchor": "end" }, showSize(t)));
     }
     parts.push(node("text", { class: "axis", x: (left + right) / 2, y: height - 8, "text-anchor": "middle" }, "Context (tokens; k = 1024)"));
-    for (const line of this.lines) {
-      if (!near.includes(line)) {
-        parts.push(node("text", { class: "memory", x: left + 6, y: top + 14 }, `${line.name}: ${showBytes(line.y)}, ${line.y > most ? "above" : "below"} the figure`));
-        continue;
-      }
-      const y = this.y(line.y);
-      parts.push(node("line", { class: "memory", x1: left, x2: right, y1: y, y2: y }), node("text", { class: "memory", x: left + 6, y: y < top + 20 ? y + 15 : y - 5 }, `${line.name}: ${showBytes(line.y)}`));
-    }
+    parts.push(...this.memories(near, most));
     const clip = node("svg", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top), viewBox: `${left} ${top} ${Math.max(1, right - left)} ${Math.max(1, bottom - top)}` });
     for (const [one, points] of drawn) {
       const text = points.map(([x, y]) => `${this.x(x).toFixed(1)},${this.y(y).toFixed(1)}`).join(" ");
@@ -255,6 +248,24 @@ export class Chart {
     parts.push(clip, (this.top = node("g", { class: "overlay" })));
     svg.replaceChildren(...parts);
     this.overlay();
+  }
+
+  // Lines at amounts of memory, each label where the one before leaves room; those beyond the figure are only told.
+  memories(near, most) {
+    const { left, right, top } = this.box, parts = [];
+    let last = top, told = top + 14;
+    for (const line of [...this.lines].sort((a, b) => b.y - a.y)) {
+      const kind = line.index === undefined ? "memory" : `memory c${line.index % COLOURS}`, text = `${line.name}: ${showBytes(line.y)}`;
+      if (!near.includes(line)) {
+        parts.push(node("text", { class: kind, x: left + 6, y: told }, `${text}, ${line.y > most ? "above" : "below"} the figure`));
+        told += 16;
+        continue;
+      }
+      const y = this.y(line.y), place = y >= top + 20 && y - 5 >= last + 15 ? y - 5 : Math.max(y + 15, last + 15);
+      last = place;
+      parts.push(node("line", { class: kind, x1: left, x2: right, y1: y, y2: y }), node("text", { class: kind, x: left + 6, y: place }, text));
+    }
+    return parts;
   }
 
   // What moves with the pointer: the chosen context, the place that is read, and a range that is being dragged.

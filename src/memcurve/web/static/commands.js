@@ -28,6 +28,15 @@ function fitWords(asked, fit) {
   return { ...found, tp: fit ? (fit.tp > 1 ? fit.tp : null) : asked.tp, pp: fit && fit.pp > 1 ? fit.pp : null };
 }
 
+// A checkpoint on the hub tells what the config does not.
+function lacksWeights(row) {
+  return Boolean(row && row.why && /--weights/.test(row.why) && row.asked.subject.model && row.asked.subject.model.includes("/"));
+}
+
+function tellsFit(asked, row) {
+  return (asked.gpu || asked.memory) && (!row || !row.why || row.python || lacksWeights(row));
+}
+
 export function commandLines(asked, row, context, batch) {
   const name = quote(source(asked.subject)), dtype = asked.dtype ? ` --dtype ${asked.dtype}` : "";
   const many = batch > 1 ? ` --batch ${batch}` : "";
@@ -35,9 +44,9 @@ export function commandLines(asked, row, context, batch) {
   const own = Object.entries(row ? options(row) : {}).map(([key, value]) => ` -O ${key}=${value}`).join("");
   const shared = row && row.shared ? context * batch : context;
   if (!row || !row.fit || row.fit.pp === 1) found.push(`memcurve estimate ${name} --engine ${asked.engine}${dtype} --context ${shared}${many}${own}`);
-  if ((asked.gpu || asked.memory) && !(row && row.why && !row.python)) {
+  if (tellsFit(asked, row)) {
     const words = Object.entries(fitWords(asked, row && row.fit)).filter(([, value]) => value).map(([key, value]) => ` --${key} ${quote(String(value))}`);
-    found.push(`memcurve fit ${name} --engine ${asked.engine}${dtype}${words.join("")} --context ${context}${many}`);
+    found.push(`memcurve fit ${name} --engine ${asked.engine}${dtype}${words.join("")} --context ${context}${many}${lacksWeights(row) ? ` --weights ${name}` : ""}`);
   }
   return found;
 }
@@ -67,9 +76,9 @@ export function pythonLines(asked, row, context, batch) {
     const value = row && row.bytes !== undefined && row.bytes !== null ? `  # ${row.bytes}` : "";
     found.push(`curve.bytes(context=${shared}, batch=${batch})${value}`);
   }
-  if ((asked.gpu || asked.memory) && !(row && row.why && !row.python)) {
+  if (tellsFit(asked, row)) {
     const given = Object.entries(fitWords(asked, row && row.fit)).filter(([, value]) => value).map(([key, value]) => [key.replace("-", "_"), value]);
-    found.push(`memcurve.fit(model, ${words([...given, ["engine", asked.engine], ...dtype, ["context", context], ["batch", batch]])})`);
+    found.push(`memcurve.fit(model, ${words([...given, ["engine", asked.engine], ...dtype, ["context", context], ["batch", batch], ...(lacksWeights(row) ? [["weights", asked.subject.model]] : [])])})`);
   }
   return found.join("\n");
 }
