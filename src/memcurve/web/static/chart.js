@@ -32,6 +32,7 @@ export class Chart {
     this.on = on;
     Object.assign(this, { series: [], marks: [], lines: [], low: 1, high: 131072, view: null, logx: false, logy: false, here: null, cursor: null });
     this.width = 0;
+    this.tapped = -Infinity;
     svg.setAttribute("tabindex", "0");
     svg.setAttribute("role", "slider");
     new ResizeObserver(() => { if (Math.abs(svg.clientWidth - this.width) > 1) this.draw(); }).observe(svg);
@@ -40,8 +41,8 @@ export class Chart {
     svg.addEventListener("pointerup", (event) => this.up(event));
     svg.addEventListener("pointercancel", () => { this.drag = null; this.overlay(); });
     svg.addEventListener("pointerleave", () => { if (!this.drag) this.read(null); });
-    svg.addEventListener("dblclick", () => this.zoom(null));
     svg.addEventListener("wheel", (event) => {
+      if (event.deltaY > 0 && !this.view) return; // all is shown: the page scrolls on
       event.preventDefault();
       this.scale(event.deltaY > 0 ? 1.25 : 0.8, this.place(event));
     }, { passive: false });
@@ -128,8 +129,19 @@ export class Chart {
     const drag = this.drag || { from: this.place(event), to: this.place(event) };
     this.drag = null;
     const [a, b] = [drag.from, drag.to].sort((one, other) => one - other);
-    if (b - a > 0.02) this.zoom([this.at(Math.max(0, a)), this.at(b)]);
-    else if (this.on.pick && a >= 0 && a <= 1) this.on.pick(this.clamp(this.at(a)));
+    if (b - a > 0.02) {
+      this.zoom([this.at(Math.max(0, a)), this.at(b)]);
+      return;
+    }
+    if (event.timeStamp - this.tapped < 400) { // a double click: its first one is taken back
+      this.tapped = -Infinity;
+      if (this.on.pick && this.before !== null) this.on.pick(this.before);
+      this.zoom(null);
+    } else if (a >= 0 && a <= 1) {
+      this.tapped = event.timeStamp;
+      this.before = this.here;
+      if (this.on.pick) this.on.pick(this.clamp(this.at(a)));
+    }
   }
 
   key(event) {
