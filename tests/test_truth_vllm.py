@@ -14,6 +14,7 @@ import memcurve
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, load
 from memcurve.engines.vllm import OPTIONS
 from memcurve.engines.vllm_blocks import Spec, VllmAllocator, VllmPool, make_groups, terms_of
+from memcurve.terms import compile_expr
 
 ENTRIES = list(lines("vllm.jsonl"))
 GIB = 2**30
@@ -84,7 +85,11 @@ def test_every_recorded_case_is_equal(count: Any) -> None:
     cases = sum(len(entry["cases"]) for entry in ENTRIES)
     numbers = sum(len(lengths) + len(memories) for entry in ENTRIES for *_, lengths, memories in entry["cases"])
     types = len(
-        {load(entry.get("config") or unquantised(entry["catalogue"])).model_type for entry in ENTRIES if "specs" not in entry}
+        {
+            load(entry.get("config") or unquantised(entry["catalogue"])).model_type
+            for entry in ENTRIES
+            if "specs" not in entry
+        }
     )
     count(f"vllm 0.33.0: {cases} recorded cases of {types} model types ({numbers:,} numbers), {len(found)} wrong")
     assert found == []
@@ -385,8 +390,7 @@ def test_ranks_together_hold_no_less_than_one_alone(name: str, ranks: int, conte
     alone, split = (model.curve("vllm", tensor_parallel_size=size) for size in (1, ranks))
 
     def live(curve: MemoryCurve) -> int:
-        groups = allocator(curve).groups
-        return sum(spec.live(context) * sum(count) for group in groups for spec, count in group.members)
+        return sum(size * int(compile_expr(rows)(context, 1, 0)) for _, size, rows in allocator(curve).filled())
 
     assert ranks * live(split) >= live(alone)
 

@@ -17,14 +17,15 @@ from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
 from .model import Model, load
 from .sizes import sizes_of
+from .terms import INT64_MAX, scarcest
 from .units import show_bytes
 from .views.stages import on_every_stage, own_drafts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .gpus import Gpu
-    from .terms import Pool
+    from .terms import Pool, Share
 
 SCHEMA = 1
 # Where the fewest GPUs are looked for: within a node, then whole nodes. The most ranks that share a layer there: a node's.
@@ -91,6 +92,7 @@ class Fit:
     pool: Pool | None = None
     notes: tuple[str, ...] = ()
     curves: tuple[MemoryCurve, ...] = field(default=(), repr=False)
+    rooms: tuple[Stage, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, without the curves."""
@@ -107,7 +109,7 @@ class Fit:
                 found[name] = dict(value)
             elif name == "fewest":
                 found[name] = value and dict(zip(("gpus", "tp", "pp"), value, strict=True))
-            elif name != "curves":
+            elif name not in ("curves", "rooms"):
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
@@ -135,10 +137,8 @@ class Stage:
         if self.room <= 0:
             return 0, "weights"
         if self.curve.allocator is not None:
-            try:
-                return self.curve.allocator.most_requests(self.room, context)
-            except Refused as error:
-                return 0, "state slots" if "state cache" in str(error) else "tokens"
+            shares = self.shares()
+            return (0, shares) if isinstance(shares, str) else scarcest(shares, context) or (INT64_MAX, "nothing")
         most, limit = MOST_SEQUENCES.get(self.curve.engine, (UNLIMITED, "batch"))
         low, high = 0, most + 1
         while high - low > 1:
@@ -147,6 +147,14 @@ class Stage:
         if low == most:
             return low, limit
         return low, "tokens" if any(term.grows for term in self.curve.terms) else "state slots"
+
+    def shares(self) -> Sequence[Share] | str:
+        """What requests share in the engine's pool, or in a word what it lacks to start."""
+        assert self.curve.allocator is not None
+        try:
+            return self.curve.allocator.shares(self.room)
+        except Refused as error:
+            return "state slots" if "state cache" in str(error) else "tokens"
 
     def pool(self) -> Pool | None:
         """What the engine makes of the room, where it makes a pool and starts with so little."""
@@ -496,4 +504,5 @@ def fit(
         extras=extras(plan, split, tight, length, batch),
         notes=(*notes, *held.notes, *startup_notes(stages, limit), *stages[0].curve.notes),
         curves=tuple(stage.curve for stage in stages),
+        rooms=tuple(stages),
     )

@@ -12,13 +12,13 @@ from functools import cached_property
 from math import lcm
 
 from ..base import BadConfig, Record, Refused
-from ..terms import INT64_MAX, Allocator, Pool, Served, Share, Term, compile_expr, tightest
+from ..terms import INT64_MAX, Allocator, Pool, Served, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..terms import Expr, Function
+    from ..terms import Expr, Function, Share
 
 GIB = 2**30
 # Kinds of cache that share the type FullAttentionSpec, and those whose pages may be padded to any size.
@@ -79,13 +79,13 @@ class Spec(Record):
         """Tokens of a block, or compressed entries; one state."""
         return 1 if self.cache == "state" else self.block // self.ratio
 
-    def live(self, context: int) -> int:
-        """Bytes that a request's tokens and its one state really fill in this layer."""
-        if self.cache == "state":
-            return self.row
-        if self.cache == "cross":
-            return 0
-        return self.row * (-(-min(context, self.window or context) // self.tokens) // self.ratio)
+    @property
+    def filled(self) -> Expr:
+        """Rows that a request's tokens and its one state really fill in this layer."""
+        if self.cache in ("state", "cross"):
+            return int(self.cache == "state")
+        held: Expr = ("min", "context", self.window) if self.window else "context"
+        return ("floor", ("ceil", held, self.tokens), self.ratio)
 
     def resized(self, block: int) -> Spec:
         return self.replace(block=block, page=self.row * block)
@@ -368,24 +368,30 @@ class VllmAllocator(Allocator):
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """By max_model_len, max_num_seqs and the blocks that a request takes: "tokens", or "state slots" where only states do.
 
-        One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py). vLLM itself starts only where a request
-        of max_model_len fits (see `pool`).
+        vLLM itself starts only where a request of max_model_len fits (see `pool`).
         """
         if self.max_model_len is not None and context > self.max_model_len:
             return 0, "max_model_len"
-        return tightest(self.shares(memory_bytes), context)
+        return super().most_requests(memory_bytes, context)
 
-    def shares(self, memory_bytes: int) -> tuple[Share, ...]:
-        found = [] if self.most_sequences is None else [Share(name="max_num_seqs", units=self.most_sequences)]
+    def shares(self, memory_bytes: int) -> list[Share]:
+        """One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py)."""
+        found: list[Share] = [] if self.most_sequences is None else [("max_num_seqs", self.most_sequences, 1)]
         sizes = [size for size in self.block_bytes if size]
-        if sizes:
+        if sizes and self.groups:
             usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
-            found.append(Share(name=self._shared, units=usable, each=self.each))
-        return tuple(found)
+            found.append(
+                ("tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots", usable, self.each)
+            )
+        return found
 
-    @cached_property
-    def _shared(self) -> str:
-        return "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"
+    def filled(self) -> list[tuple[str, int, Expr]]:
+        rank = self.block_bytes.index(max(self.block_bytes)) if self.groups else 0
+        return [
+            ("state" if spec.cache == "state" else "kv", spec.row * count[rank], spec.filled)
+            for group in self.groups
+            for spec, count in group.members
+        ]
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
@@ -483,7 +489,7 @@ class VllmAllocator(Allocator):
         rank = self.block_bytes.index(max(self.block_bytes))
         blocks = self.blocks(context)
         reserved = blocks * self.block_bytes[rank]
-        live = sum(spec.live(context) * count[rank] for group in self.groups for spec, count in group.members)
+        live = sum(size * int(compile_expr(rows)(context, 1, 0)) for _, size, rows in self.filled())
         padding = reserved - live
         share = 100 * padding / reserved if reserved else 0
         return (
