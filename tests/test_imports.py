@@ -43,6 +43,7 @@ MAY = {
     "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "startup", "terms", "views"},
     "bars": {"figures", "plan"},
     "compare": {"curve", "model", "plan"},
+    "pages": {"engines", "plan", "terms"},
     "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
     "web": {
         "checkpoint",
@@ -55,6 +56,7 @@ MAY = {
         "gpus",
         "memcurve",
         "model",
+        "pages",
         "patterns",
         "plan",
         "schema",

@@ -16,6 +16,7 @@ from ..engines import NAMES
 from ..export import by_sequence, make_subjects
 from ..files import MemoryFile
 from ..model import Model, catalogued, describe, describe_gguf
+from ..pages import fit_data
 from ..patterns import is_pattern, pattern
 from ..plan import fit
 from ..terms import SCHEMA
@@ -131,7 +132,8 @@ def fitted(asked: FitRequest) -> dict[str, object]:
     )
     options = options_of(asked, asked.engine, fits=True)
     weights = weights_of(asked, model)
-    return fit(model, engine=asked.engine, dtype=asked.dtype, weights=weights, **plain, **options).to_dict()
+    found = fit(model, engine=asked.engine, dtype=asked.dtype, weights=weights, **plain, **options)
+    return fit_data(found) if asked.rooms else found.to_dict()
 
 
 def weights_of(asked: FitRequest, model: Model) -> Weights | None:

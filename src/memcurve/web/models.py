@@ -121,6 +121,7 @@ class FitRequest(Subject):
     speculative: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = Field(
         None, description="Tokens ahead, drafted by the model's own draft layers."
     )
+    rooms: Flag = Field(False, description="Adds rooms: what a page computes other contexts and batches from, per GPU.")
     prefix_caching: Flag | None = Field(
         None, description="Keep prefixes for reuse; without it the engine's own default."
     )
@@ -170,6 +171,6 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "fit": {
         "four H100": {"model": "Qwen/Qwen3-Next-80B-A3B-Thinking", "gpu": "H100 80GB", "gpus": 4, "context": 32768},
-        "weights as given": {"model": "Qwen/Qwen3-8B", "gpu_memory": 25769803776, "weights_bytes": 5200000000, "batch": 2},
+        "weights as given": {"model": "Qwen/Qwen3-8B", "gpu_memory": 25769803776, "weights_bytes": 5200000000, "rooms": True},
     },
 }  # fmt: skip
