@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__, gpus, schema
 from ..base import BadConfig, BadFile, MemcurveError, NotDescribed, Refused, TooLarge, show
 from . import answers, forms
-from .models import EXAMPLES, CrossRequest, CurveRequest, EstimateRequest, FitRequest, Problem
+from .models import EXAMPLES, TINY, CrossRequest, CurveRequest, EstimateRequest, FitRequest, Problem
 from .security import BYTES_TYPE, Guard, problem
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def make_app(hosts: Collection[str] = (), static: str = STATIC) -> ASGIApp:
         app.add_exception_handler(kind, failed)
     add_questions(app)
     add_tables(app)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
 
     @app.get("/{path:path}", include_in_schema=False)
     def page(path: str) -> Response:
@@ -140,6 +142,42 @@ def add_tables(app: FastAPI) -> None:
     @app.get("/api/v1/engines", summary="Engines and their options", response_class=Answer, description="Names, what makes their bytes differ, and options with kinds, defaults and choices.")  # fmt: skip
     def engines() -> Response:
         return Answer(forms.engines_data())
+
+
+ANSWERED = {
+    "estimate": (EstimateRequest, answers.estimated), "curve": (CurveRequest, answers.curved),
+    "cross": (CrossRequest, answers.crossed), "fit": (FitRequest, answers.fitted),
+}  # fmt: skip
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with an answer to each example: those that the app itself gives, of lists the first two entries."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes,
+            separate_input_output_schemas=False,
+        )  # fmt: skip
+        shown: dict[str, Any] = {
+            name: {word: answer(kind(**body)) for word, body in EXAMPLES[name].items()}
+            for name, (kind, answer) in ANSWERED.items()
+        }
+        shown["gguf"] = {"a header without a vocabulary": answers.shortened(TINY)}
+        for name, table in (
+            ("models", schema.models_data()),
+            ("gpus", schema.gpus_data(gpus.table())),
+            ("engines", forms.engines_data()),
+        ):
+            short = {key: value[:2] if isinstance(value, list) else value for key, value in table.items()}
+            shown[name] = {"the first two": short}
+        for name, each in shown.items():
+            path = found["paths"][f"/api/v1/{name}"]
+            content = path.get("post", path.get("get"))["responses"]["200"]["content"]
+            content["application/json"] = {
+                "schema": {"type": "object", "required": ["schema"]},
+                "examples": {word: {"summary": word, "value": value} for word, value in each.items()},
+            }
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,15 @@ QWEN: dict[str, Any] = {
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "intermediate_size": 12288,
     "max_position_embeddings": 40960, "torch_dtype": "bfloat16",
 }  # fmt: skip
+
+# A GGUF header: magic, version 3, no tensors, six keys; a text is type 8, a number of 32 bits type 4.
+TINY = b"GGUF" + pack("<IQQ", 3, 0, 6) + b"".join(
+    pack("<Q", len(key)) + key.encode() + (pack("<IQ", 8, len(value)) + value.encode() if isinstance(value, str) else pack("<II", 4, value))
+    for key, value in {
+        "general.architecture": "llama", "llama.block_count": 32, "llama.context_length": 8192, "llama.embedding_length": 4096,
+        "llama.attention.head_count": 32, "llama.attention.head_count_kv": 8,
+    }.items()
+)  # fmt: skip
 
 
 class Strict(BaseModel):
