@@ -180,5 +180,15 @@ def test_a_cold_estimate_imports_little() -> None:
         "pathlib",
         "importlib.resources",
         "huggingface_hub",
+        "fastapi",
+        "pydantic",
+        "uvicorn",
     }
     assert not loaded & heavy
+
+
+def test_importing_memcurve_brings_no_extra() -> None:
+    code = "import sys, memcurve, memcurve.cli, memcurve.cli.serve, memcurve.schema; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout)}
+    assert not loaded & {"fastapi", "starlette", "pydantic", "uvicorn", "matplotlib", "numpy", "huggingface_hub"}
