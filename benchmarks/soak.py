@@ -57,7 +57,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.communicate(timeout=10)
 
     def memory(self) -> int:
         """KiB that are resident."""

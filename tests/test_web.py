@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import importlib.util
 import json
 import os
@@ -36,7 +37,7 @@ from memcurve.web.models import EXAMPLES, TINY
 from memcurve.web.security import HEADERS, Guard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import ASGIApp, Message
 
@@ -69,6 +70,15 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     assert cli.run(words) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
+
+
+def why(call: Callable[[], object]) -> str:
+    """What an error of memcurve's own says; nothing where there is none."""
+    try:
+        call()
+    except MemcurveError as error:
+        return str(error)
+    return ""
 
 
 # -- the same names and numbers ---------------------------------------------------------------------------------------
@@ -332,10 +342,10 @@ def test_options_are_those_of_the_engines(web: TestClient) -> None:
             assert one["choices"], one
             for choice in one["choices"]:
                 assert str(choice) in said or one["name"] == "state_dtype", (said, choice)
-                try:
-                    model.curve(engine["name"], "bf16", **{one["name"]: choice})
-                except MemcurveError as refusal:
-                    assert f"{one['name']}: " not in str(refusal), refusal
+                refusal = why(
+                    lambda name=engine["name"], given={one["name"]: choice}: model.curve(name, "bf16", **given)
+                )
+                assert f"{one['name']}: " not in refusal, refusal
 
 
 def test_fit_options_are_those_of_the_budgets(web: TestClient) -> None:
@@ -395,13 +405,9 @@ def test_a_gguf_header_is_what_the_file_is(web: TestClient, tmp_path: Path) -> N
 def test_a_header_cut_anywhere_is_a_bad_file(web: TestClient) -> None:
     header = file_of(QWEN, ("token_embd.weight",))
     for end in range(len(header)):
-        try:
-            gguf.read_header(header[:end], "gguf")
-        except BadFile as error:
-            assert str(error).startswith("gguf: ")
-        else:
-            # What follows the list of tensors is padding
-            assert header[end:].strip(b"\0") == b""
+        said = why(lambda end=end: gguf.read_header(header[:end], "gguf"))
+        # What follows the list of tensors is padding
+        assert said.startswith("gguf: ") if said else not header[end:].strip(b"\0")
     ask(web, "estimate", {"gguf": base64.b64encode(header[:60]).decode()}, 422)
 
 
@@ -418,10 +424,8 @@ def test_no_header_does_worse_than_an_error(junk: bytes, at: int) -> None:
     header = file_of(QWEN, ("a", "b"))
     for data in (b"GGUF" + junk, header[:at] + junk + header[at + len(junk) :]):
         for read in (gguf.read_header, gguf.shortened):
-            try:
+            with contextlib.suppress(BadFile):
                 read(data, "gguf")
-            except MemcurveError:
-                pass
 
 
 # -- the document ---------------------------------------------------------------------------------------------------------
@@ -541,7 +545,7 @@ def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/api/v1/estimate", "headers": headers}
-    asyncio.run(make_app()(scope, never, send))
+    run(make_app()(scope, never, send))
     assert sent[0]["status"] == 408
 
 
@@ -624,19 +628,44 @@ def test_only_the_pages_own_files_are_served(tmp_path: Path) -> None:
     (static / "note.py").write_text("secret")
     (static / "link.txt").symlink_to(secret)
     (static / "folder").symlink_to(tmp_path)
-    web = client(make_app(static=str(static)))
+    app = make_app(static=str(static))
+    web = client(app)
     assert web.get("/").headers["content-type"] == "text/html; charset=utf-8"
     assert web.get("/app.js").headers["content-type"] == "text/javascript; charset=utf-8"
     assert web.get("/in/a.css").text == "a{}"
     for path in (
-        "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "/in/../../secret.txt", "/in/%2e%2e/%2e%2e/secret.txt",
-        "//etc/passwd", "/%2fetc%2fpasswd", "/link.txt", "/folder/secret.txt", "/note.py", "/in", "/in/", "/app.js/", "/app.js%00",
-        "/in%5ca.css", "/./app.js", "/index.html/..", str(secret), "/.", "/..",
+        "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "/in/../../secret.txt", "/in/../app.js", "//etc/passwd",
+        "/link.txt", "/folder/secret.txt", "/note.py", "/in", "/in/", "/app.js/", "/app.js\0", "/in\\a.css", "/./app.js",
+        "/index.html/..", str(secret), "/.", "/..", "/INDEX.HTML", "//app.js", "",
     ):  # fmt: skip
-        response = web.get(f"http://localhost{path}")
-        assert response.status_code == 404 or path == "/./app.js", path
-        assert "secret" not in response.text.replace("secret.txt", "")
-        assert str(tmp_path) not in response.text.replace(str(secret), "") or path == str(secret)
+        status, body = got(app, path)
+        assert status == 404, path
+        assert json.loads(body)["error"] == "NotFound"
+
+
+def run(call: Awaitable[None]) -> None:
+    async def main() -> None:
+        await call
+
+    asyncio.run(main())
+
+
+def got(app: ASGIApp, path: str) -> tuple[int, bytes]:
+    """The answer to a path as it stands, which a client would tidy up first."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http", "server": ("localhost", 80),
+    }  # fmt: skip
+    run(app(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
 def test_an_error_of_the_server_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -749,12 +778,14 @@ def test_serve_answers_soon_and_stops() -> None:
 
 
 def test_serve_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadConfig, match="host: '0.0.0.0'; others can reach it: expected --allow-host NAME"):
+    with pytest.raises(BadConfig, match=r"host: '0\.0\.0\.0'; others can reach it: expected --allow-host NAME"):
         cli.run(["serve", "--host", "0.0.0.0"])
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(BadConfig, match="expected a free one, such as --port 0"):
-            cli.run(["serve", "--port", str(taken.getsockname()[1])])
-    with pytest.raises(BadConfig, match="expected a free one"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(BadConfig, match="expected a free one, such as --port 0"),
+    ):
+        cli.run(["serve", "--port", str(taken.getsockname()[1])])
+    with pytest.raises(BadConfig, match="port: 70000; expected 0 to 65535"):
         cli.run(["serve", "--port", "70000"])
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'memcurve[web]'")):

@@ -73,13 +73,15 @@ def described(metadata: gguf.Metadata, name: str | None) -> Model:
 def options_of(asked: Subject, engine: str, fits: bool = False) -> dict[str, Any]:
     """A request's options, by the names that the engine has: nothing else is handed on as a keyword."""
     known = sorted(forms.names(engine, fits))
-    for name in asked.options:
+    for name, value in asked.options.items():
         if name not in known:
             hint = nearest(name, known, 1)
             raise BadConfig(
                 f"options.{name}: not an option of engine {engine}, which has {', '.join(known)}"
                 + (f" (nearest: {hint})" if hint else "")
             )
+        if fits and (wanted := forms.unlike(engine, name, value)):
+            raise BadConfig(f"options.{name}: {show(value)}; expected {wanted}")
     return dict(asked.options)
 
 
