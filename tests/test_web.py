@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -321,6 +322,19 @@ def test_a_config_is_named_and_never_trusted(web: TestClient) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_config_may_be_its_text(web: TestClient) -> None:
+    """Mamba's say time_step_limit: [0, Infinity], which no browser parses."""
+    config = json.dumps({"model_type": "qwen3", "torch_dtype": "bfloat16", "time_step_limit": [0, float("inf")]})
+    assert "Infinity" in config
+    assert ask(web, "estimate", {"config": config})["model"] == "qwen3"
+    for text, detail in (
+        ("[1]", "config: holds a list"),
+        ("{", "config: not JSON"),
+        ("[" * 10**5, "config: nested too deeply"),
+    ):
+        assert ask(web, "estimate", {"config": text}, 422)["detail"].startswith(detail)
+
+
 def test_options_are_those_of_the_engines(web: TestClient) -> None:
     """Each choice is taken, what is none is turned down with the choices, and defaults are what leaving out means."""
     engines = web.get("/api/v1/engines").json()["engines"]
@@ -342,9 +356,7 @@ def test_options_are_those_of_the_engines(web: TestClient) -> None:
             assert one["choices"], one
             for choice in one["choices"]:
                 assert str(choice) in said or one["name"] == "state_dtype", (said, choice)
-                refusal = why(
-                    lambda name=engine["name"], given={one["name"]: choice}: model.curve(name, "bf16", **given)
-                )
+                refusal = why(partial(model.curve, engine["name"], "bf16", **{one["name"]: choice}))
                 assert f"{one['name']}: " not in refusal, refusal
 
 
@@ -405,7 +417,7 @@ def test_a_gguf_header_is_what_the_file_is(web: TestClient, tmp_path: Path) -> N
 def test_a_header_cut_anywhere_is_a_bad_file(web: TestClient) -> None:
     header = file_of(QWEN, ("token_embd.weight",))
     for end in range(len(header)):
-        said = why(lambda end=end: gguf.read_header(header[:end], "gguf"))
+        said = why(partial(gguf.read_header, header[:end], "gguf"))
         # What follows the list of tensors is padding
         assert said.startswith("gguf: ") if said else not header[end:].strip(b"\0")
     ask(web, "estimate", {"gguf": base64.b64encode(header[:60]).decode()}, 422)

@@ -11,6 +11,7 @@ from ..base import BadConfig, BadFile, NotDescribed, TooLarge, nearest, show
 from ..checkpoint import Tensor, Weights
 from ..checkpoint.estimate import estimate
 from ..checkpoint.ggml import part
+from ..config import parse
 from ..crossed import compare_all
 from ..engines import NAMES
 from ..export import by_sequence, make_subjects
@@ -51,10 +52,11 @@ def _model_of(asked: Subject) -> Model:
             return pattern(asked.model, dtype="bf16", **sizes)
         return catalogued(asked.model)
     if asked.config is not None:
-        if "general.architecture" in asked.config:
+        config = parse(asked.config, "config") if isinstance(asked.config, str) else asked.config
+        if "general.architecture" in config:
             raise BadConfig("config: metadata of a GGUF file; expected its header as gguf")
-        own = asked.config.get("_name_or_path") or asked.config.get("model_type") or "model"
-        return describe(asked.config, asked.name or str(own)[:200])
+        own = config.get("_name_or_path") or config.get("model_type") or "model"
+        return describe(config, asked.name or str(own)[:200])
     return described(gguf.read_header(header_of(asked), HEADER), asked.name)
 
 

@@ -59,7 +59,9 @@ class Subject(Strict):
     model: Word | None = Field(
         None, description="A name of the catalogue (GET /api/v1/models), or a pattern such as 3gdn:1mha."
     )
-    config: dict[str, Any] | None = Field(None, description="A config.json, as an object.")
+    config: dict[str, Any] | Annotated[str, Field(strict=True)] | None = Field(
+        None, description="A config.json, as an object or as its text: files may hold Infinity, which JSON does not."
+    )
     gguf: str | None = Field(
         None,
         description="The first bytes of a GGUF file, up to the end of its list of tensors, in base64. POST /api/v1/gguf "
