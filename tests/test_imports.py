@@ -45,6 +45,7 @@ MAY = {
     "pages": {"engines", "plan", "terms"},
     "site": {"catalog", "checkpoint", "curve", "engines", "gpus", "layers", "model", "pages", "plan", "memcurve"},
     "compare": {"curve", "model", "plan"},
+    "pages": {"engines", "plan", "terms"},
     "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
     "web": {
         "checkpoint",
@@ -182,5 +183,15 @@ def test_a_cold_estimate_imports_little() -> None:
         "pathlib",
         "importlib.resources",
         "huggingface_hub",
+        "fastapi",
+        "pydantic",
+        "uvicorn",
     }
     assert not loaded & heavy
+
+
+def test_importing_memcurve_brings_no_extra() -> None:
+    code = "import sys, memcurve, memcurve.cli, memcurve.cli.serve, memcurve.schema; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout)}
+    assert not loaded & {"fastapi", "starlette", "pydantic", "uvicorn", "matplotlib", "numpy", "huggingface_hub"}

@@ -85,7 +85,11 @@ def test_every_recorded_case_is_equal(count: Any) -> None:
     cases = sum(len(entry["cases"]) for entry in ENTRIES)
     numbers = sum(len(lengths) + len(memories) for entry in ENTRIES for *_, lengths, memories in entry["cases"])
     types = len(
-        {load(entry.get("config") or unquantised(entry["catalogue"])).model_type for entry in ENTRIES if "specs" not in entry}
+        {
+            load(entry.get("config") or unquantised(entry["catalogue"])).model_type
+            for entry in ENTRIES
+            if "specs" not in entry
+        }
     )
     count(f"vllm 0.33.0: {cases} recorded cases of {types} model types ({numbers:,} numbers), {len(found)} wrong")
     assert found == []

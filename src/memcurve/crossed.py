@@ -26,11 +26,13 @@ class Crossing(Record):
     dearer: Subject
 
 
-def compare(a: Subject, b: Subject, batch: int, until: int | None = None) -> tuple[Order, list[Crossing]]:
-    """How two subjects compare, over all contexts or up to one."""
+def compare(
+    a: Subject, b: Subject, batch: int, until: int | None = None, steps: int | None = None
+) -> tuple[Order, list[Crossing]]:
+    """How two subjects compare, over all contexts or up to one, in at most so many steps."""
     whole = lcm(a.share.denominator, b.share.denominator)
     left, right = (_times(subject.curve, int(subject.share * whole)) for subject in (a, b))
-    found = order(left, right, batch, until=until)
+    found = order(left, right, batch, until=until, steps=steps)
     pair = (b, a) if found.first < 0 else (a, b)
     crossed = [
         Crossing(context=context, cheaper=pair[index % 2], dearer=pair[1 - index % 2])
@@ -40,12 +42,12 @@ def compare(a: Subject, b: Subject, batch: int, until: int | None = None) -> tup
 
 
 def compare_all(
-    subjects: Sequence[Subject], batch: int, until: int | None = None
+    subjects: Sequence[Subject], batch: int, until: int | None = None, steps: int | None = None
 ) -> list[tuple[Subject, Subject, Order, list[Crossing]]]:
-    """How all pairs compare. BadConfig for fewer than two subjects."""
+    """How all pairs compare, each in at most so many steps. BadConfig for fewer than two subjects."""
     if len(subjects) < 2:
         raise BadConfig(f"subjects: {len(subjects)}; expected two or more, or one with --engine all")
-    return [(a, b, *compare(a, b, batch, until)) for a, b in combinations(subjects, 2)]
+    return [(a, b, *compare(a, b, batch, until, steps)) for a, b in combinations(subjects, 2)]
 
 
 def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[Crossing]:

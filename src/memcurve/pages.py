@@ -34,7 +34,7 @@ def room_data(stage: Stage) -> dict[str, Any]:
     shares: object = None
     if allocator is not None:
         found = stage.shares()
-        shares = found if isinstance(found, str) else [[one.name, one.units, expr_data(one.each)] for one in found]
+        shares = found if isinstance(found, str) else [[name, have, expr_data(slots)] for name, have, slots in found]
     filled = None if allocator is None else allocator.filled()
     return {
         "weights": stage.weights,

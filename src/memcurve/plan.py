@@ -17,7 +17,7 @@ from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
 from .model import Model, load
 from .sizes import sizes_of
-from .terms import tightest
+from .terms import INT64_MAX, scarcest
 from .units import show_bytes
 from .views.stages import on_every_stage, own_drafts
 
@@ -138,7 +138,7 @@ class Stage:
             return 0, "weights"
         if self.curve.allocator is not None:
             shares = self.shares()
-            return (0, shares) if isinstance(shares, str) else tightest(shares, context)
+            return (0, shares) if isinstance(shares, str) else scarcest(shares, context) or (INT64_MAX, "nothing")
         most, limit = MOST_SEQUENCES.get(self.curve.engine, (UNLIMITED, "batch"))
         low, high = 0, most + 1
         while high - low > 1:

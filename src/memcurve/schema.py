@@ -190,7 +190,8 @@ def room_data(curve: MemoryCurve, memory: int) -> dict[str, object]:
         shares = curve.allocator.shares(memory)
     except Refused as error:
         return found | {"refused": str(error)}
-    return found | {"shares": [{"name": one.name, "units": one.units, "each": expr_data(one.each)} for one in shares]}
+    each = [{"name": name, "units": units, "each": expr_data(slots)} for name, units, slots in shares]
+    return found | {"shares": each}
 
 
 def bytes_of(subject: Subject, one: Crossing, batch: int) -> int:

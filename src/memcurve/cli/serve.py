@@ -79,9 +79,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. BadConfig for an address that is not there, and for a port that is taken."""
     import socket
 
+    if port > 65535:
+        raise BadConfig(f"port: {port}; expected 0 to 65535")
     try:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
         raise BadConfig(f"port: {port} of {show(host)}: {why}; expected a free one, such as --port 0") from None

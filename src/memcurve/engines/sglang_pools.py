@@ -7,13 +7,13 @@ model_executor/pool_configurator.py (tokens from bytes), mem_cache/kv_cache_conf
 from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Record, Refused, whole
-from ..terms import Allocator, Pool, Served, Share, tightest
+from ..terms import Allocator, Pool, Served
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..terms import Expr
+    from ..terms import Expr, Share
 
 GIB = 1 << 30
 
@@ -103,16 +103,16 @@ class SGLangPool(Pool):
         """What keeps one more request of so many tokens out: tokens, or what limits max_running_requests."""
         return self.binding(context)[1]
 
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        pages: Expr = ("mul", ("ceil", "context", self.page), self.page)
+        return (self.limited_by, self.max_running_requests, 1), ("tokens", self.tokens, pages)
+
     def binding(self, context: int) -> tuple[int, str]:
         """How many requests of so many tokens run at once, and what keeps one more out."""
-        return tightest(self.shares(), whole("context", context, 1))
-
-    def shares(self) -> tuple[Share, ...]:
-        pages: Expr = ("mul", self.page, ("ceil", "context", self.page))
-        return (
-            Share(name=self.limited_by, units=self.max_running_requests),
-            Share(name="tokens", units=self.tokens, each=pages),
-        )
+        found = super().binding(context)
+        assert found is not None
+        return found
 
 
 class SGLangAllocator(Allocator):

@@ -12,13 +12,13 @@ from functools import cached_property
 from math import lcm
 
 from ..base import BadConfig, Record, Refused
-from ..terms import INT64_MAX, Allocator, Pool, Served, Share, Term, compile_expr, tightest
+from ..terms import INT64_MAX, Allocator, Pool, Served, Term, compile_expr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..terms import Expr, Function
+    from ..terms import Expr, Function, Share
 
 GIB = 2**30
 # Kinds of cache that share the type FullAttentionSpec, and those whose pages may be padded to any size.
@@ -368,24 +368,22 @@ class VllmAllocator(Allocator):
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """By max_model_len, max_num_seqs and the blocks that a request takes: "tokens", or "state slots" where only states do.
 
-        One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py). vLLM itself starts only where a request
-        of max_model_len fits (see `pool`).
+        vLLM itself starts only where a request of max_model_len fits (see `pool`).
         """
         if self.max_model_len is not None and context > self.max_model_len:
             return 0, "max_model_len"
-        return tightest(self.shares(memory_bytes), context)
+        return super().most_requests(memory_bytes, context)
 
-    def shares(self, memory_bytes: int) -> tuple[Share, ...]:
-        found = [] if self.most_sequences is None else [Share(name="max_num_seqs", units=self.most_sequences)]
+    def shares(self, memory_bytes: int) -> list[Share]:
+        """One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py)."""
+        found: list[Share] = [] if self.most_sequences is None else [("max_num_seqs", self.most_sequences, 1)]
         sizes = [size for size in self.block_bytes if size]
-        if sizes:
+        if sizes and self.groups:
             usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
-            found.append(Share(name=self._shared, units=usable, each=self.each))
-        return tuple(found)
-
-    @cached_property
-    def _shared(self) -> str:
-        return "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"
+            found.append(
+                ("tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots", usable, self.each)
+            )
+        return found
 
     def filled(self) -> list[tuple[str, int, Expr]]:
         rank = self.block_bytes.index(max(self.block_bytes)) if self.groups else 0

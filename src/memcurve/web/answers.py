@@ -7,10 +7,11 @@ import binascii
 from typing import TYPE_CHECKING, Any
 
 from .. import gguf, schema
-from ..base import BadConfig, BadFile, NotDescribed, nearest, show
+from ..base import BadConfig, BadFile, NotDescribed, TooLarge, nearest, show
 from ..checkpoint import Tensor, Weights
 from ..checkpoint.estimate import estimate
 from ..checkpoint.ggml import part
+from ..config import parse
 from ..crossed import compare_all
 from ..engines import NAMES
 from ..export import by_sequence, make_subjects
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
     from .models import CrossRequest, Curve, CurveRequest, EstimateRequest, FitRequest, Subject
 
 HEADER = "gguf"  # what errors call a header that was sent
+# Bounds of a request's time and of an answer's size; published models have up to some hundreds of layers.
+MAX_LAYERS, MAX_ROWS, MAX_STEPS, MAX_CROSSINGS = 1024, 16384, 300_000, 10_000
 
 
 def model_of(asked: Subject) -> Model:
-    """The model that a request means. BadConfig where it names none or several."""
+    """The model that a request means. BadConfig where it names none or several, and for one of too many layers."""
+    model = _model_of(asked)
+    if len(model.layers) > MAX_LAYERS:
+        raise BadConfig(f"layers: {len(model.layers):,} of them; expected at most {MAX_LAYERS:,} here")
+    return model
+
+
+def _model_of(asked: Subject) -> Model:
     given = [name for name in ("model", "config", "gguf") if getattr(asked, name) is not None]
     if len(given) != 1:
         raise BadConfig(f"subject: {' and '.join(given) or 'nothing'} given; expected one of model, config and gguf")
@@ -42,10 +52,11 @@ def model_of(asked: Subject) -> Model:
             return pattern(asked.model, dtype="bf16", **sizes)
         return catalogued(asked.model)
     if asked.config is not None:
-        if "general.architecture" in asked.config:
+        config = parse(asked.config, "config") if isinstance(asked.config, str) else asked.config
+        if "general.architecture" in config:
             raise BadConfig("config: metadata of a GGUF file; expected its header as gguf")
-        own = asked.config.get("_name_or_path") or asked.config.get("model_type") or "model"
-        return describe(asked.config, asked.name or str(own)[:200])
+        own = config.get("_name_or_path") or config.get("model_type") or "model"
+        return describe(config, asked.name or str(own)[:200])
     return described(gguf.read_header(header_of(asked), HEADER), asked.name)
 
 
@@ -64,13 +75,15 @@ def described(metadata: gguf.Metadata, name: str | None) -> Model:
 def options_of(asked: Subject, engine: str, fits: bool = False) -> dict[str, Any]:
     """A request's options, by the names that the engine has: nothing else is handed on as a keyword."""
     known = sorted(forms.names(engine, fits))
-    for name in asked.options:
+    for name, value in asked.options.items():
         if name not in known:
             hint = nearest(name, known, 1)
             raise BadConfig(
                 f"options.{name}: not an option of engine {engine}, which has {', '.join(known)}"
                 + (f" (nearest: {hint})" if hint else "")
             )
+        if fits and (wanted := forms.unlike(engine, name, value)):
+            raise BadConfig(f"options.{name}: {show(value)}; expected {wanted}")
     return dict(asked.options)
 
 
@@ -87,6 +100,9 @@ def estimated(asked: EstimateRequest) -> dict[str, object]:
             model, asked.contexts, asked.batch, asked.dtype, asked.encoder_context, dict(asked.options)
         )
     curve, encoder = curve_of(asked, model), schema.encoder_of(model, asked.encoder_context)
+    if len(asked.contexts) * len(curve.terms) > MAX_ROWS:
+        most = max(1, MAX_ROWS // len(curve.terms))
+        raise BadConfig(f"contexts: {len(asked.contexts)} of {len(curve.terms):,} terms each; expected at most {most}")
     return schema.estimate_data(model, curve, asked.contexts, asked.batch, encoder, asked.memory)
 
 
@@ -105,7 +121,10 @@ def crossed(asked: CrossRequest) -> dict[str, object]:
             curve = curve.at_encoder(encoder)
         curves.append(curve if one.label is None else curve.replace(name=one.label))
     subjects = make_subjects(by_sequence(curves, asked.batch)[0])
-    return schema.cross_data(subjects, compare_all(subjects, asked.batch, asked.max_ctx), asked.batch)
+    pairs = compare_all(subjects, asked.batch, asked.max_ctx, 2 * MAX_STEPS // (len(subjects) * (len(subjects) - 1)))
+    if (many := sum(len(crossings) for *_, crossings in pairs)) > MAX_CROSSINGS:
+        raise TooLarge(f"crossings: {many:,}; expected at most {MAX_CROSSINGS:,}: a smaller max_ctx has fewer")
+    return schema.cross_data(subjects, pairs, asked.batch)
 
 
 def fitted(asked: FitRequest) -> dict[str, object]:
@@ -132,7 +151,8 @@ def fitted(asked: FitRequest) -> dict[str, object]:
     )
     options = options_of(asked, asked.engine, fits=True)
     weights = weights_of(asked, model)
-    return fit_data(fit(model, engine=asked.engine, dtype=asked.dtype, weights=weights, **plain, **options))
+    found = fit(model, engine=asked.engine, dtype=asked.dtype, weights=weights, **plain, **options)
+    return fit_data(found) if asked.rooms else found.to_dict()
 
 
 def weights_of(asked: FitRequest, model: Model) -> Weights | None:
@@ -148,13 +168,15 @@ def weights_of(asked: FitRequest, model: Model) -> Weights | None:
 
 
 def listed(header: bytes, name: str) -> Weights | None:
-    """The tensors that a GGUF header lists; None for a part of a split file, and where one has a type that is not known."""
+    """The tensors that a GGUF header lists; None where it lists none or is of a part of a split file, and for a type not known."""
     try:
         data, tensors = part(MemoryFile(HEADER, header))
     except BadFile:
         return None
     count = data.get("split.count")
-    return None if isinstance(count, int) and count > 1 else Weights(source=name, tensors=tuple(tensors))
+    if not tensors or (isinstance(count, int) and count > 1):
+        return None
+    return Weights(source=name, tensors=tuple(tensors))
 
 
 def spread(model: Model, size: int, dtype: str | None) -> Weights:

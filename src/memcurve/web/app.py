@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__, gpus, schema
 from ..base import BadConfig, BadFile, MemcurveError, NotDescribed, Refused, TooLarge, show
 from . import answers, forms
-from .models import EXAMPLES, CrossRequest, CurveRequest, EstimateRequest, FitRequest, Problem
+from .models import EXAMPLES, TINY, CrossRequest, CurveRequest, EstimateRequest, FitRequest, Problem
 from .security import BYTES_TYPE, Guard, problem
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ TYPES = {
 STATUS: tuple[tuple[type[MemcurveError], int], ...] = (
     (NotDescribed, 404), (Refused, 409), (BadConfig, 422), (BadFile, 422), (TooLarge, 422),
 )  # fmt: skip
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "No JSON, or nested too deeply"},
-    403: {"description": "The host or the origin is not this server's"},
-    404: {"description": "NotDescribed: a name, a model type or a structure that memcurve does not describe"},
-    409: {"description": "Refused: the engine itself refuses; the detail is its reason"},
-    413: {"description": "A body that is too large"},
-    415: {"description": "A body of another content type"},
-    422: {"description": "BadConfig, BadFile or TooLarge: the detail names the key, the value and what was expected"},
-    503: {"description": "Too many requests at once; Retry-After says when to ask again"},
+PROBLEMS = {
+    400: "No JSON, or nested too deeply",
+    403: "The host or the origin is not this server's",
+    404: "NotDescribed: a name, a model type or a structure that memcurve does not describe",
+    409: "Refused: the engine itself refuses; the detail is its reason",
+    413: "A body that is too large",
+    415: "A body of another content type",
+    422: "BadConfig, BadFile or TooLarge: the detail names the key, the value and what was expected",
+    503: "Too many requests at once; Retry-After says when to ask again",
 }  # fmt: skip
 ABOUT = (
     "Exactly how many bytes a language model's sequence state takes, as a function of context and batch, per engine: the same "
@@ -58,13 +59,14 @@ class Answer(JSONResponse):
 def make_app(hosts: Collection[str] = (), static: str = STATIC) -> ASGIApp:
     """The app behind its checks. hosts: names beside the loopback's by which browsers may reach it."""
     app = FastAPI(
-        title="memcurve", version=__version__, summary=ABOUT, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
+        title="memcurve", version=__version__, description=ABOUT, openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None,
         redirect_slashes=False, separate_input_output_schemas=False,
     )  # fmt: skip
     for kind in (MemcurveError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, failed)
     add_questions(app)
     add_tables(app)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
 
     @app.get("/{path:path}", include_in_schema=False)
     def page(path: str) -> Response:
@@ -74,11 +76,12 @@ def make_app(hosts: Collection[str] = (), static: str = STATIC) -> ASGIApp:
 
 
 def add_questions(app: FastAPI) -> None:
+    details = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {"description": about, "content": details} for status, about in PROBLEMS.items()
+    }
+
     def question(name: str, summary: str, about: str) -> Callable[[Any], Any]:
-        problems = {
-            status: {**entry, "content": {"application/problem+json": {"schema": Problem.model_json_schema()}}}
-            for status, entry in PROBLEMS.items()
-        }
         shown = {word: {"summary": word, "value": value} for word, value in EXAMPLES[name].items()}
         return app.post(
             f"/api/v1/{name}", summary=summary, description=about, response_class=Answer, responses=problems,
@@ -140,6 +143,42 @@ def add_tables(app: FastAPI) -> None:
     @app.get("/api/v1/engines", summary="Engines and their options", response_class=Answer, description="Names, what makes their bytes differ, and options with kinds, defaults and choices.")  # fmt: skip
     def engines() -> Response:
         return Answer(forms.engines_data())
+
+
+ANSWERED: dict[str, tuple[type[Any], Callable[[Any], dict[str, object]]]] = {
+    "estimate": (EstimateRequest, answers.estimated), "curve": (CurveRequest, answers.curved),
+    "cross": (CrossRequest, answers.crossed), "fit": (FitRequest, answers.fitted),
+}  # fmt: skip
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with an answer to each example: those that the app itself gives, of lists the first two entries."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes,
+            separate_input_output_schemas=False,
+        )  # fmt: skip
+        shown: dict[str, Any] = {
+            name: {word: answer(kind(**body)) for word, body in EXAMPLES[name].items()}
+            for name, (kind, answer) in ANSWERED.items()
+        }
+        shown["gguf"] = {"a header without a vocabulary": answers.shortened(TINY)}
+        for name, table in (
+            ("models", schema.models_data()),
+            ("gpus", schema.gpus_data(gpus.table())),
+            ("engines", forms.engines_data()),
+        ):
+            short = {key: value[:2] if isinstance(value, list) else value for key, value in table.items()}
+            shown[name] = {"the first two": short}
+        for name, each in shown.items():
+            path = found["paths"][f"/api/v1/{name}"]
+            content = path.get("post", path.get("get"))["responses"]["200"]["content"]
+            content["application/json"] = {
+                "schema": {"type": "object", "required": ["schema"]},
+                "examples": {word: {"summary": word, "value": value} for word, value in each.items()},
+            }
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 @cache

@@ -99,4 +99,18 @@ def option(name: str, kind: str, default: object, optional: bool, choices: tuple
 def names(engine: str, fits: bool) -> set[str]:
     """The options that a request may give an engine; of a fit those of its budget too, and not what a fit sets itself."""
     own = set(module(engine).OPTIONS)
-    return own | set(FIT_OPTIONS.get(engine, ())) - {"gpu"} if fits else own
+    return (own | set(FIT_OPTIONS.get(engine, ()))) - {"gpu"} if fits else own
+
+
+def unlike(engine: str, name: str, value: object) -> str:
+    """What an option of a budget should be, where a value is of another kind: budgets do not read all that they are given."""
+    if name not in FIT_OPTIONS.get(engine, ()) or name in module(engine).OPTIONS:
+        return ""
+    match FIT_KINDS.get(name, "count"):
+        case "flag":
+            return "" if isinstance(value, bool) else "true or false"
+        case "number":
+            return "" if isinstance(value, (int, float)) and not isinstance(value, bool) else "a number"
+        case "word":
+            return "" if isinstance(value, str) else "a word"
+    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,15 @@ QWEN: dict[str, Any] = {
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "intermediate_size": 12288,
     "max_position_embeddings": 40960, "torch_dtype": "bfloat16",
 }  # fmt: skip
+
+# A GGUF header: magic, version 3, no tensors, six keys; a text is type 8, a number of 32 bits type 4.
+TINY = b"GGUF" + pack("<IQQ", 3, 0, 6) + b"".join(
+    pack("<Q", len(key)) + key.encode() + (pack("<IQ", 8, len(value)) + value.encode() if isinstance(value, str) else pack("<II", 4, value))
+    for key, value in {
+        "general.architecture": "llama", "llama.block_count": 32, "llama.context_length": 8192, "llama.embedding_length": 4096,
+        "llama.attention.head_count": 32, "llama.attention.head_count_kv": 8,
+    }.items()
+)  # fmt: skip
 
 
 class Strict(BaseModel):
@@ -49,7 +59,9 @@ class Subject(Strict):
     model: Word | None = Field(
         None, description="A name of the catalogue (GET /api/v1/models), or a pattern such as 3gdn:1mha."
     )
-    config: dict[str, Any] | None = Field(None, description="A config.json, as an object.")
+    config: dict[str, Any] | Annotated[str, Field(strict=True)] | None = Field(
+        None, description="A config.json, as an object or as its text: files may hold Infinity, which JSON does not."
+    )
     gguf: str | None = Field(
         None,
         description="The first bytes of a GGUF file, up to the end of its list of tensors, in base64. POST /api/v1/gguf "
@@ -121,6 +133,7 @@ class FitRequest(Subject):
     speculative: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = Field(
         None, description="Tokens ahead, drafted by the model's own draft layers."
     )
+    rooms: Flag = Field(False, description="Adds rooms: what a page computes other contexts and batches from, per GPU.")
     prefix_caching: Flag | None = Field(
         None, description="Keep prefixes for reuse; without it the engine's own default."
     )
@@ -170,6 +183,6 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "fit": {
         "four H100": {"model": "Qwen/Qwen3-Next-80B-A3B-Thinking", "gpu": "H100 80GB", "gpus": 4, "context": 32768},
-        "weights as given": {"model": "Qwen/Qwen3-8B", "gpu_memory": 25769803776, "weights_bytes": 5200000000, "batch": 2},
+        "weights as given": {"model": "Qwen/Qwen3-8B", "gpu_memory": 25769803776, "weights_bytes": 5200000000, "rooms": True},
     },
 }  # fmt: skip

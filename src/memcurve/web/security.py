@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_BODY, MAX_HEADER = 2**20, 2**25  # of JSON; of a GGUF file's first bytes
 MAX_LEVELS = MAX_DEPTH + 4  # a config of MAX_DEPTH levels in a request
-MAX_AT_ONCE = 16
+MAX_AT_ONCE, RAW_COUNTS = 16, 4  # requests; a GGUF header counts as so many
 BODY_SECONDS = 15
 JSON_TYPE, BYTES_TYPE = "application/json", "application/octet-stream"
 RAW = "/api/v1/gguf"  # takes bytes, all others JSON
@@ -71,21 +71,21 @@ class Guard:
                 ]
             await send(message)
 
-        counted = False
+        counts = 0
         try:
             headers = self.admitted(scope)
             if scope["method"] == "POST":
                 if self.running >= MAX_AT_ONCE:
-                    raise Denied(503, "Busy", f"{self.running} requests at once; expected fewer: try again in a second")
-                counted = True
-                self.running += 1
+                    raise Denied(503, "Busy", f"{MAX_AT_ONCE} requests at once; expected fewer: try again in a second")
+                counts = RAW_COUNTS if scope["path"] == RAW else 1
+                self.running += counts
                 body = await read_body(scope["path"], headers, receive)
                 receive = replayed(body, receive)
             await self.app(scope, receive, sealed)
         except Denied as denied:
             await answer(denied, sealed)
         finally:
-            self.running -= counted
+            self.running -= counts
 
     def admitted(self, scope: Scope) -> dict[str, str]:
         """The request's headers. Denied where its host or its origin is not the server's own, as after DNS rebinding."""

@@ -61,7 +61,7 @@ export class Api {
     const device = asked.gpu ? { gpu: asked.gpu } : { gpu_memory: asked.memory };
     const [curve, fit] = await Promise.allSettled([
       this.once("curve", subject),
-      fits ? this.once("fit", { ...subject, ...device, gpus: asked.gpus, ...(asked.tp ? { tp: asked.tp } : {}), context: asked.context, batch: asked.batch }) : null,
+      fits ? this.once("fit", { ...subject, ...device, gpus: asked.gpus, ...(asked.tp ? { tp: asked.tp } : {}), context: asked.context, batch: asked.batch, rooms: true }) : null,
     ]);
     if (curve.status === "rejected") throw curve.reason;
     const found = curve.value;
