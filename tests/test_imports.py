@@ -45,7 +45,6 @@ MAY = {
     "pages": {"engines", "plan", "terms"},
     "site": {"catalog", "checkpoint", "curve", "engines", "gpus", "layers", "model", "pages", "plan", "memcurve"},
     "compare": {"curve", "model", "plan"},
-    "pages": {"engines", "plan", "terms"},
     "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
     "web": {
         "checkpoint",

@@ -69,7 +69,10 @@ def test_ten_thousand_random_cases_agree(count: Any) -> None:
 @needs_node
 def test_what_fits_agrees() -> None:
     random_ = random.Random(21)
-    rooms, cases, expected, filled = [], [], [], []
+    rooms: list[Any] = []
+    cases: list[tuple[int, int, int]] = []
+    expected: list[list[str | None]] = []
+    filled: list[tuple[Any, int | None, int]] = []
     names = ["Qwen/Qwen3-Next-80B-A3B-Thinking", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V3", "meta-llama/Llama-3.1-8B-Instruct",
              "ai21labs/Jamba-v0.1", "tiiuae/falcon-mamba-7b"]  # fmt: skip
     for name in names:
@@ -165,5 +168,14 @@ def test_the_page_obeys_its_policy() -> None:
         assert "<script>" not in text
     for path in STATIC.glob("*.js"):
         text = path.read_text()
-        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "http://", "https://"):
+        for word in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "http://",
+            "https://",
+        ):
             assert word not in text.replace("http://www.w3.org/2000/svg", ""), f"{word} in {path.name}"

@@ -88,7 +88,9 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
             curve = curve.at_encoder(model.encoder_context)
         engines[engine] = {"curve": curves.place(curve.to_dict())}
         if (option := RANKS_OPTION.get(engine)) is not None:
-            engines[engine]["ranks"] = {str(count): rank(model, engine, dtype, {option: count}, curves) for count in counts}
+            engines[engine]["ranks"] = {
+                str(count): rank(model, engine, dtype, {option: count}, curves) for count in counts
+            }
         if isinstance(weights, MemcurveError):
             engines[engine]["no_fit"] = str(weights)
         else:
@@ -196,7 +198,10 @@ def write_site(folder: Path, devices: Sequence[str] = DEVICES) -> int:
     for path in sorted(STATIC.iterdir()):
         if path.suffix in (".html", ".js", ".css", ".svg"):
             data = path.read_bytes()
-            write(folder / path.name, data.replace(b'data-source="api"', b'data-source="files"') if path.suffix == ".html" else data)
+            write(
+                folder / path.name,
+                data.replace(b'data-source="api"', b'data-source="files"') if path.suffix == ".html" else data,
+            )
     write(folder / "data" / "site.json", dump(site))
     for name in (one["name"] for one in site["models"]):
         write(folder / "data" / f"{name.replace('/', '__')}.json", dump(model_data(name, devices)))

@@ -17,7 +17,12 @@ from urllib.parse import urlparse
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    os.environ.get("CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 ).split()  # fmt: skip
@@ -101,7 +106,9 @@ def visit(browser: Any) -> Iterator[Visit]:
     asked: list[str] = []
     expected: list[str] = []
 
-    def go(address: str, *, width: int = 1400, height: int = 900, scheme: str = "light", errors: str = "", **options: Any) -> Any:
+    def go(
+        address: str, *, width: int = 1400, height: int = 900, scheme: str = "light", errors: str = "", **options: Any
+    ) -> Any:
         if errors:
             expected.append(errors)
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)

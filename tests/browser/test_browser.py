@@ -116,7 +116,8 @@ def test_a_pattern_and_crossings(server: str, visit: Visit) -> None:
     page.wait_for_selector("#figure .ring")
     import memcurve
 
-    (crossing,) = memcurve.crossings(*(pattern(text).curve(dtype="bf16") for text in ("3gdn:1mha", "48mha")))
+    one, other = (pattern(text).curve(dtype="bf16") for text in ("3gdn:1mha", "48mha"))
+    (crossing,) = memcurve.crossings(one, other)
     assert f"from {crossing:,} tokens on 3gdn:1mha" in page.locator("#crossings").inner_text()
 
 
@@ -128,7 +129,9 @@ def test_a_slider_answers_at_once(server: str, visit: Visit, count: Any) -> None
         for _ in range(12):
             page.keyboard.press("ArrowRight")
             page.wait_for_timeout(40)
-    took = page.evaluate("['memcurve-change', 'memcurve-render'].map(name => performance.getEntriesByName(name).map(one => one.duration))")
+    took = page.evaluate(
+        "['memcurve-change', 'memcurve-render'].map(name => performance.getEntriesByName(name).map(one => one.duration))"
+    )
     slowest = max(took[0]) + max(took[1])
     count(f"page: a slider's answer with four models after {sorted(took[0])[len(took[0]) // 2] + sorted(took[1])[len(took[1]) // 2]:.0f} ms in the middle, {slowest:.0f} at most")  # fmt: skip
     assert len(took[0]) == 24
@@ -219,7 +222,11 @@ def test_names_are_text(server: str, visit: Visit) -> None:
 
 def test_what_is_no_config_says_so(server: str, visit: Visit) -> None:
     page = visit(server + ONE)
-    for name, text, said in (("a.json", "{", "not JSON"), ("b.json", "[]", "not an object"), ("c.bin", "x" * (1 << 21), "at most 1 MiB")):
+    for name, text, said in (
+        ("a.json", "{", "not JSON"),
+        ("b.json", "[]", "not an object"),
+        ("c.bin", "x" * (1 << 21), "at most 1 MiB"),
+    ):
         page.evaluate(DROP, [name, text])
         until(page, "word => document.getElementById('file-error').textContent.includes(word)", said)
     assert page.locator(".card").count() == 1
@@ -231,17 +238,28 @@ def test_a_gguf_header_is_chosen(server: str, visit: Visit, tmp_path: Any) -> No
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
 
-    metadata = {"block_count": 4, "context_length": 4096, "embedding_length": 512, "attention.head_count": 8, "attention.head_count_kv": 2}
+    metadata = {
+        "block_count": 4,
+        "context_length": 4096,
+        "embedding_length": 512,
+        "attention.head_count": 8,
+        "attention.head_count_kv": 2,
+    }
     pairs = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
     pairs += [text(f"llama.{key}") + struct.pack("<II", 4, value) for key, value in metadata.items()]
-    pairs.append(text("tokenizer.padding") + struct.pack("<I", 8) + text("x" * (3 << 19)))  # a header of more than 1 MiB
+    pairs.append(
+        text("tokenizer.padding") + struct.pack("<I", 8) + text("x" * (3 << 19))
+    )  # a header of more than 1 MiB
     pairs.append(text("tokenizer.end") + struct.pack("<II", 4, 1))
     header = b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs)
     path = tmp_path / "small.gguf"
     path.write_bytes(header + b"\0" * (8 << 20))
     page = visit(server + "#m=Qwen/Qwen3-8B&e=llamacpp&c=1024&b=1", errors="422")
     sent: list[int] = []
-    page.on("request", lambda request: sent.append(len(request.post_data_buffer or b"")) if request.url.endswith("gguf") else None)
+    page.on(
+        "request",
+        lambda request: sent.append(len(request.post_data_buffer or b"")) if request.url.endswith("gguf") else None,
+    )
     page.set_input_files("#file", str(path))
     until(page, "document.querySelectorAll('.total').length === 2")
     # 4 layers × 1,024 cells × 2 heads × 64 × 2 (key and value) × 2 B
@@ -277,7 +295,20 @@ def test_by_keys_alone(server: str, visit: Visit) -> None:
     for _ in range(40):
         page.keyboard.press("Tab")
         reached.append(focused(page))
-    controls = ["file", "engine", "dtype", "gpu", "context", "context-slider", "batch", "batch-slider", "logx", "logy", "figure", "readout"]
+    controls = [
+        "file",
+        "engine",
+        "dtype",
+        "gpu",
+        "context",
+        "context-slider",
+        "batch",
+        "batch-slider",
+        "logx",
+        "logy",
+        "figure",
+        "readout",
+    ]
     assert [name for name in reached if name in controls][: len(controls)] == controls
     page.focus("#context-slider")
     before = total(page)
@@ -331,7 +362,9 @@ def test_copy_and_theme(server: str, visit: Visit) -> None:
     page = visit(server + ONE, permissions=["clipboard-read", "clipboard-write"])
     page.locator("#commands button").first.click()
     until(page, "document.querySelector('#commands button').textContent === 'Copied'")
-    assert page.evaluate("navigator.clipboard.readText()").startswith("memcurve estimate Qwen/Qwen3-8B --engine vllm --context 8192 --batch 3")
+    assert page.evaluate("navigator.clipboard.readText()").startswith(
+        "memcurve estimate Qwen/Qwen3-8B --engine vllm --context 8192 --batch 3"
+    )
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
@@ -354,7 +387,9 @@ def test_the_site_answers_without_python(site: str, visit: Visit) -> None:
     page.select_option("#dtype", "float32")
     settled(page)
     assert "run memcurve itself" in page.locator(".card .error").inner_text()
-    assert "memcurve fit Qwen/Qwen3-8B --engine vllm --dtype float32 --gpu 'H100 80GB' --gpus 2 --tp 2" in words(page)[1]
+    assert (
+        "memcurve fit Qwen/Qwen3-8B --engine vllm --dtype float32 --gpu 'H100 80GB' --gpus 2 --tp 2" in words(page)[1]
+    )
     page.select_option("#dtype", "")
     page.fill("#gpus", "3")
     page.press("#gpus", "Tab")
@@ -401,7 +436,9 @@ def test_axe_finds_nothing_serious(
     what: str, scheme: str, width: int, visit: Visit, axe: str, request: pytest.FixtureRequest
 ) -> None:
     address = request.getfixturevalue(what)
-    link = "" if what == "exported" else "#m=Qwen/Qwen3-8B&m=openai/gpt-oss-20b&e=vllm&g=RTX+4090&n=1&c=8192&b=30&log=xy"
+    link = (
+        "" if what == "exported" else "#m=Qwen/Qwen3-8B&m=openai/gpt-oss-20b&e=vllm&g=RTX+4090&n=1&c=8192&b=30&log=xy"
+    )
     page = visit(address + link, width=width, scheme=scheme, errors="404")
     page.evaluate(axe)
     if what != "exported":
@@ -409,7 +446,10 @@ def test_axe_finds_nothing_serious(
         page.focus("#search")
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     serious = [
-        (one["id"], node["html"][:200]) for one in found["violations"] if one["impact"] in ("serious", "critical") for node in one["nodes"]
+        (one["id"], node["html"][:200])
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
     ]
     assert serious == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
