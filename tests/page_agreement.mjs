@@ -1,6 +1,7 @@
 // Reads {curves, rooms, cases} as JSON and prints what the page computes for each case. Run by test_page.py in Node.
 import { readFileSync } from "node:fs";
 import { Curve, Refused } from "../src/memcurve/web/static/curve.js";
+import { group, parseBytes, parseCount, showBytes, showTokens } from "../src/memcurve/web/static/format.js";
 import { Rooms } from "../src/memcurve/web/static/fit.js";
 
 const data = JSON.parse(readFileSync(0, "utf8"));
@@ -10,6 +11,9 @@ const text = (value) => (value === null ? null : typeof value === "bigint" ? Str
 console.log(JSON.stringify({
   bytes: data.bytes.map(([curve, context, batch]) => answer(() => String(curves[curve].bytes(BigInt(context), BigInt(batch))))),
   parts: data.bytes.map(([curve, context, batch]) => answer(() => { const { kv, state, padding } = curves[curve].parts(BigInt(context), BigInt(batch)); return String(kv + state + padding); })),
+  words: (data.numbers || []).map((number) => [group(number), showBytes(number), showTokens(number)]),
+  counts: (data.counts || []).map(parseCount),
+  sizes: (data.sizes || []).map(parseBytes),
   fits: data.fits.map(([room, context, batch]) => {
     const [most, why] = rooms[room].requests(BigInt(context));
     return [String(most), why, text(rooms[room].longest(BigInt(batch)))];

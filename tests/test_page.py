@@ -17,6 +17,7 @@ from memcurve.model import describe
 from memcurve.pages import fit_data
 from memcurve.plan import fit, requests
 from memcurve.site import STATIC, Table, model_data, site_data, write_site
+from memcurve.units import parse_bytes, parse_count, show_bytes, show_tokens
 
 NODE = shutil.which("node")
 PROGRAM = Path(__file__).parent / "page_agreement.mjs"
@@ -102,6 +103,33 @@ def test_what_fits_agrees() -> None:
         if allocator is not None and allocator.filled():
             # The sentence that --explain prints
             assert f"{int(padding):,} B (" in allocator.padding(context)
+
+
+@needs_node
+def test_numbers_are_written_and_read_as_the_library_does() -> None:
+    random_ = random.Random(22)
+    numbers = [0, 1, 1023, 1024, 1048576, *(int(2 ** random_.uniform(0, 52)) for _ in range(300))]
+    counts = ["4096", "128k", "1M", "1_000", "7K"]
+    sizes = ["60GiB", "79.6GiB", "8GB", "512MiB", "1024", "1.5 TiB", "3 kb", "0.123456MiB"]
+    found = in_node(
+        {"curves": [], "rooms": [], "bytes": [], "fits": [], "numbers": numbers, "counts": counts, "sizes": sizes}
+    )
+    assert found["words"] == [[f"{number:,}", show_bytes(number), show_tokens(number)] for number in numbers]
+    assert found["counts"] == [parse_count(text) for text in counts]
+    assert found["sizes"] == [parse_bytes(text) for text in sizes]
+    bad = ["", "x", "-1", "1.5", "1e9", "1k2", "9" * 20]
+    found = in_node(
+        {
+            "curves": [],
+            "rooms": [],
+            "bytes": [],
+            "fits": [],
+            "counts": bad,
+            "sizes": ["", "x", "-1GiB", "1..2", "GiB", "9" * 20],
+        }
+    )
+    assert found["counts"] == [None] * len(bad)
+    assert found["sizes"] == [None] * 6
 
 
 @needs_node

@@ -185,6 +185,17 @@ def test_a_broken_link_says_so(server: str, visit: Visit) -> None:
     assert "no/such" in page.locator(".card").nth(1).locator(".error").inner_text()
 
 
+def test_nothing_chosen_is_no_error(server: str, visit: Visit) -> None:
+    page = visit(server + ONE)
+    page.click("#chosen button")
+    settled(page)
+    assert page.locator(".card").count() == 0
+    assert "Choose a model" in page.locator("#commands").inner_text()
+    page.fill("#search", "3gdn:1mha")
+    page.press("#search", "Enter")
+    until(page, "document.querySelectorAll('.card').length === 1")
+
+
 # -- files --------------------------------------------------------------------------------------------------------------
 
 CONFIG = {

@@ -84,10 +84,10 @@ class Bar {
     const each = row.fit.gpus / row.fit.pp;
     const name = `${row.fit.pp > 1 ? `Stage ${place + 1}: ` : ""}${each > 1 ? `each of ${each} GPUs` : "the GPU"}, ${showBytes(room.total)}`;
     this.pieces = Object.fromEntries([...PARTS.map(([key]) => key)].map((key) => [key, el("i", { class: key })]));
-    this.edge = el("span", { class: "edge" });
+    this.over = el("span", { class: "over" });
     this.sizes = Object.fromEntries(PARTS.map(([key]) => [key, [el("span"), el("small"), el("th", { scope: "row" })]]));
     const rows = PARTS.map(([key]) => el("tr", {}, this.sizes[key][2], el("td", {}, this.sizes[key][0], " ", this.sizes[key][1])));
-    this.stack = el("div", { class: "stack", role: "img" }, ...Object.values(this.pieces), this.edge);
+    this.stack = el("div", { class: "stack", role: "img" }, ...Object.values(this.pieces), this.over);
     this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows))));
   }
 
@@ -105,8 +105,8 @@ class Bar {
       near.textContent = showBytes(lacks ? -size : size);
       exact.closest("tr").hidden = size === 0n && (key === "padding" || key === "state" || key === "kv");
     }
-    this.edge.hidden = free >= 0n;
-    this.edge.style.left = `${(Number(room.total) / Number(full)) * 100}%`;
+    this.over.hidden = free >= 0n;
+    this.over.style.left = `${(Number(room.total) / Number(full)) * 100}%`;
     stack.setAttribute("aria-label", PARTS.map(([key, word]) => `${key === "free" && free < 0n ? "lacking" : word} ${showBytes(sizes[key] < 0n ? -sizes[key] : sizes[key])}`).join(", "));
   }
 }

@@ -267,7 +267,8 @@ export class Chart {
     const { left, right, top } = this.box, parts = [];
     let last = top, told = top + 14;
     for (const line of [...this.lines].sort((a, b) => b.y - a.y)) {
-      const kind = line.index === undefined ? "memory" : `memory c${line.index % COLOURS}`, text = `${line.name}: ${showBytes(line.y)}`;
+      const kind = line.index === undefined ? "memory" : `memory c${line.index % COLOURS}`, size = showBytes(line.y);
+      const text = `${(line.name.length + size.length) * 7 > (right - left) * 0.8 ? line.name.split(" ")[0] : line.name}: ${size}`;
       if (!near.includes(line)) {
         parts.push(node("text", { class: kind, x: left + 6, y: told }, `${text}, ${line.y > most ? "above" : "below"} the figure`));
         told += 16;
