@@ -66,39 +66,54 @@ class Table:
 def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int] = COUNTS) -> dict[str, Any]:
     """A model of the catalogue under every engine.
 
-    curves and forms hold what recurs. engines: by name an error, or the model's own curve, and by count of GPUs an error, or
+    curves and forms hold what recurs. engines: by name an error, or the model's own curve (of a config
+    without a dtype that of bf16, with what is missing), and by count of GPUs an error, or
     weights of each stage and a cell per device: an error, or [form, set aside, room, shares' numbers …]. A form has all of
     `rooms_data` but these.
     """
     model = describe(catalog.find(name) or {}, name)
     curves, forms = Table(), Table()
-    dtype = None if model.dtype else "bfloat16"
-    try:
-        weights: Weights | MemcurveError = weights_of(model, name, None, dtype)[0]
-    except MemcurveError as error:
-        weights = error
+    held: dict[str | None, Weights | str] = {}
     engines: dict[str, Any] = {}
     for engine in HOW:
+        dtype, missing = None, {}
         try:
-            curve = model.curve(engine, dtype)
+            try:
+                curve = model.curve(engine)
+            except MemcurveError as error:
+                if model.dtype is not None:
+                    raise
+                dtype, missing = "bfloat16", {"dtype": "bfloat16", "missing": str(error)}
+                curve = model.curve(engine, dtype)
         except MemcurveError as error:
             engines[engine] = {"error": str(error)}
             continue
+        if dtype not in held:
+            held[dtype] = reckoned(model, dtype)
+        weights = held[dtype]
         if model.encoder_context:
             curve = curve.at_encoder(model.encoder_context)
-        engines[engine] = {"curve": curves.place(curve.to_dict())}
+        engines[engine] = {"curve": curves.place(curve.to_dict()), **missing}
         if (option := RANKS_OPTION.get(engine)) is not None:
             engines[engine]["ranks"] = {
                 str(count): rank(model, engine, dtype, {option: count}, curves) for count in counts
             }
-        if isinstance(weights, MemcurveError):
-            engines[engine]["no_fit"] = str(weights)
+        if isinstance(weights, str):
+            engines[engine]["no_fit"] = weights
         else:
             engines[engine]["fits"] = fits_data(model, engine, dtype, weights, devices, counts, curves, forms)
     return {
         "schema": SCHEMA, "name": name, "structure": model.structure, "dtype": model.dtype,
         "curves": curves.values, "forms": forms.values, "engines": engines,
     }  # fmt: skip
+
+
+def reckoned(model: Model, dtype: str | None) -> Weights | str:
+    """The weights by the config, or why it does not tell them."""
+    try:
+        return weights_of(model, model.name, None, dtype)[0]
+    except MemcurveError as error:
+        return str(error)
 
 
 def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any], curves: Table) -> int | str:

@@ -28,7 +28,13 @@ FLAGS = (
 ).split()  # fmt: skip
 # A folder for screenshots, if any are wanted.
 SHOTS = os.environ.get("MEMCURVE_SCREENSHOTS")
-MODELS = ["Qwen/Qwen3-Next-80B-A3B-Thinking", "Qwen/Qwen3-8B", "meta-llama/Meta-Llama-3.1-70B", "openai/gpt-oss-20b"]
+MODELS = [
+    "Qwen/Qwen3-Next-80B-A3B-Thinking",
+    "Qwen/Qwen3-8B",
+    "meta-llama/Meta-Llama-3.1-70B",
+    "openai/gpt-oss-20b",
+    "LiquidAI/LFM2-1.2B",
+]
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +95,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
     from memcurve import load
     from memcurve.export import make_subjects, to_html
 
-    curves = [load(name).curve("vllm", "bf16") for name in MODELS]
+    curves = [load(name).curve("vllm", "bf16") for name in MODELS[:4]]
     path = tmp_path_factory.mktemp("export") / "curves.html"
     path.write_text(to_html(make_subjects(curves), [128, 131072], 2, "four <curves>", "xy"))
     return path.as_uri()

@@ -67,6 +67,11 @@ def test_the_page_shows_what_the_library_says(server: str, visit: Visit) -> None
     assert f"{found.max_requests:,}, bound by {found.bound_by}" in text
     assert f"{found.max_context:,} tokens" in text
     assert "Fits: 3 requests of 8,192 tokens" in text
+    page.click(".stage summary")
+    text = page.locator(".stage .notes").inner_text()
+    assert [f"{one.name}: {one.bytes:,} B" in text for one in found.per_gpu.allowances] == [True] * len(
+        found.per_gpu.allowances
+    )
     # And at another place, without another question
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "cross" not in request.url else None)
@@ -385,6 +390,19 @@ def test_copy_and_theme(server: str, visit: Visit) -> None:
 
 
 # -- files alone --------------------------------------------------------------------------------------------------------
+
+
+def test_a_config_without_a_dtype_needs_one(site: str, server: str, visit: Visit) -> None:
+    assert load("LiquidAI/LFM2-1.2B").dtype is None
+    for address in (site, server):
+        page = visit(address + "#m=Qwen/Qwen3-8B&m=LiquidAI/LFM2-1.2B&e=logical&c=4096&b=1", errors="422")
+        assert "dtype: missing" in page.locator(".card .error").inner_text()
+        page.select_option("#dtype", "bfloat16")
+        settled(page)
+        assert total(page, 1) == load("LiquidAI/LFM2-1.2B").curve(dtype="bf16").bytes(4096)
+        assert words(page, 1) == [
+            "memcurve estimate LiquidAI/LFM2-1.2B --engine logical --dtype bfloat16 --context 4096"
+        ]
 
 
 def test_the_site_answers_without_python(site: str, visit: Visit) -> None:

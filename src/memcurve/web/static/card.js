@@ -47,7 +47,7 @@ export class Card {
       this.stages.forEach((bar) => { bar.element.hidden = true; });
       return `${row.name}: ${error.message}`;
     }
-    this.total.replaceChildren(`${group(row.bytes)} B `, el("small", {}, `${showBytes(row.bytes)} of state${row.ranks || (row.fit && row.fit.gpus > 1) ? " on each GPU" : ""}`));
+    this.total.replaceChildren(`${group(row.bytes)} B `, el("small", {}, `${showBytes(row.bytes)} of state${row.fit && row.fit.pp > 1 ? " on the fullest GPU" : row.ranks || (row.fit && row.fit.gpus > 1) ? " on each GPU" : ""}`));
     let said = `${row.name}: ${group(row.bytes)} bytes`;
     if (row.rooms) {
       const [most, why] = row.rooms.requests(context), longest = row.rooms.longest(batch), fits = most >= batch;
@@ -77,6 +77,13 @@ function split(fit) {
   return many + (fit.tp > 1 ? `, tp ${fit.tp}` : "") + (fit.pp > 1 ? `, pp ${fit.pp}` : "");
 }
 
+// What the engine sets aside, part by part, each with its reason.
+function aside(room) {
+  if (!room.allowances.length) return null;
+  const items = room.allowances.map((one) => el("li", {}, `${one.name}: ${group(one.bytes)} B (${showBytes(one.bytes)}). ${one.why}`));
+  return el("details", {}, el("summary", {}, "what is set aside"), el("ul", { class: "notes" }, ...items));
+}
+
 // One GPU as a stacked bar with its numbers; what does not fit runs over its edge.
 class Bar {
   constructor(room, row, place) {
@@ -88,7 +95,7 @@ class Bar {
     this.sizes = Object.fromEntries(PARTS.map(([key]) => [key, [el("span"), el("small"), el("th", { scope: "row" })]]));
     const rows = PARTS.map(([key]) => el("tr", {}, this.sizes[key][2], el("td", {}, this.sizes[key][0], " ", this.sizes[key][1])));
     this.stack = el("div", { class: "stack", role: "img" }, ...Object.values(this.pieces), this.over);
-    this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows))));
+    this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows))), aside(room));
   }
 
   update(context, batch) {

@@ -127,9 +127,12 @@ export class Files {
     if (!name || !this.site.models.some((one) => one.name === name)) throw new NeedsPython("Only models of the catalogue are on this page; for any other config run memcurve itself:");
     const data = await this.model(name);
     const own = data.engines[asked.engine];
-    if (asked.dtype && ![data.dtype, data.dtype ? null : "bfloat16"].includes(asked.dtype)) throw new NeedsPython("This page holds each model in its own dtype; for another run memcurve itself:");
     if (own.error) throw new Error(own.error);
     const curve = data.curves[own.curve];
+    if (own.missing && !asked.dtype) throw new Error(own.missing);
+    if (asked.dtype && asked.dtype !== own.dtype && (own.missing || asked.dtype !== data.dtype || curve.dtype !== data.dtype)) {
+      throw new NeedsPython("This page holds each model in its own dtype, or in bfloat16 where it names none; for another run memcurve itself:");
+    }
     const shared = this.site.engines.find((one) => one.name === asked.engine).shared_context;
     const answer = row(asked, { structure: data.structure, dtype: curve.dtype, curve: new Curve(curve), shared, notes: curve.notes });
     if (!asked.gpu && !asked.memory) return answer;
