@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Curve, Refused } from "../src/memcurve/web/static/curve.js";
 import { group, parseBytes, parseCount, showBytes, showTokens } from "../src/memcurve/web/static/format.js";
+import { crossings, pairsOf } from "../src/memcurve/web/static/lines.js";
 import { Rooms } from "../src/memcurve/web/static/fit.js";
 
 const data = JSON.parse(readFileSync(0, "utf8"));
@@ -11,6 +12,10 @@ const text = (value) => (value === null ? null : typeof value === "bigint" ? Str
 console.log(JSON.stringify({
   bytes: data.bytes.map(([curve, context, batch]) => answer(() => String(curves[curve].bytes(BigInt(context), BigInt(batch))))),
   parts: data.bytes.map(([curve, context, batch]) => answer(() => { const { kv, state, padding } = curves[curve].parts(BigInt(context), BigInt(batch)); return String(kv + state + padding); })),
+  crossings: (data.pairs || []).map(([a, b, batch, first, last]) => {
+    const [left, right] = [data.curves[a], data.curves[b]].map((curve) => pairsOf(curve, BigInt(batch), Boolean(curve.limits)));
+    return crossings(left, right, BigInt(batch), BigInt(first), BigInt(last)).map(([context, cheaper]) => [Number(context), cheaper]);
+  }),
   words: (data.numbers || []).map((number) => [group(number), showBytes(number), showTokens(number)]),
   counts: (data.counts || []).map(parseCount),
   sizes: (data.sizes || []).map(parseBytes),

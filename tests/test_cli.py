@@ -199,7 +199,17 @@ def test_help_of_every_command_has_an_example() -> None:
     for name in cli.COMMANDS:
         text = call(name, "--help").stdout
         assert f"  memcurve {name}" in text
-        assert "1024" in text or name in ("check-log", "compare", "fit", "gpus", "models", "serve", "site", "verify", "weights")
+        assert "1024" in text or name in (
+            "check-log",
+            "compare",
+            "fit",
+            "gpus",
+            "models",
+            "serve",
+            "site",
+            "verify",
+            "weights",
+        )
 
 
 def test_every_command_in_the_readmes_table_runs() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from memcurve import MemcurveError, catalog, load
+from memcurve.curve import order
 from memcurve.engines import NAMES
 from memcurve.model import describe
 from memcurve.pages import fit_data
@@ -103,6 +104,34 @@ def test_what_fits_agrees() -> None:
         if allocator is not None and allocator.filled():
             # The sentence that --explain prints
             assert f"{int(padding):,} B (" in allocator.padding(context)
+
+
+@needs_node
+def test_crossings_agree(count: Any) -> None:
+    random_ = random.Random(23)
+    names = [one["name"] for one in site_data(("H100 80GB",))["models"]]
+    curves = []
+    while len(curves) < 160:
+        model = describe(catalog.find(name := random_.choice(names)) or {}, name)
+        try:
+            curves.append(model.curve(random_.choice(NAMES), "bf16"))
+        except MemcurveError:
+            continue
+    pairs: list[tuple[int, int, int, int, int]] = []
+    expected: list[list[list[Any]]] = []
+    for _ in range(400):
+        a, b, batch = random_.randrange(160), random_.randrange(160), random_.choice((1, 2, 7, 64))
+        one, other = (curve.per_sequence(batch) if curve.limits else curve for curve in (curves[a], curves[b]))
+        found = order(one, other, batch, until=2**18)
+        pairs.append((a, b, batch, max(one.first_context(batch), other.first_context(batch)), 2**18))
+        # From a crossing on, the one that was the dearer before is the cheaper
+        signs = [(one.bytes(context, batch) < other.bytes(context, batch)) for context in found.crossings]
+        expected.append([[context, sign] for context, sign in zip(found.crossings, signs, strict=True)])
+    data = [curve.to_dict() for curve in curves]
+    assert in_node({"curves": data, "rooms": [], "bytes": [], "fits": [], "pairs": pairs})["crossings"] == expected
+    several = sum(len(found) for found in expected)
+    assert several > 300
+    count(f"page: {several:,} crossings of 400 pairs agree with the library")
 
 
 @needs_node

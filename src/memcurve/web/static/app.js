@@ -6,6 +6,7 @@ import { commandLines, crossLine, options, plotLine, pythonLines, source as name
 import { Refused } from "./curve.js";
 import { el, find } from "./dom.js";
 import { group, parseBytes, parseCount, showBytes, showTokens } from "./format.js";
+import { Budget, crossings, pairsOf, TooMany } from "./lines.js";
 import { Picker } from "./picker.js";
 import { Api, Files, NeedsPython } from "./source.js";
 
@@ -13,7 +14,7 @@ const LONGEST = 2 ** 20, MOST_MODELS = 8, MOST_CONTEXT = 2 ** 23, MOST_BATCH = 4
 const DEFAULT = { models: ["Qwen/Qwen3-Next-80B-A3B-Thinking", "meta-llama/Meta-Llama-3.1-70B"], engine: "vllm", dtype: "", gpu: "H100 80GB", memory: null, gpus: 4, tp: 0, context: 32768, batch: 8, logx: true, logy: true };
 const answers = document.documentElement.dataset.source === "files" ? new Files() : new Api();
 const files = new Map(); // by name: the subject that a dropped file is
-let state, begun, rows = [], cards = [], asking = 0, crossing = 0, counts = [], gpus = [];
+let state, begun, rows = [], cards = [], asking = 0, crossing = 0, gpus = [];
 
 // -- the link -----------------------------------------------------------------------------------------------------------
 
@@ -231,31 +232,33 @@ function change(values, { questions: again = false, curves = false, step = false
 
 // -- crossings -------------------------------------------------------------------------------------------------------------
 
-// The crossings of all pairs, asked for once things are still.
+// The crossings of all pairs, looked for once things are still. Rows of several stages have no one curve.
 function cross() {
   clearTimeout(crossing);
-  const pairs = rows.filter((row) => !row.failed && row.shown && (!row.fit || row.fit.pp === 1)), place = find("crossings");
-  const shared = pairs.every((row) => row.shared) && state.batch > 1;
-  chart.set({ marks: [] });
-  place.replaceChildren();
-  if (pairs.length < 2 || pairs.length > 8) return;
-  const line = () => [el("p", { class: "hint" }, "Where they cross:"), code(crossLine(pairs, state.batch), "the command line of the crossings")];
-  if (answers.files || shared) { place.replaceChildren(...line()); return; }
-  const turn = asking, batch = state.batch;
-  crossing = setTimeout(async () => {
-    try {
-      const found = await answers.cross(pairs, batch, LONGEST);
-      if (turn !== asking || batch !== state.batch) return;
-      const marks = found.crossings.map((one) => ({ x: Number(one.context), y: Number(one.bytes), names: [one.cheaper, one.dearer] }));
-      chart.set({ marks: marks.length <= 200 ? marks : [] });
-      const items = found.crossings.slice(0, 20).map((one) => el("li", {}, `from ${group(one.context)} tokens on ${one.cheaper} takes less than ${one.dearer}`));
-      if (found.crossings.length > 20) items.push(el("li", {}, `and ${group(found.crossings.length - 20)} more`));
-      place.replaceChildren(el("h3", {}, "Crossings"), items.length ? el("ul", { class: items.length > 4 ? "many" : null }, ...items) : el("p", { class: "hint" }, "none up to 1M tokens"));
-    } catch (error) {
-      place.replaceChildren(el("p", { class: "hint" }, error.message), ...line());
-    }
-  }, 250);
+  crossing = setTimeout(() => {
+    const batch = BigInt(state.batch), last = BigInt(LONGEST), place = find("crossings");
+    const good = rows.filter((row) => !row.failed && row.shown && (!row.rooms || row.rooms.rooms.length === 1) && row.at(1n, batch, true) !== null);
+    const found = [], budget = new Budget();
+    let whole = true;
+    good.forEach((row, index) => good.slice(index + 1).forEach((other) => {
+      const [a, b] = [row, other].map((one) => pairsOf(data(one), batch, one.shared));
+      const first = row.shared || other.shared ? 1n : 0n;
+      try {
+        for (const [context, cheaper] of crossings(a, b, batch, first, last, budget)) found.push({ context, pair: cheaper ? [row, other] : [other, row] });
+      } catch (error) { if (!(error instanceof TooMany)) throw error; whole = false; }
+    }));
+    found.sort((a, b) => Number(a.context - b.context));
+    chart.set({ marks: found.length > 200 ? [] : found.map(({ context, pair }) => ({ x: Number(context), y: Number(pair[0].at(context, batch)), names: pair.map((one) => one.name) })) });
+    const items = found.slice(0, 20).map(({ context, pair }) => el("li", {}, `from ${group(context)} tokens on ${pair[0].name} takes less than ${pair[1].name}`));
+    if (found.length > 20) items.push(el("li", {}, `and ${group(found.length - 20)} more`));
+    place.replaceChildren();
+    if (good.length < 2) return;
+    place.append(el("h3", {}, "Crossings"), items.length || !whole ? el("ul", { class: items.length > 4 ? "many" : null }, ...items) : el("p", { class: "hint" }, "none up to 1M tokens"));
+    if (!whole) place.append(el("p", { class: "hint" }, "Some staircases come close too often to look at here; all of them:"), code(crossLine(good, state.batch), "the command line of the crossings"));
+  }, 120);
 }
+
+const data = (row) => (row.rooms ? row.rooms.curve : row.curve).data;
 
 // -- controls ----------------------------------------------------------------------------------------------------------------
 
@@ -399,7 +402,6 @@ async function start() {
     view: () => { find("whole").hidden = !chart.view; },
   });
   begun = await answers.start();
-  counts = begun.counts;
   gpus = begun.gpus.map((one) => one.name);
   find("engine").replaceChildren(...begun.engines.map((one) => el("option", {}, one.name)), el("option", { value: "all" }, "all engines"));
   const vendors = [...new Set(begun.gpus.map((one) => one.vendor))];

@@ -79,12 +79,6 @@ export class Api {
     return { ...answer, ranks, curve: new Curve(found.curve), notes: found.notes };
   }
 
-  // Crossings of rows, which have a name each.
-  async cross(rows, batch, most) {
-    const subjects = rows.map((one) => ({ ...one.asked.subject, engine: one.engine, dtype: one.asked.dtype, label: one.name, options: one.options }));
-    return this.once("cross", { subjects, batch, max_ctx: most });
-  }
-
   // A file that was dropped: the subject that stands for it. Of a GGUF file only its first bytes, more where its header is longer.
   async open(file) {
     const magic = new Uint8Array(await file.slice(0, 4).arrayBuffer());
@@ -165,8 +159,6 @@ export class Files {
     const fit = { gpu: asked.gpu, gpus: asked.gpus, tp: found.tp, pp: found.pp, weights: `${data.name} (estimated from the config)` };
     return { rooms: new Rooms({ limit: data.forms[form].limit, rooms }), fit, notes: rooms[0].curve.notes };
   }
-
-  async cross() { return null; }
 
   async open(file) { throw new NeedsPython(`${file.name}: this page is files alone and reads no config; run memcurve itself:`); }
 }
