@@ -137,10 +137,12 @@ def test_a_slider_answers_at_once(server: str, visit: Visit, count: Any) -> None
     took = page.evaluate(
         "['memcurve-change', 'memcurve-render'].map(name => performance.getEntriesByName(name).map(one => one.duration))"
     )
-    slowest = max(took[0]) + max(took[1])
-    count(f"page: a slider's answer with four models after {sorted(took[0])[len(took[0]) // 2] + sorted(took[1])[len(took[1]) // 2]:.0f} ms in the middle, {slowest:.0f} at most")  # fmt: skip
     assert len(took[0]) == 24
-    assert slowest < 150  # 50 ms on an idle machine
+    middle, most = ([sorted(one)[place] for one in took] for place in (12, 21))
+    count(
+        f"page: a slider's answer with four models after {sum(middle):.0f} ms in the middle, {sum(most):.0f} ms in nine of ten"
+    )
+    assert sum(most) < 50
 
 
 # -- the link -----------------------------------------------------------------------------------------------------------
