@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from .. import gguf, schema
+from .. import fit, gguf, schema
 from ..base import BadConfig, BadFile, NotDescribed, TooLarge, nearest, show
 from ..checkpoint import Tensor, Weights
 from ..checkpoint.estimate import estimate
@@ -19,7 +19,6 @@ from ..files import MemoryFile
 from ..model import Model, catalogued, describe, describe_gguf
 from ..pages import fit_data
 from ..patterns import is_pattern, pattern
-from ..plan import fit
 from ..terms import SCHEMA
 from . import forms
 
