@@ -189,7 +189,7 @@ def spread(model: Model, size: int, dtype: str | None) -> Weights:
             source="given", tensors=(whole,), notes=(f"{note}, all of them on every GPU: how they divide is not known",)
         )
     total = sum(tensor.bytes for tensor in like)
-    shares = [tensor.replace(bytes=tensor.bytes * size // total) for tensor in like]
+    shares = [tensor.replace(dtype="", bytes=tensor.bytes * size // total) for tensor in like]
     rest = size - sum(tensor.bytes for tensor in shares)
     widest = max(range(len(shares)), key=lambda index: shares[index].bytes)
     shares[widest] = shares[widest].replace(bytes=shares[widest].bytes + rest)
