@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -583,6 +584,29 @@ def test_requests_at_once_are_bounded() -> None:
     client(guard).post("/api/v1/estimate", json={"model": "no/such"})
     client(guard).post("/api/v1/estimate", content=b"{", headers={"content-type": "application/json"})
     assert guard.running == 0
+
+
+def test_few_answers_are_reckoned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+
+    def slow(_: object) -> dict[str, object]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        running -= 1
+        return {}
+
+    monkeypatch.setattr(answers, "estimated", slow)
+    with client(make_app()) as web, ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(lambda _: web.post("/api/v1/estimate", json={"model": QWEN3}).status_code, range(12)))
+    assert statuses == [200] * 12
+    assert most <= 2
+
+
+def test_headers_are_bounded(web: TestClient) -> None:
+    response = web.get("/", headers={"x-long": "a" * 16384})
+    assert (response.status_code, response.json()["error"]) == (431, "TooLarge")
 
 
 def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
