@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -199,6 +200,29 @@ def test_a_page_can_evaluate_a_curve_and_its_pool(engine: str, name: str, web: T
         most, why = min((units // each, name) for units, each, name in takes if each)
         if engine == "vllm" or context <= longest:
             assert curve.allocator.most_requests(memory, context)[0] == (0 if context > longest else most), why
+
+
+def test_pages_of_a_pool_are_whole(web: TestClient) -> None:
+    # Of 100,000 tokens, requests of 5,000 take 79 pages of 64 each: 5,056
+    options = {"page_size": 64, "max_total_tokens": 100_000}
+    asked = {"model": QWEN3, "engine": "sglang", "options": options, "memory": 60 * 2**30}
+    room = ask(web, "curve", asked)["room"]
+    tokens = next(one for one in room["shares"] if one["name"] == "tokens")
+    # Whole pages of them
+    assert (tokens["units"], evaluate(tokens["each"], 5000, 1)) == (100_000 // 64 * 64, 5056)
+
+
+def test_what_has_no_end_is_null(web: TestClient) -> None:
+    """A model that keeps nothing: as many requests as one likes, which JSON has no number for."""
+    blocks = [{"attention": {"no_op": True}, "ffn": {}}] * 2
+    config = {"model_type": "nemotron-nas", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "block_configs": blocks,
+              "torch_dtype": "bfloat16", "max_position_embeddings": 4096}  # fmt: skip
+    found = ask(web, "estimate", {"config": config, "engine": "vllm", "contexts": [1], "memory": 2**30})
+    assert (found["bytes"], found["pool"]["max_concurrency"]) == (0, None)
+    assert (
+        ask(web, "curve", {"config": config, "engine": "vllm", "memory": 2**30})["room"]["pool"]["max_concurrency"]
+        is None
+    )
 
 
 def test_the_encoders_positions_are_put_in(web: TestClient) -> None:
@@ -414,6 +438,14 @@ def test_a_gguf_header_is_what_the_file_is(web: TestClient, tmp_path: Path) -> N
     assert not metadata.has_tensor("blk.1.attn_q.weight")
 
 
+def test_the_weights_of_a_header_are_those_it_lists(web: TestClient) -> None:
+    sizes = {"qwen3.vocab_size": 5000, "qwen3.feed_forward_length": 12288}
+    for tensors, status in (((), 404), (("token_embd.weight",), 200)):
+        data = base64.b64encode(file_of(QWEN | sizes, tensors)).decode()
+        found = ask(web, "fit", {"gguf": data, "gpu": "H100", "engine": "llamacpp"}, status)
+        assert status == 200 or "does not list all weights" in found["detail"]
+
+
 def test_a_header_cut_anywhere_is_a_bad_file(web: TestClient) -> None:
     header = file_of(QWEN, ("token_embd.weight",))
     for end in range(len(header)):
@@ -507,6 +539,13 @@ def test_bodies_are_bounded(web: TestClient) -> None:
     assert "nested too deeply" in ask(web, "estimate", {"config": {"model_type": "qwen3", "b": deep}}, 422)["detail"]
 
 
+def test_a_body_without_a_length_is_bounded(web: TestClient) -> None:
+    pieces = (b" " * 2**16 for _ in range(17))
+    response = web.post("/api/v1/estimate", content=pieces, headers={"content-type": "application/json"})
+    assert "content-length" not in response.request.headers
+    assert response.status_code == 413
+
+
 def test_no_answer_takes_long_or_is_large(web: TestClient) -> None:
     """Curves of many layers, staircases that cross again and again, and many contexts of many terms."""
     start = time.perf_counter()
@@ -528,6 +567,9 @@ def test_no_answer_takes_long_or_is_large(web: TestClient) -> None:
     for subjects, most in ((pages, None), (pages[:2], 2**60)):
         found = ask(web, "cross", {"subjects": subjects, "max_ctx": most}, 422)
         assert found["error"] == "TooLarge"
+    pages = [{"model": "48mha", "engine": "sglang", "options": {"page_size": size}} for size in (97, 101)]
+    found = ask(web, "cross", {"subjects": pages, "max_ctx": 2**20}, 422)
+    assert re.fullmatch(r"crossings: [\d,]+; expected at most 10,000: a smaller max_ctx has fewer", found["detail"])
     assert time.perf_counter() - start < 20
 
 
@@ -544,6 +586,29 @@ def test_requests_at_once_are_bounded() -> None:
     assert guard.running == 0
 
 
+def test_few_answers_are_reckoned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+
+    def slow(_: object) -> dict[str, object]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        running -= 1
+        return {}
+
+    monkeypatch.setattr(answers, "estimated", slow)
+    with client(make_app()) as web, ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(lambda _: web.post("/api/v1/estimate", json={"model": QWEN3}).status_code, range(12)))
+    assert statuses == [200] * 12
+    assert most <= 2
+
+
+def test_headers_are_bounded(web: TestClient) -> None:
+    response = web.get("/", headers={"x-long": "a" * 16384})
+    assert (response.status_code, response.json()["error"]) == (431, "TooLarge")
+
+
 def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "BODY_SECONDS", 0.05)
     sent: list[Message] = []
@@ -557,8 +622,10 @@ def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/api/v1/estimate", "headers": headers}
+    start = time.perf_counter()
     run(make_app()(scope, never, send))
     assert sent[0]["status"] == 408
+    assert time.perf_counter() - start < 2
 
 
 # -- security -----------------------------------------------------------------------------------------------------------------

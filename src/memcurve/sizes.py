@@ -136,9 +136,7 @@ def largest(config: Config, keys: tuple[str, ...], default: int | None = None) -
 def _batch(facts: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, int]:
     from .engines.vllm import batch_of, gpu_of, model_length
 
-    length = model_length(
-        options.get("max_model_len"), facts.get("longest"), facts.get("longest_key"), facts.get("assumed")
-    )
+    length = model_length(options.get("max_model_len"), facts.get("longest"), facts.get("longest_key"), facts.get("assumed"))
     return batch_of(
         gpu_of(options.get("gpu", "H100")),
         length,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import socket
 
 PORT = 8765
-HEADER_BYTES, CONNECTIONS = 16384, 128
+CONNECTIONS = 128
 ANY = ("", "0.0.0.0", "::")
 
 
@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         import uvicorn
 
         from ..web.app import make_app
+        from ..web.security import HEADER_BYTES
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("fastapi", "pydantic", "starlette", "uvicorn"):
             raise
@@ -43,16 +44,18 @@ def run(arguments: argparse.Namespace) -> None:
     address = f"http://{shown(arguments.host)}:{listener.getsockname()[1]}/"
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(hosts), http="h11", ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False,
+            make_app(hosts), http="h11", ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
             proxy_headers=False, limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_keep_alive=5, timeout_graceful_shutdown=2,
         )
     )  # fmt: skip
     print(f"memcurve {__version__} at {address} (Ctrl-C stops it)", flush=True)
     if arguments.open:
+        import threading
         import webbrowser
 
-        webbrowser.open(address)
+        # The socket listens already; a browser in this terminal would keep the server from starting.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:

@@ -60,12 +60,7 @@ CLASSES = (
 
 
 def allowances(
-    total: int,
-    sizes: Sizes,
-    tp: int,
-    pp: int,
-    options: Mapping[str, Any],
-    log: Measured | None,
+    total: int, sizes: Sizes, tp: int, pp: int, options: Mapping[str, Any], log: Measured | None,
     reported: int,
 ) -> tuple[Allowance, ...]:
     before = runtime(total, tp, pp, log)

@@ -353,18 +353,14 @@ def alike(name: str, capability: tuple[int, int] | None, memory_bytes: int) -> s
     NotDescribed for one without a compute capability: which attention backend runs there, and with it the blocks, is not read.
     """
     if capability is None:
-        raise NotDescribed(
-            "engine vllm is described on NVIDIA's GPUs; give gpu_memory and the gpu of them that is nearest"
-        )
+        raise NotDescribed("engine vllm is described on NVIDIA's GPUs; give gpu_memory and the gpu of them that is nearest")
     slow = "A100" in name or capability == (12, 1)  # get_batch_defaults: GB10 has the memory, not the compute
     batch = SMALL if memory_bytes < 70 * 2**30 or slow else MIDDLE if memory_bytes < 160 * 2**30 else LARGE
     names = [name for name, (_, own) in GPUS.items() if own == batch]
     found = [name for name in names if GPUS[name][0] == capability]
     near = [name for name in names if GPUS[name][0][0] == capability[0]]
     if not found and not near:
-        raise NotDescribed(
-            f"engine vllm: no GPU of compute capability {capability[0]}.{capability[1]} and this memory is described"
-        )
+        raise NotDescribed(f"engine vllm: no GPU of compute capability {capability[0]}.{capability[1]} and this memory is described")
     return (found or near)[0]
 
 

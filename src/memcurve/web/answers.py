@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from .. import gguf, schema
+from .. import fit, gguf, schema
 from ..base import BadConfig, BadFile, NotDescribed, TooLarge, nearest, show
 from ..checkpoint import Tensor, Weights
 from ..checkpoint.estimate import estimate
@@ -19,7 +19,6 @@ from ..files import MemoryFile
 from ..model import Model, catalogued, describe, describe_gguf
 from ..pages import fit_data
 from ..patterns import is_pattern, pattern
-from ..plan import fit
 from ..terms import SCHEMA
 from . import forms
 
@@ -190,7 +189,7 @@ def spread(model: Model, size: int, dtype: str | None) -> Weights:
             source="given", tensors=(whole,), notes=(f"{note}, all of them on every GPU: how they divide is not known",)
         )
     total = sum(tensor.bytes for tensor in like)
-    shares = [tensor.replace(bytes=tensor.bytes * size // total) for tensor in like]
+    shares = [tensor.replace(dtype="", bytes=tensor.bytes * size // total) for tensor in like]
     rest = size - sum(tensor.bytes for tensor in shares)
     widest = max(range(len(shares)), key=lambda index: shares[index].bytes)
     shares[widest] = shares[widest].replace(bytes=shares[widest].bytes + rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -52,6 +53,10 @@ ABOUT = (
 )
 
 
+# Few answers are reckoned at once, the others wait: threads share one interpreter, and tables and files should not wait for all.
+TURNS = Semaphore(2)
+
+
 class Answer(JSONResponse):
     """Numbers are exact integers of any size."""
 
@@ -94,21 +99,21 @@ def add_questions(app: FastAPI) -> None:
         "What `memcurve estimate --json` prints: bytes, unfolded to layers × slots × bytes per slot.",
     )
     def estimate(asked: EstimateRequest) -> Response:
-        return Answer(answers.estimated(asked))
+        return reckoned(answers.estimated, asked)
 
     @question("curve", "A curve as data", "The curve's terms, formula, breakpoints, notes and explanation, the engine's bounds, and what requests share out in an amount of memory.")  # fmt: skip
     def curve(asked: CurveRequest) -> Response:
-        return Answer(answers.curved(asked))
+        return reckoned(answers.curved, asked)
 
     @question(
         "cross", "Which of two is cheaper where", "What `memcurve cross --json` prints, of all pairs of the subjects."
     )
     def cross(asked: CrossRequest) -> Response:
-        return Answer(answers.crossed(asked))
+        return reckoned(answers.crossed, asked)
 
     @question("fit", "Does it fit", "What `memcurve fit --json` prints: weights, state and what the engine sets aside on each GPU, and how many requests that leaves room for.")  # fmt: skip
     def fit(asked: FitRequest) -> Response:
-        return Answer(answers.fitted(asked))
+        return reckoned(answers.fitted, asked)
 
     @app.post(
         "/api/v1/gguf", summary="A GGUF header made short", response_class=Answer,
@@ -118,7 +123,13 @@ def add_questions(app: FastAPI) -> None:
     )  # fmt: skip
     async def shorten(request: Request) -> Response:
         body = await request.body()
-        return Answer(await run_in_threadpool(answers.shortened, body))
+        return await run_in_threadpool(reckoned, answers.shortened, body)
+
+
+def reckoned(answer: Callable[[Any], dict[str, object]], asked: object) -> Response:
+    """An answer, when it is its turn."""
+    with TURNS:
+        return Answer(answer(asked))
 
 
 def add_tables(app: FastAPI) -> None:

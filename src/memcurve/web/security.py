@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_BODY, MAX_HEADER = 2**20, 2**25  # of JSON; of a GGUF file's first bytes
 MAX_LEVELS = MAX_DEPTH + 4  # a config of MAX_DEPTH levels in a request
 MAX_AT_ONCE, RAW_COUNTS = 16, 4  # requests; a GGUF header counts as so many
-BODY_SECONDS = 15
+BODY_SECONDS, HEADER_BYTES = 15, 16384
 JSON_TYPE, BYTES_TYPE = "application/json", "application/octet-stream"
 RAW = "/api/v1/gguf"  # takes bytes, all others JSON
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -91,6 +91,8 @@ class Guard:
         """The request's headers. Denied where its host or its origin is not the server's own, as after DNS rebinding."""
         pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = dict(pairs)
+        if sum(len(name) + len(value) for name, value in pairs) > HEADER_BYTES:
+            raise Denied(431, "TooLarge", f"headers: more than {HEADER_BYTES:,} bytes; expected fewer")
         for name in ("host", "origin", "content-type", "content-length"):
             if sum(key == name for key, _ in pairs) > 1:
                 raise Denied(400, "BadRequest", f"{name}: given twice; expected it once")
