@@ -188,7 +188,9 @@ def test_plot_formats_and_options(tmp_path: Path) -> None:
     assert {127, 8192} <= set(data["contexts"]) | {127}
     assert all(len(entry["bytes"]) == len(data["contexts"]) for entry in data["subjects"])
     page = (tmp_path / "a.html").read_text()
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "default-src 'none'" in page
+    assert len(page) < 100_000
     assert "{{" not in page
 
 
@@ -197,7 +199,17 @@ def test_help_of_every_command_has_an_example() -> None:
     for name in cli.COMMANDS:
         text = call(name, "--help").stdout
         assert f"  memcurve {name}" in text
-        assert "1024" in text or name in ("check-log", "compare", "fit", "gpus", "models", "verify", "weights")
+        assert "1024" in text or name in (
+            "check-log",
+            "compare",
+            "fit",
+            "gpus",
+            "models",
+            "serve",
+            "site",
+            "verify",
+            "weights",
+        )
 
 
 def test_every_command_in_the_readmes_table_runs() -> None:

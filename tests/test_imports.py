@@ -30,7 +30,7 @@ MAY = {
     "gpus": set(),
     "model": {"config", "families", "curve", "terms", "engines", "layers", "catalog", "gguf", "hub", "views"},
     "patterns": {"model", "layers"},
-    "export": {"crossed", "curve", "lines", "terms"},
+    "export": {"crossed", "curve", "engines", "gpus", "lines", "terms"},
     "seed": {"curve", "terms", "engines", "export", "layers"},
     "fits": {"curve", "engines", "model"},
     "heat": {"curve", "export", "figures", "fits", "terms"},
@@ -40,7 +40,7 @@ MAY = {
     "logs": {"engines", "curve", "model", "terms"},
     "sizes": {"config", "engines", "gguf", "layers", "model", "views"},
     "startup": {"engines", "logs"},
-    "plan": {"checkpoint", "curve", "engines", "model", "sizes", "terms", "views"},
+    "plan": {"checkpoint", "curve", "engines", "gpus", "model", "sizes", "terms", "views"},
     "fitting": {
         "catalog",
         "checkpoint",
@@ -58,6 +58,40 @@ MAY = {
     },
     "bars": {"figures", "fitting"},
     "compare": {"curve", "engines", "fitting", "model"},
+    "pages": {"engines", "fitting", "plan", "terms"},
+    "site": {
+        "catalog",
+        "checkpoint",
+        "curve",
+        "engines",
+        "fitting",
+        "gpus",
+        "layers",
+        "model",
+        "pages",
+        "plan",
+        "memcurve",
+    },
+    "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
+    "web": {
+        "checkpoint",
+        "crossed",
+        "curve",
+        "engines",
+        "export",
+        "files",
+        "fitting",
+        "gguf",
+        "gpus",
+        "memcurve",
+        "model",
+        "pages",
+        "patterns",
+        "schema",
+        "terms",
+        "config",
+        "web",
+    },
     "cli": {
         "bars",
         "checkpoint",
@@ -65,6 +99,7 @@ MAY = {
         "compare",
         "fitting",
         "steady",
+        "site",
         "crossed",
         "fits",
         "heat",
@@ -77,6 +112,7 @@ MAY = {
         "export",
         "terms",
         "figures",
+        "schema",
         "seed",
         "catalog",
         "families",
@@ -85,6 +121,7 @@ MAY = {
         "memcurve",
         "verify",
         "views",
+        "web",
     },
     "shrink": {"config", "families", "model"},
     "verify": {
@@ -173,5 +210,15 @@ def test_a_cold_estimate_imports_little() -> None:
         "pathlib",
         "importlib.resources",
         "huggingface_hub",
+        "fastapi",
+        "pydantic",
+        "uvicorn",
     }
     assert not loaded & heavy
+
+
+def test_importing_memcurve_brings_no_extra() -> None:
+    code = "import sys, memcurve, memcurve.cli, memcurve.cli.serve, memcurve.schema; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout)}
+    assert not loaded & {"fastapi", "starlette", "pydantic", "uvicorn", "matplotlib", "numpy", "huggingface_hub"}

@@ -14,6 +14,7 @@ import memcurve
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, load
 from memcurve.engines.vllm import OPTIONS
 from memcurve.engines.vllm_blocks import Spec, VllmAllocator, VllmPool, make_groups, terms_of
+from memcurve.terms import compile_expr
 
 ENTRIES = list(lines("vllm.jsonl"))
 GIB = 2**30
@@ -389,8 +390,7 @@ def test_ranks_together_hold_no_less_than_one_alone(name: str, ranks: int, conte
     alone, split = (model.curve("vllm", tensor_parallel_size=size) for size in (1, ranks))
 
     def live(curve: MemoryCurve) -> int:
-        groups = allocator(curve).groups
-        return sum(spec.live(context) * sum(count) for group in groups for spec, count in group.members)
+        return sum(size * int(compile_expr(rows)(context, 1, 0)) for _, size, rows in allocator(curve).filled())
 
     assert ranks * live(split) >= live(alone)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from math import lcm
 
-from .base import Record
+from .base import BadConfig, Record
 from .curve import order
 
 TYPE_CHECKING = False
@@ -26,17 +26,28 @@ class Crossing(Record):
     dearer: Subject
 
 
-def compare(a: Subject, b: Subject, batch: int, until: int | None = None) -> tuple[Order, list[Crossing]]:
-    """How two subjects compare, over all contexts or up to one."""
+def compare(
+    a: Subject, b: Subject, batch: int, until: int | None = None, steps: int | None = None
+) -> tuple[Order, list[Crossing]]:
+    """How two subjects compare, over all contexts or up to one, in at most so many steps."""
     whole = lcm(a.share.denominator, b.share.denominator)
     left, right = (_times(subject.curve, int(subject.share * whole)) for subject in (a, b))
-    found = order(left, right, batch, until=until)
+    found = order(left, right, batch, until=until, steps=steps)
     pair = (b, a) if found.first < 0 else (a, b)
     crossed = [
         Crossing(context=context, cheaper=pair[index % 2], dearer=pair[1 - index % 2])
         for index, context in enumerate(found.crossings)
     ]
     return found, crossed
+
+
+def compare_all(
+    subjects: Sequence[Subject], batch: int, until: int | None = None, steps: int | None = None
+) -> list[tuple[Subject, Subject, Order, list[Crossing]]]:
+    """How all pairs compare, each in at most so many steps. BadConfig for fewer than two subjects."""
+    if len(subjects) < 2:
+        raise BadConfig(f"subjects: {len(subjects)}; expected two or more, or one with --engine all")
+    return [(a, b, *compare(a, b, batch, until, steps)) for a, b in combinations(subjects, 2)]
 
 
 def find_crossings(subjects: Sequence[Subject], batch: int, low: int, high: int) -> list[Crossing]:

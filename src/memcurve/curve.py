@@ -463,9 +463,16 @@ class Order(Record):
     ties: bool = False
 
 
-def order(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, until: int | None = None) -> Order:
-    """The order of two curves over all contexts, or up to one."""
-    from .lines import Endless, Lines, last_at_most, sign_changes
+def order(
+    a: MemoryCurve,
+    b: MemoryCurve,
+    batch: int = 1,
+    encoder: int = 0,
+    until: int | None = None,
+    steps: int | None = None,
+) -> Order:
+    """The order of two curves over all contexts, or up to one; TooLarge where it takes more than so many steps."""
+    from .lines import MAX_STEPS, Endless, Lines, last_at_most, sign_changes
 
     for curve in (a, b):
         if not isinstance(curve, MemoryCurve):
@@ -490,12 +497,13 @@ def order(a: MemoryCurve, b: MemoryCurve, batch: int = 1, encoder: int = 0, unti
             ) from None
         repeats = slope == 0 and low != high
         end = last + gap.period - 1 if repeats else last
-    found, start = sign_changes(gap, first, end)
+    most = MAX_STEPS if steps is None else steps
+    found, start = sign_changes(gap, first, end, most)
     if not found and start:
         # The dearer less the cheaper is zero or less only where they are equal.
         more = Lines({slots: start * weight for slots, weight in weights.items()}, 0, batch, encoder)
         return Order(first=start, crossings=(), ties=last_at_most(more, max(first, 1), end + repeats) is not None)
-    again = repeats and bool(found) and found[-1] > last and bool(sign_changes(gap, last, end)[0])
+    again = repeats and bool(found) and found[-1] > last and bool(sign_changes(gap, last, end, most)[0])
     return Order(first=start, crossings=tuple(found), period=gap.period if again else None)
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from .base import BadConfig, Record, show
 from .crossed import find_crossings, find_places, rings, span
 from .curve import MemoryCurve
+from .engines import SHARED_CONTEXT
 from .terms import SCHEMA
 from .units import SHORT
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 1_000_000
 MAX_LISTED = 60  # runs of crossings that a page lists
+MODULES = ("format.js", "dom.js", "curve.js", "chart.js")  # in this order they are one script
 
 
 class Subject(Record):
@@ -61,6 +63,15 @@ def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
         subject if subject.name == name else Subject(name=name, curve=subject.curve)
         for subject, name in zip(given, names, strict=True)
     ]
+
+
+def by_sequence(curves: Sequence[MemoryCurve], batch: int) -> tuple[list[MemoryCurve], list[str]]:
+    """Curves that can be drawn together: beside other engines, one whose context all sequences share out goes by the context of
+    each. And the engines of which some do."""
+    sharing = {curve.engine for curve in curves if curve.engine in SHARED_CONTEXT}
+    if batch <= 1 or not {curve.engine for curve in curves} - sharing:
+        return list(curves), []
+    return [curve.per_sequence(batch) if curve.engine in sharing else curve for curve in curves], sorted(sharing)
 
 
 def default_title(subjects: Sequence[Subject], batch: int) -> str:
@@ -131,9 +142,11 @@ def to_csv(subjects: Sequence[Subject], contexts: list[int], batch: int) -> str:
     return stream.getvalue()
 
 
-def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title: str) -> str:
-    """A page that needs no network: exact bytes at the pointer, switches for log axes and for single curves, crossings, a table."""
-    import os
+def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title: str, log: str = "") -> str:
+    """A page that needs no network: exact bytes at the pointer, zoom, switches for log axes and single curves, crossings, a
+    GPU's memory, a table. log: the axes that are logarithmic at first.
+    """
+    from .gpus import table as devices
 
     low, high = contexts[0], contexts[-1]
     lines = [corners(subject, low, high, batch) for subject in subjects]
@@ -151,26 +164,45 @@ def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title:
         said.append(f"<li>and {len(runs) - MAX_LISTED} more: memcurve cross lists them</li>")
     ends = {low, high, *(2**n for n in range(60) if low <= 2**n <= high)}
     kinks = {context for xs in lines if len(xs) < 20 for context in xs}
-    table = ["<tr><th>tokens</th>" + "".join(f"<th>{escape(subject.name)}</th>" for subject in subjects) + "</tr>"]
+    names = "".join(f'<th scope="col">{escape(subject.name)}</th>' for subject in subjects)
+    table = [f'<tr><th scope="col">tokens</th>{names}</tr>']
     for context in sorted(ends | kinks):
         cells = (
             shown(subject.values([context], batch)[0]) if context >= subject.curve.first_context(batch) else "—"
             for subject in subjects
         )
-        table.append(f"<tr><th>{context:,}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
-        page = file.read()
-    curves = [page_data(subject, batch) for subject in subjects]
-    found = {"low": low, "high": high, "batch": batch, "curves": curves, "crossings": marks}
-    data = json.dumps(found).replace("<", "\\u003c").replace("&", "\\u0026")
-    for mark, value in (
-        ("{{title}}", escape(title)),
-        ("{{crossings}}", "\n".join(said) or "<li>none here</li>"),
-        ("{{table}}", "\n".join(table)),
-        ("{{data}}", data),
-    ):
-        page = page.replace(mark, value)
-    return page
+        table.append(f"<tr><th scope='row'>{context:,}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    found = {
+        "low": low, "high": high, "batch": batch, "log": log, "crossings": marks,
+        "curves": [page_data(subject, batch) for subject in subjects],
+        "gpus": [(one.name, one.memory_bytes) for one in devices()],
+    }  # fmt: skip
+    values = {
+        "title": escape(title),
+        "crossings": "\n".join(said) or "<li>none here</li>",
+        "table": "\n".join(table),
+        "data": json.dumps(found).replace("<", "\\u003c").replace("&", "\\u0026"),
+        "style": beside("web", "static", "style.css"),
+        "theme": beside("web", "static", "theme.js"),
+        "script": "\n".join([*(as_one(beside("web", "static", name)) for name in MODULES), as_one(beside("page.js"))]),
+    }
+    pieces = beside("page.html").split("{{")
+    rest = (piece.partition("}}") for piece in pieces[1:])
+    return pieces[0] + "".join(values[name] + text for name, _, text in rest)
+
+
+def beside(*names: str) -> str:
+    """The text of a file of the package."""
+    import os
+
+    with open(os.path.join(os.path.dirname(__file__), *names), encoding="utf-8") as file:
+        return file.read()
+
+
+def as_one(module: str) -> str:
+    """A module's text to stand beside those that it imports from: without the lines that say so."""
+    lines = (line.removeprefix("export ") for line in module.splitlines() if not line.startswith("import "))
+    return "\n".join(lines)
 
 
 def shown(value: int | float) -> str:

@@ -108,6 +108,7 @@ class Fit:
     steady: Steady | None = None
     notes: tuple[str, ...] = ()
     curves: tuple[MemoryCurve, ...] = field(default=(), repr=False)
+    rooms: tuple[Stage, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, without the curves."""
@@ -118,13 +119,15 @@ class Fit:
                 found[name] = value.to_dict()
             elif name == "stages":
                 found[name] = [stage.to_dict() for stage in value]
-            elif name in ("pool", "steady"):
+            elif name == "pool":
+                found[name] = value and value.to_dict()
+            elif name == "steady":
                 found[name] = value and value.as_dict()
             elif name == "extras":
                 found[name] = dict(value)
             elif name == "fewest":
                 found[name] = value and dict(zip(("gpus", "tp", "pp"), value, strict=True))
-            elif name != "curves":
+            elif name not in ("curves", "rooms"):
                 found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
@@ -216,6 +219,7 @@ def fit(
             *held.notes, *notes_of(stages, split, plan, measured, most, trained, starts), *stages[0].curve.notes,
         ),
         curves=tuple(stage.curve for stage in stages),
+        rooms=tuple(stages),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from stat import S_ISREG
 from struct import Struct
 
 from .base import BadConfig, BadFile, show
-from .files import LocalFile
+from .files import LocalFile, MemoryFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 class Metadata:
     """The keys of a GGUF file, read by their names below the architecture: count("block_count") is llama.block_count.
 
-    file: the path of the file, where it is one.
+    file: the path of the file, where it is one. tensors: the names of its tensors, where it was read in memory.
     """
 
-    def __init__(self, data: Mapping[str, Any], file: str | None = None) -> None:
-        self.data, self.file = data, file
+    def __init__(self, data: Mapping[str, Any], file: str | None = None, tensors: frozenset[str] | None = None) -> None:
+        self.data, self.file, self.tensors = data, file, tensors
         architecture = data.get("general.architecture")
         if not isinstance(architecture, str) or not architecture:
             raise BadConfig(f'general.architecture: {show(architecture)}; expected a name, such as "llama"')
@@ -93,9 +93,13 @@ class Metadata:
 
     def has_tensor(self, name: str) -> bool:
         """Whether the file holds a tensor, in any of its parts."""
+        parts = self.data.get("split.count", 1)
+        if self.tensors is not None:
+            if name not in self.tensors and isinstance(parts, int) and parts > 1:
+                raise BadFile(f"{show(name)}: may be in another of {parts} parts; expected a file that is not split")
+            return name in self.tensors
         if self.file is None:
             return False
-        parts = self.data.get("split.count", 1)
         tail = f"-00001-of-{parts:05d}.gguf" if isinstance(parts, int) and 1 < parts < 10**5 else ""
         if not tail or not self.file.endswith(tail):
             return name in tensor_names(self.file)
@@ -222,17 +226,22 @@ class Reader:
 
     def metadata(self, keys: int) -> dict[str, Any]:
         """All keys with their values, None for what is skipped."""
-        data: dict[str, Any] = {}
+        return dict(self.pairs(keys))
+
+    def pairs(self, keys: int) -> Iterator[tuple[str, Any]]:
+        """Each key with its value, the place being behind it."""
+        seen: set[str] = set()
         for _ in range(keys):
             key = self.text(MAX_KEY)
-            if not key or key in data:
+            if not key or key in seen:
                 self.bad("a key that is empty, too long or there already", "a new key")
+            seen.add(key)
             self.keep(len(key))
-            data[key] = self.value()
+            value = self.value()
             if key == ALIGNMENT and self.kind != UINT32:
                 self.bad(f"{ALIGNMENT} of type {self.kind}", f"type {UINT32}, a number of 32 bits")
-        self.skip(0)
-        return data
+            self.skip(0)
+            yield key, value
 
     def tensors(self, count: int) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
         """Name, dimensions (the fastest first), type and offset in the data of each tensor."""
@@ -281,6 +290,33 @@ def read(path: str) -> Metadata:
         return Metadata(found, path)
     except BadConfig as error:
         raise BadFile(f"{path}: {error}") from None
+
+
+def read_header(data: bytes, name: str) -> Metadata:
+    """The metadata of a GGUF file whose first bytes these are, up to the end of its list of tensors at least; `name` in errors."""
+    with Reader(name, MemoryFile(name, data)) as reader:
+        tensors, keys = reader.header()
+        found = {key: value for key, value in reader.metadata(keys).items() if value is not None}
+        names = frozenset(name for name, *_ in reader.tensors(tensors))
+    try:
+        return Metadata(found, tensors=names)
+    except BadConfig as error:
+        raise BadFile(f"{name}: {error}") from None
+
+
+def shortened(data: bytes, name: str) -> bytes:
+    """The same header without the keys that are skipped (vocabularies, templates): it reads the same."""
+    with Reader(name, MemoryFile(name, data)) as reader:
+        tensors, keys = reader.header()
+        kept, start = [], reader.offset
+        for _, value in reader.pairs(keys):
+            if value is not None:
+                kept.append(data[start : reader.offset])
+            start = reader.offset
+        for _ in reader.tensors(tensors):
+            pass
+        count = reader.long.pack(len(kept))
+        return b"".join((data[:16], count, *kept, data[start : reader.offset]))
 
 
 def tensor_names(path: str) -> frozenset[str]:

@@ -138,16 +138,16 @@ def _least(a: Line, b: Line, first: int, last: int | None, scale: int) -> Line:
 
 
 def _ranges(
-    lines: Lines, first: int, last: int, backwards: bool = False
+    lines: Lines, first: int, last: int, backwards: bool = False, most: int = MAX_STEPS
 ) -> Iterator[tuple[int, int, Line, list[bool]]]:
     """Ranges from first to last in order, with their lines. The list's flag is set by who asks for halves of this one."""
     waiting, steps = [(first, last)] if first <= last else [], 0
     while waiting:
         low, high = waiting.pop()
         steps += 1
-        if steps > MAX_STEPS:
+        if steps > most:
             raise TooLarge(
-                f"staircases that come close more than {MAX_STEPS // 2:,} times between {first:,} and {last:,} tokens; "
+                f"staircases that come close more than {most // 2:,} times between {first:,} and {last:,} tokens; "
                 "expected a smaller last context (until=, --max_ctx)"
             )
         halve = [False]
@@ -158,8 +158,9 @@ def _ranges(
             waiting += reversed(halves) if backwards else halves
 
 
-def sign_changes(lines: Lines, first: int, last: int) -> tuple[list[int], int]:
-    """The first context of each new sign from first to last, zero being none, and the sign at the start."""
+def sign_changes(lines: Lines, first: int, last: int, most: int = MAX_STEPS) -> tuple[list[int], int]:
+    """The first context of each new sign from first to last, zero being none, and the sign at the start; TooLarge for more
+    than so many steps."""
     found: list[int] = []
     start = sign = 0
 
@@ -171,7 +172,7 @@ def sign_changes(lines: Lines, first: int, last: int) -> tuple[list[int], int]:
                 found.append(context)
             start, sign = start or new, new
 
-    for low, high, (slope, under, above), halve in _ranges(lines, first, last):
+    for low, high, (slope, under, above), halve in _ranges(lines, first, last, most=most):
         least = min(slope * low, slope * high) + under
         most = max(slope * low, slope * high) + above
         if (least >= 0 and sign > 0) or (most <= 0 and sign < 0) or least == most == 0:

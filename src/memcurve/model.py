@@ -175,6 +175,21 @@ def load(source: Any) -> Model:
     )
 
 
+def catalogued(name: str) -> Model:
+    """The model of a catalogue name alone: no path is looked at, and no hub asked. NotDescribed for any other name."""
+    from . import catalog
+
+    names = catalog.names()
+    own = name if name in names else next((one for one in names if one.lower() == name.lower()), None)
+    found = None if own is None else catalog.find(own)
+    if own is None or found is None:
+        hint = nearest(name, names)
+        raise NotDescribed(
+            f"{show(name)} is not in the catalogue" + (f"; nearest: {hint}" if hint else "; see: memcurve models")
+        )
+    return describe(found, own)
+
+
 def read_path(path: str) -> tuple[dict[str, Any], str]:
     """The config at a path, of a file or in a folder, and the model's name by it. BadConfig for what can't be read."""
     folder = os.path.isdir(path)

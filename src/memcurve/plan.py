@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
 from .checkpoint.quantised import block_of, quantisation
@@ -13,16 +13,18 @@ from .engines.allowances import Allowance
 from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
 from .sizes import sizes_of
+from .terms import INT64_MAX, scarcest
 from .views.stages import on_every_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .checkpoint import Weights
     from .curve import MemoryCurve
     from .engines.allowances import Measured
+    from .gpus import Gpu
     from .model import Model
-    from .terms import Pool
+    from .terms import Pool, Share
 
 # GPU counts where the fewest are looked for: beyond two nodes whole ones. A node's GPUs are the most that share a layer there.
 COUNTS = (*range(1, 17), *range(24, 65, 8))
@@ -78,10 +80,8 @@ class Stage:
         if room <= 0:
             return 0, "weights" if self.weights >= self.total or self.given is None else "kv_cache_memory_bytes"
         if self.curve.allocator is not None:
-            try:
-                return self.curve.allocator.most_requests(room, context)
-            except Refused as error:
-                return 0, "state slots" if "state cache" in str(error) else "tokens"
+            shares = self.shares()
+            return (0, shares) if isinstance(shares, str) else scarcest(shares, context) or (INT64_MAX, "nothing")
         most, limit = MOST_SEQUENCES.get(self.curve.engine, (UNLIMITED, "batch"))
         low, high = 0, most + 1
         while high - low > 1:
@@ -90,6 +90,14 @@ class Stage:
         if low == most:
             return low, limit
         return low, "tokens" if any(term.grows for term in self.curve.terms) else "state slots"
+
+    def shares(self) -> Sequence[Share] | str:
+        """What requests share in the engine's pool, or in a word what it lacks to start."""
+        assert self.curve.allocator is not None
+        try:
+            return self.curve.allocator.shares(self.room(1, 1))
+        except Refused as error:
+            return "state slots" if "state cache" in str(error) else "tokens"
 
     def _holds(self, context: int, batch: int) -> bool:
         try:
@@ -141,7 +149,14 @@ class Plan:
         )
         self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, self.shards.vocabulary)
 
-    def changed(self, options: Mapping[str, Any]) -> Plan:
+    def on(self, card: Gpu, options: Mapping[str, Any]) -> Self:
+        """The same plan on GPUs of another kind, and with the engine's options that follow from it."""
+        other = self.changed(options)
+        other.total, other.driver_bytes = card.memory_bytes, card.driver_bytes
+        other.sizes = self.sizes and sizes_of(self.model, self.engine, other.own, self.shards.vocabulary)
+        return other
+
+    def changed(self, options: Mapping[str, Any]) -> Self:
         """The same plan with some of the engine's options changed; None stands for the engine's default."""
         other = copy(self)
         other.own = {name: value for name, value in {**self.own, **options}.items() if value is not None}
@@ -154,12 +169,20 @@ class Plan:
             raise NotDescribed(
                 f"tp: {tp}; engine {self.engine} is described with layers divided over GPUs: expected tp=1 and pp={tp}"
             )
-        options = self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
-        curves = self.model.stages(self.engine, self.dtype, count=pp, **options)
+        options = self._options(tp)
+        curves = self.curves(tp, pp)
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
         set_aside = self.set_aside(tp, pp, options)
         pool = given_pool(self.engine, self.beside)
         return [Stage(curve, size, self.total, set_aside, pool) for curve, size in zip(curves, weights, strict=True)]
+
+    def curves(self, tp: int, pp: int) -> tuple[MemoryCurve, ...]:
+        """The state of each pipeline stage."""
+        return self.model.stages(self.engine, self.dtype, count=pp, **self._options(tp))
+
+    def _options(self, tp: int) -> dict[str, Any]:
+        ranks = RANKS_OPTION.get(self.engine)
+        return self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
 
     def set_aside(self, tp: int, pp: int, options: Mapping[str, Any]) -> Callable[[int, int], tuple[Allowance, ...]]:
         """What the engine sets aside on a GPU, as a function of context and requests."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
+    # What requests of a pool share: its name, how much there is, and what a request takes, by its context.
+    Share: TypeAlias = tuple[str, int, Expr]
     Function: TypeAlias = Callable[[Any, Any, Any], Any]
 
 SCHEMA = 1
@@ -196,6 +198,14 @@ def collect_terms(kept: Iterable[tuple[str, tuple[tuple[str, int], ...], Expr]])
     )
 
 
+def scarcest(shares: Iterable[Share], context: int) -> tuple[int, str] | None:
+    """How many requests of so many tokens there is enough of everything for, and of what first not."""
+    found = [
+        (have // each, name) for name, have, slots in shares if (each := int(compile_expr(slots)(context, 1, 0))) > 0
+    ]
+    return min(found, key=lambda limit: limit[0], default=None)
+
+
 class Allocator(Record):
     """How a serving engine cuts memory into the pool that requests share. Each such engine has its own."""
 
@@ -205,9 +215,15 @@ class Allocator(Record):
 
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """How many requests of so many tokens run at once in so many bytes, and what keeps one more out."""
-        limit = self.pool(memory_bytes).binding(context)
-        assert limit is not None, type(self)
-        return limit
+        return scarcest(self.shares(memory_bytes), context) or (INT64_MAX, "nothing")
+
+    def shares(self, memory_bytes: int) -> Sequence[Share]:
+        """What requests share in a pool of so many bytes. Refused where the engine would not start."""
+        return self.pool(memory_bytes).shares
+
+    def filled(self) -> Sequence[tuple[str, int, Expr]] | None:
+        """What a request's tokens and states really fill of its reservation, where more is reserved: (kind, bytes, slots)."""
+        return None
 
     def bounds(self) -> dict[str, tuple[str, int]]:
         """What the engine's own settings bound: of "context" and "batch" the setting's name and the most it allows."""
@@ -264,9 +280,18 @@ class Pool(Record):
         """Blocks or tokens in it, of which the fewest of all pipeline stages count."""
         raise NotImplementedError
 
+    @property
+    def shares(self) -> Sequence[Share]:
+        """What its requests share; nothing where the counts say all."""
+        return ()
+
     def binding(self, context: int) -> tuple[int, str] | None:
         """How many requests of so many tokens run at once, and what keeps one more out; None where the counts say all."""
-        return None
+        return scarcest(self.shares, whole("context", context, 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; None for a count without an end."""
+        return {name: None if value == float("inf") else value for name, value in self.as_dict().items()}
 
 
 class Limits(Record):

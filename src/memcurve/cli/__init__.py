@@ -76,6 +76,14 @@ COMMANDS = {
         "accelerators by name, and the memory that an engine on one reckons with, with sources",
         "memcurve gpus\nmemcurve gpus H100\nmemcurve gpus M4-Max-128G --json",
     ),
+    "site": (
+        "write the page with the catalogue's answers as files, for any server of files",
+        "memcurve site public\nmemcurve site public --gpu H100-80G --gpu RTX-4090",
+    ),
+    "serve": (
+        "the page and the HTTP API, on this machine alone",
+        "memcurve serve --open\nmemcurve serve --port 0\nmemcurve serve --host 0.0.0.0 --allow-host box.example.org",
+    ),
     "verify": (
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
         "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"

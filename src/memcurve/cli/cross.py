@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, whole
+from ..base import whole
+from ..schema import bytes_of, cross_data
 from ..units import show_bytes
-from .shared import ENCODER_HELP, SCHEMA, add_engine, clean, count, flag
+from .shared import ENCODER_HELP, add_engine, clean, count, flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,16 +40,12 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from itertools import combinations
-
-    from ..crossed import compare
+    from ..crossed import compare_all
     from .plot import all_subjects
 
-    subjects = all_subjects(arguments, {})
-    if len(subjects) < 2:
-        raise BadConfig("subjects: 1; expected two or more, or one with --engine all")
     batch = whole("batch", arguments.batch, 1)
-    pairs = [(a, b, *compare(a, b, batch, arguments.max_ctx)) for a, b in combinations(subjects, 2)]
+    subjects = all_subjects(arguments, {})
+    pairs = compare_all(subjects, batch, arguments.max_ctx)
     if arguments.json:
         import json
 
@@ -88,41 +85,3 @@ def sentences(a: Subject, b: Subject, order: Order, crossed: Sequence[Crossing],
 def sentence(one: Crossing, batch: int) -> str:
     fewer, more = bytes_of(one.cheaper, one, batch), bytes_of(one.dearer, one, batch)
     return f"from {one.context:,} tokens on {one.cheaper.name} is cheaper: {fewer:,} B ({show_bytes(fewer)}) against {more:,} B"
-
-
-def bytes_of(subject: Subject, one: Crossing, batch: int) -> int:
-    return subject.curve.bytes(one.context, batch)
-
-
-def cross_data(
-    subjects: Sequence[Subject], pairs: Sequence[tuple[Subject, Subject, Order, list[Crossing]]], batch: int
-) -> dict[str, object]:
-    """Schema 1. cheaper_first: before the pair's first crossing; null where both are equal throughout."""
-    crossings = sorted((one for *_, crossed in pairs for one in crossed), key=lambda one: one.context)
-    return {
-        "schema": SCHEMA,
-        "batch": batch,
-        "subjects": [
-            {"name": subject.name, "engine": subject.curve.engine, "dtype": subject.curve.dtype} for subject in subjects
-        ],
-        "pairs": [
-            {
-                "subjects": [a.name, b.name],
-                "cheaper_first": None if order.first == 0 else (a if order.first < 0 else b).name,
-                "equal_somewhere": order.ties,
-                "crossings": len(crossed),
-                "period": order.period,
-            }
-            for a, b, order, crossed in pairs
-        ],
-        "crossings": [
-            {
-                "context": one.context,
-                "cheaper": one.cheaper.name,
-                "dearer": one.dearer.name,
-                "bytes": bytes_of(one.cheaper, one, batch),
-                "dearer_bytes": bytes_of(one.dearer, one, batch),
-            }
-            for one in crossings
-        ],
-    }

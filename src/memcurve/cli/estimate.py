@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, MemcurveError, show
-from ..layers import CrossAttention, parts
+from ..base import BadConfig, show
+from ..schema import encoder_of, engines_data, estimate_data, fitting_data, growing
 from ..units import parse_bytes, parse_counts, show_bytes, show_tokens
-from .shared import ENCODER_HELP, SCHEMA, add_engine, clean, count, engine_options, flag, subject_model
+from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from ..curve import MemoryCurve
     from ..model import Model
     from ..terms import Pool
 
@@ -57,15 +56,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.engine == "all":
         return side_by_side(arguments, model, contexts)
     curve = model.curve(arguments.engine, arguments.dtype, **options)
-    batch, encoder = arguments.batch, encoder_of(arguments, model, curve)
+    batch, encoder = arguments.batch, encoder_of(model, arguments.encoder_context)
     for context in contexts:
         curve.bytes(context, batch, encoder)
-    pool = None if arguments.memory is None else curve.pool(parse_bytes(arguments.memory, "memory"))
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory, "memory")
+    pool = None if memory is None else curve.pool(memory)
     if arguments.json:
         import json
 
-        found = estimate_data(model, curve, contexts, batch, encoder)
-        print(json.dumps(found if pool is None else found | {"pool": pool.as_dict()}))
+        print(json.dumps(estimate_data(model, curve, contexts, batch, encoder, memory)))
         return None
     print(f"{clean(model.name)} · {model.structure}")
     print(
@@ -118,13 +117,7 @@ def show_fits(arguments: argparse.Namespace, model: Model, contexts: list[int], 
     if arguments.json:
         import json
 
-        tried = [
-            {"name": one.name, "options": dict(one.options), "bytes": one.bytes, "fits": one.fits, "why": one.why}
-            for one in found.tried
-        ]
-        asked = {"engine": arguments.engine, "context": contexts[0], "batch": batch, "memory": memory}
-        widest = None if found.widest is None else found.widest.name
-        print(json.dumps({"schema": SCHEMA, "model": model.name, **asked, "widest": widest, "tried": tried}))
+        print(json.dumps(fitting_data(model, found, arguments.engine, contexts[0], batch, memory)))
         return
     print(f"{clean(model.name)} · {model.structure}")
     shared = " shared out" if arguments.engine in SHARED_CONTEXT and batch > 1 else ""
@@ -137,25 +130,6 @@ def show_fits(arguments: argparse.Namespace, model: Model, contexts: list[int], 
         size = "—" if one.bytes is None else f"{one.bytes:,} B ({show_bytes(one.bytes)})"
         print(f"  {one.name:<{width}}  {size:>32}  {'fits' if one.fits else clean(one.why)}")
     print("none fits" if found.widest is None else f"widest that fits: {found.widest.name}")
-
-
-def by_kind(rows: list[dict[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in rows:
-        found[row["kind"]] = found.get(row["kind"], 0) + row["bytes"]
-    return found
-
-
-def difference(kinds: dict[str, int], paper: dict[str, int], how: str) -> str:
-    """What an engine keeps more or less of than the paper's count, the most first, and how it counts."""
-    gaps = {kind: kinds.get(kind, 0) - paper.get(kind, 0) for kind in {*kinds, *paper}}
-    most = sorted((kind for kind in gaps if gaps[kind]), key=lambda kind: (-abs(gaps[kind]), kind))
-    if not most:
-        return f"the same here; {how}"
-    return (
-        ", ".join(f"{kind} {'+' if gaps[kind] > 0 else '−'}{show_bytes(abs(gaps[kind]))}" for kind in most[:2])
-        + f"; {how}"
-    )
 
 
 def pool_lines(pool: Pool) -> list[str]:
@@ -171,58 +145,25 @@ def pool_lines(pool: Pool) -> list[str]:
     return lines
 
 
-def encoder_of(arguments: argparse.Namespace, model: Model, curve: MemoryCurve) -> int:
-    """Positions of the encoder: as asked, or the model's own."""
-    encoder: int | None = arguments.encoder_context
-    if encoder is None:
-        return model.encoder_context
-    crosses = any(isinstance(part, CrossAttention) for layer in model.layers for part in parts(layer))
-    if encoder and not crosses:
-        raise BadConfig(f"encoder_context: {encoder}; {model.name} keeps nothing of an encoder: expected 0")
-    return encoder
-
-
 def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int]) -> None:
     """One table over all engines: bytes at each context, and what makes them differ from the paper's count."""
-    from ..engines import HOW, NAMES, SHARED_CONTEXT, module
+    from ..engines import NAMES, module
 
     if arguments.memory is not None:
         raise BadConfig("memory: a pool is of one engine; expected --engine vllm or sglang beside it")
     options, batch = engine_options(arguments.option), arguments.batch
-    known = {name: module(name).OPTIONS for name in NAMES}
-    for key in options:
-        if not any(key in own for own in known.values()):
-            raise BadConfig(f"{key}: {show(options[key])}; not an option of any engine")
-    rows: list[dict[str, Any]] = []
-    paper: dict[str, int] = {}
-    for name in NAMES:
-        row: dict[str, Any] = {"engine": name, "bytes": None, "how": HOW[name]}
-        try:
-            curve = model.curve(name, arguments.dtype, **{k: v for k, v in options.items() if k in known[name]})
-            encoder = encoder_of(arguments, model, curve)
-            share = max(batch, 1) if name in SHARED_CONTEXT else 1
-            row["bytes"] = [curve.bytes(context * share, batch, encoder) for context in contexts]
-            kinds = by_kind(curve.breakdown(contexts[-1] * share, batch, encoder))
-            if name == "logical":
-                paper = kinds
-            elif paper:
-                row["how"] = difference(kinds, paper, HOW[name])
-            if share > 1:
-                row["how"] += f"; n_ctx is {share:,} times the context"
-        except MemcurveError as error:
-            row["how"] = str(error)
-        rows.append(row)
+    found = engines_data(model, contexts, batch, arguments.dtype, arguments.encoder_context, options)
     if arguments.json:
         import json
 
-        found = {"schema": SCHEMA, "model": model.name, "batch": batch, "contexts": contexts, "engines": rows}
         print(json.dumps(found))
         return
     print(f"{clean(model.name)} · {model.structure} · batch {batch:,}")
     print(f"differences from the paper's count at {contexts[-1]:,} tokens")
     for key in options:
-        print(f"{key}: an option of {', '.join(name for name in NAMES if key in known[name])} only")
+        print(f"{key}: an option of {', '.join(name for name in NAMES if key in module(name).OPTIONS)} only")
     print(f"{'engine':<14}" + "".join(f"{show_tokens(context):>22}" for context in contexts) + "  how")
+    rows: Any = found["engines"]
     for row in rows:
         sizes = row["bytes"] or ["—"] * len(contexts)
         print(
@@ -230,40 +171,3 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
             + "".join(f"{size:>22,}" if isinstance(size, int) else f"{size:>22}" for size in sizes)
             + f"  {clean(row['how'])}"
         )
-
-
-def growing(rows: list[dict[str, Any]]) -> int:
-    return sum(row["bytes"] for row in rows if row["grows"])
-
-
-def estimate_data(model: Model, curve: MemoryCurve, contexts: list[int], batch: int, encoder: int) -> dict[str, object]:
-    """Schema 1. With one context, `context` and `bytes` also stand at the top."""
-    estimates = []
-    for context in contexts:
-        rows = curve.breakdown(context, batch, encoder)
-        total = curve.bytes(context, batch, encoder)
-        grows = growing(rows)
-        estimates.append(
-            {
-                "context": context,
-                "bytes": total,
-                "growing_bytes": grows,
-                "constant_bytes": total - grows,
-                "breakdown": rows,
-            }
-        )
-    found: dict[str, object] = {
-        "schema": SCHEMA,
-        "model": model.name,
-        "model_type": model.model_type,
-        "structure": model.structure,
-        "engine": curve.engine,
-        "dtype": curve.dtype,
-        "batch": batch,
-        "encoder_context": encoder,
-        "formula": curve.formula,
-        "breakpoints": list(curve.breakpoints),
-        "notes": list(curve.notes),
-        "estimates": estimates,
-    }
-    return found | ({"context": contexts[0], "bytes": estimates[0]["bytes"]} if len(contexts) == 1 else {})

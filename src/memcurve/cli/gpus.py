@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..units import show_bytes
-from .shared import SCHEMA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         import json
 
-        print(json.dumps({"schema": SCHEMA, "gpus": [one.as_dict() for one in found]}))
+        from ..schema import gpus_data
+
+        print(json.dumps(gpus_data(found)))
     elif arguments.name is None:
         print(f"{'device':<25} {'memory in bytes':>16} {'':>11}  {'reported by':<11} source")
         for one in found:

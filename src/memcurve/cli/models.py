@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     import json
 
     from .. import catalog, families, layers
-    from ..model import describe
+    from ..schema import models_data
 
     if arguments.types:
         print_types(arguments)
@@ -49,19 +49,11 @@ def run(arguments: argparse.Namespace) -> None:
     kinds = [kind for one in vars(layers).values() if isinstance(kind := getattr(one, "kind", None), str)]
     if wanted and wanted not in kinds:
         raise BadConfig(f"kind: {show(arguments.kind)}; expected one of {', '.join(KIND_WORDS)}, or {', '.join(kinds)}")
-    rows = []
-    for name in catalog.names():
-        if arguments.filter.lower() not in name.lower():
-            continue
-        model = describe(catalog.find(name) or {}, name)
-        own = {part.kind for layer in model.layers for part in layers.parts(layer)}
-        if arguments.type in (None, model.model_type) and (not wanted or wanted in own):
-            rows.append(
-                {"name": name, "type": model.model_type, "structure": model.structure, "source": catalog.fidelity(name)}
-            )
+    found = models_data(arguments.filter, arguments.type, wanted)
     if arguments.json:
-        print(json.dumps({"schema": SCHEMA, "models": rows}))
+        print(json.dumps(found))
         return
+    rows: Any = found["models"]
     for row in rows:
         label = "" if row["source"] == "byte copy" else f"  [{row['source']}]"
         print(f"{row['name']:<48} {row['type']:<18} {row['structure']}{label}")

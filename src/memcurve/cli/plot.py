@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..base import BadConfig, MemcurveError, show
-from ..engines import NAMES, SHARED_CONTEXT
+from ..engines import NAMES
 from ..units import parse_bytes
 from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
 
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     title = arguments.title or default_title(subjects, arguments.batch)
     if ending in ("json", "csv", "html"):
         text = (
-            to_html(subjects, contexts, arguments.batch, title)
+            to_html(subjects, contexts, arguments.batch, title, arguments.log)
             if ending == "html"
             else (to_json if ending == "json" else to_csv)(subjects, contexts, arguments.batch)
         )
@@ -188,14 +188,12 @@ def write(output: str, text: str) -> None:
 def all_subjects(arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[Subject]:
     """The subjects of a command line, named apart. Beside other engines, one whose context all sequences share out is drawn
     by the context of each."""
-    from ..export import make_subjects
+    from ..export import by_sequence, make_subjects
 
     curves = [curve for text in arguments.subjects for curve in subject_curves(text, arguments, sizes)]
-    sharing = {curve.engine for curve in curves if curve.engine in SHARED_CONTEXT}
-    if arguments.batch > 1 and len({curve.engine for curve in curves} - sharing):
-        for engine in sorted(sharing):
-            print(f"{engine}: n_ctx is {arguments.batch:,} times the context", file=sys.stderr)
-        curves = [curve.per_sequence(arguments.batch) if curve.engine in sharing else curve for curve in curves]
+    curves, sharing = by_sequence(curves, arguments.batch)
+    for engine in sharing:
+        print(f"{engine}: n_ctx is {arguments.batch:,} times the context", file=sys.stderr)
     return make_subjects(curves)
 
 

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..terms import Expr, Share
+
 GIB = 1 << 30
 
 
@@ -105,11 +107,16 @@ class SGLangPool(Pool):
         """What keeps one more request of so many tokens out: tokens, or what limits max_running_requests."""
         return self.binding(context)[1]
 
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        pages: Expr = ("mul", ("ceil", "context", self.page), self.page)
+        return (self.limited_by, self.max_running_requests, 1), ("tokens", self.tokens, pages)
+
     def binding(self, context: int) -> tuple[int, str]:
         """How many requests of so many tokens run at once, and what keeps one more out."""
-        pages = -(-whole("context", context, 1) // self.page)
-        limits = [(self.max_running_requests, self.limited_by), (self.tokens // (pages * self.page), "tokens")]
-        return min(limits, key=lambda limit: limit[0])
+        found = super().binding(context)
+        assert found is not None
+        return found
 
 
 class SGLangAllocator(Allocator):

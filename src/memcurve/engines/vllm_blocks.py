@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..terms import Expr, Function
+    from ..terms import Expr, Function, Share
 
 GIB = 2**30
 # Kinds of cache that share the type FullAttentionSpec, and those whose pages may be padded to any size.
@@ -79,13 +79,13 @@ class Spec(Record):
         """Tokens of a block, or compressed entries; one state."""
         return 1 if self.cache == "state" else self.block // self.ratio
 
-    def live(self, context: int) -> int:
-        """Bytes that a request's tokens and its one state really fill in this layer."""
-        if self.cache == "state":
-            return self.row
-        if self.cache == "cross":
-            return 0
-        return self.row * (-(-min(context, self.window or context) // self.tokens) // self.ratio)
+    @property
+    def filled(self) -> Expr:
+        """Rows that a request's tokens and its one state really fill in this layer."""
+        if self.cache in ("state", "cross"):
+            return int(self.cache == "state")
+        held: Expr = ("min", "context", self.window) if self.window else "context"
+        return ("floor", ("ceil", held, self.tokens), self.ratio)
 
     def resized(self, block: int) -> Spec:
         return self.replace(block=block, page=self.row * block)
@@ -331,15 +331,21 @@ class VllmAllocator(Allocator):
     serving: Serving | None = None
 
     @cached_property
-    def _blocks(self) -> tuple[int, list[Function]]:
-        fixed = 0
-        rest: list[Function] = []
+    def each(self) -> Expr:
+        """Blocks that a request of T tokens takes, over all groups: groups alike times how many they are."""
+        count: dict[Expr, int] = {}
         for group in self.groups:
-            if isinstance(group.blocks, int):
-                fixed += group.blocks
-            else:
-                rest.append(compile_expr(group.blocks))
-        return fixed, rest
+            count[group.blocks] = count.get(group.blocks, 0) + 1
+        found: Expr = sum(blocks * many for blocks, many in count.items() if isinstance(blocks, int))
+        for blocks, many in count.items():
+            if not isinstance(blocks, int):
+                one: Expr = blocks if many == 1 else ("mul", many, blocks)
+                found = one if found == 0 else ("add", found, one)
+        return found
+
+    @cached_property
+    def _blocks(self) -> Function:
+        return compile_expr(self.each)
 
     @property
     def most_sequences(self) -> int | None:
@@ -348,8 +354,7 @@ class VllmAllocator(Allocator):
 
     def blocks(self, context: int) -> int:
         """Blocks that a request of so many tokens takes, over all groups."""
-        fixed, rest = self._blocks
-        return fixed + sum(int(slots(context, 1, 0)) for slots in rest)
+        return int(self._blocks(context, 1, 0))
 
     @property
     def largest(self) -> int:
@@ -367,17 +372,30 @@ class VllmAllocator(Allocator):
     def most_requests(self, memory_bytes: int, context: int) -> tuple[int, str]:
         """By max_model_len, max_num_seqs and the blocks that a request takes: "tokens", or "state slots" where only states do.
 
-        One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py). vLLM itself starts only where a request
-        of max_model_len fits (see `pool`).
+        vLLM itself starts only where a request of max_model_len fits (see `pool`).
         """
         if self.max_model_len is not None and context > self.max_model_len:
             return 0, "max_model_len"
-        limits = [] if self.most_sequences is None else [(self.most_sequences, "max_num_seqs")]
+        return super().most_requests(memory_bytes, context)
+
+    def shares(self, memory_bytes: int) -> list[Share]:
+        """One block stays empty for ever (BlockPool.__init__, v1/core/block_pool.py)."""
+        found: list[Share] = [] if self.most_sequences is None else [("max_num_seqs", self.most_sequences, 1)]
         sizes = [size for size in self.block_bytes if size]
-        if sizes and (each := self.blocks(context)):
+        if sizes and self.groups:
             usable = max(min(memory_bytes // size for size in sizes) - 1, 0)
-            limits.append((usable // each, "tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots"))
-        return min(limits, key=lambda limit: limit[0], default=(INT64_MAX, "nothing"))
+            found.append(
+                ("tokens" if self.blocks(INT64_MAX // 2) > self.blocks(1) else "state slots", usable, self.each)
+            )
+        return found
+
+    def filled(self) -> list[tuple[str, int, Expr]]:
+        rank = self.block_bytes.index(max(self.block_bytes)) if self.groups else 0
+        return [
+            ("state" if spec.cache == "state" else "kv", spec.row * count[rank], spec.filled)
+            for group in self.groups
+            for spec, count in group.members
+        ]
 
     def longest_context(self, memory_bytes: int) -> int:
         """The longest request, up to max_model_len, that fits so much memory on every rank; 0 if not one token does.
@@ -482,7 +500,7 @@ class VllmAllocator(Allocator):
         rank = self.block_bytes.index(max(self.block_bytes))
         blocks = self.blocks(context)
         reserved = blocks * self.block_bytes[rank]
-        live = sum(spec.live(context) * count[rank] for group in self.groups for spec, count in group.members)
+        live = sum(size * int(compile_expr(rows)(context, 1, 0)) for _, size, rows in self.filled())
         padding = reserved - live
         share = 100 * padding / reserved if reserved else 0
         return (

@@ -1,0 +1,69 @@
+// The page of plot -o x.html: curves by the library's own terms, at one batch, with the modules of the page in one file.
+
+import { Chart, swatch } from "./chart.js";
+import { compile } from "./curve.js";
+import { el, find } from "./dom.js";
+import { group, parseBytes, showBytes } from "./format.js";
+
+const data = JSON.parse(find("data").textContent);
+const batch = BigInt(data.batch);
+const series = data.curves.map((curve, index) => {
+  const terms = curve.terms.map(([weight, slots]) => [BigInt(weight), compile(slots)]);
+  const [share, whole] = curve.share.map(BigInt);
+  const at = (context) => (context < curve.first ? null : terms.reduce((total, [weight, slots]) => total + weight * slots(BigInt(context), batch, 0n), 0n) * share / whole);
+  return { name: curve.name, note: curve.note, kinks: curve.kinks, index, at, shown: true };
+});
+const marks = data.crossings.map((one) => ({ x: one.x, y: one.y, names: one.names }));
+let memory = null, reading = null, spoken = 0;
+
+const lines = series.map((one) => {
+  const tick = el("input", { type: "checkbox", onchange: () => { one.shown = tick.checked; draw(); } });
+  tick.checked = true;
+  const exact = el("span"), near = el("small");
+  return { one, exact, near, row: el("tr", {}, el("td", {}, el("label", { title: one.note }, tick, swatch(one.index), el("span", {}, one.name))), el("td", {}, exact, " ", near)) };
+});
+const caption = el("caption");
+find("readout").replaceChildren(el("table", {}, caption, el("tbody", {}, ...lines.map((line) => line.row))));
+
+const chart = new Chart(find("figure"), {
+  cursor: (context) => { reading = context; read(); },
+  view: () => { find("whole").hidden = !chart.view; },
+});
+
+function read() {
+  const context = reading ?? data.high;
+  caption.textContent = `At ${group(context)} tokens, batch ${group(batch)}`;
+  for (const { one, exact, near } of lines) {
+    const value = one.at(context);
+    exact.textContent = value === null ? "—" : `${group(value)} B`;
+    near.textContent = value === null ? "" : showBytes(value);
+  }
+  clearTimeout(spoken);
+  if (reading !== null) spoken = setTimeout(() => { find("status").textContent = find("figure").getAttribute("aria-valuetext"); }, 400);
+}
+
+function draw() {
+  chart.set({ series, marks, low: data.low, high: Math.max(data.high, data.low + 1), logx: find("logx").checked, logy: find("logy").checked, lines: memory ? [memory] : [] });
+  read();
+}
+
+find("gpu").append(...data.gpus.map(([name, bytes]) => el("option", { value: bytes }, `${name} (${showBytes(bytes)})`)));
+find("gpu").addEventListener("change", () => {
+  const chosen = find("gpu").selectedOptions[0];
+  memory = chosen.value ? { name: chosen.textContent.replace(/ \(.*$/, ""), y: Number(chosen.value) } : null;
+  find("memory").value = "";
+  draw();
+});
+find("memory").addEventListener("change", () => {
+  const bytes = parseBytes(find("memory").value);
+  find("memory").setAttribute("aria-invalid", String(bytes === null && find("memory").value !== ""));
+  memory = bytes ? { name: "memory", y: bytes } : null;
+  find("gpu").value = "";
+  draw();
+});
+for (const id of ["logx", "logy"]) {
+  find(id).checked = data.log.includes(id.slice(-1));
+  find(id).addEventListener("change", draw);
+}
+find("whole").addEventListener("click", () => chart.zoom(null));
+draw();

@@ -1,0 +1,119 @@
+// One answer: bytes, what fits, and the bar of a GPU.
+
+import { swatch } from "./chart.js";
+import { Refused } from "./curve.js";
+import { el } from "./dom.js";
+import { group, showBytes, showTokens } from "./format.js";
+
+const PARTS = [
+  ["weights", "weights"], ["kv", "keys and values"], ["state", "states"], ["padding", "padding"], ["aside", "set aside"], ["free", "free"],
+];
+
+export class Card {
+  constructor(row) {
+    this.row = row;
+    this.total = el("p", { class: "total" });
+    this.verdict = el("p", { class: "verdict" });
+    this.facts = el("dl", { class: "facts" });
+    this.stages = row.rooms ? row.rooms.rooms.map((room, place) => new Bar(room, row, place)) : [];
+    const what = row.failed ? "" : `${row.structure} · ${row.engine} · ${row.dtype}${row.fit ? ` · ${split(row.fit)}` : row.ranks ? ` · tp ${row.ranks}` : ""}`;
+    const notes = [...new Set(row.notes || [])];
+    this.element = el(
+      "section", { class: "panel card", "aria-label": row.name },
+      el("h3", {}, swatch(row.index), el("span", {}, row.name)),
+      what ? el("p", { class: "hint" }, what) : null,
+      ...(row.failed ? [el("p", { class: "error" }, row.failed)] : [this.total, this.verdict, ...this.shown(), this.facts]),
+      row.why ? el("p", { class: "why" }, row.python ? `${row.why} the command is below.` : `What fits: ${row.why}`) : null,
+      notes.length ? el("details", {}, el("summary", {}, `${notes.length} note${notes.length > 1 ? "s" : ""}`), el("ul", { class: "notes" }, ...notes.map((note) => el("li", {}, note)))) : null,
+    );
+  }
+
+  // Bars of stages; of many only the fullest in view.
+  shown() {
+    if (this.stages.length < 2) return this.stages.map((bar) => bar.element);
+    return [this.stages[0].element, el("details", {}, el("summary", {}, `the other ${this.stages.length - 1} stages`), ...this.stages.slice(1).map((bar) => bar.element))];
+  }
+
+  // context and batch: BigInt. A sentence for the live region.
+  update(context, batch) {
+    const row = this.row;
+    if (row.failed) return `${row.name}: ${row.failed}`;
+    try { row.bytes = row.at(context, batch); } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      row.bytes = null;
+      this.total.replaceChildren(error.message);
+      this.verdict.textContent = "";
+      this.facts.replaceChildren();
+      this.stages.forEach((bar) => { bar.element.hidden = true; });
+      return `${row.name}: ${error.message}`;
+    }
+    this.total.replaceChildren(`${group(row.bytes)} B `, el("small", {}, `${showBytes(row.bytes)} of state${row.fit && row.fit.pp > 1 ? " on the fullest GPU" : row.ranks || (row.fit && row.fit.gpus > 1) ? " on each GPU" : ""}`));
+    let said = `${row.name}: ${group(row.bytes)} bytes`;
+    if (row.rooms) {
+      const [most, why] = row.rooms.requests(context), longest = row.rooms.longest(batch), fits = most >= batch;
+      this.verdict.className = `verdict ${fits ? "yes" : "no"}`;
+      this.verdict.textContent = `${fits ? "✓ Fits" : "✗ Does not fit"}: ${group(batch)} request${batch === 1n ? "" : "s"} of ${group(context)} tokens`;
+      this.fact(
+        ["Most requests", most >= 2n ** 31n ? "any number" : `${group(most)}, bound by ${why}`],
+        ["Largest context", longest === null ? "without an end" : `${group(longest)} tokens${longest && /[kM]$/.test(showTokens(Number(longest))) ? ` (${showTokens(Number(longest))})` : ""}, for ${group(batch)} request${batch === 1n ? "" : "s"}`],
+        ["Weights", row.fit.weights],
+      );
+      this.stages.forEach((bar) => { bar.element.hidden = false; bar.update(context, batch); });
+      said += `, ${fits ? "fits" : "does not fit"}, at most ${group(most)} requests`;
+    } else {
+      const each = row.at(context, batch + 1n, true);
+      this.fact(...(each === null ? [] : [["One more request", `${group(each - row.bytes)} B`]]), ...(row.shared && batch > 1n ? [["n_ctx", `${group(context * batch)}, shared out`]] : []));
+    }
+    return said;
+  }
+
+  fact(...pairs) {
+    this.facts.replaceChildren(...pairs.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
+  }
+}
+
+function split(fit) {
+  const many = fit.gpus === 1 ? fit.gpu : `${fit.gpus} × ${fit.gpu}`;
+  return many + (fit.tp > 1 ? `, tp ${fit.tp}` : "") + (fit.pp > 1 ? `, pp ${fit.pp}` : "");
+}
+
+// What the engine sets aside, part by part, each with its reason.
+function aside(room) {
+  if (!room.allowances.length) return null;
+  const items = room.allowances.map((one) => el("li", {}, `${one.name}: ${group(one.bytes)} B (${showBytes(one.bytes)}). ${one.why}`));
+  return el("details", {}, el("summary", {}, "what is set aside"), el("ul", { class: "notes" }, ...items));
+}
+
+// One GPU as a stacked bar with its numbers; what does not fit runs over its edge.
+class Bar {
+  constructor(room, row, place) {
+    this.room = room;
+    const each = row.fit.gpus / row.fit.pp;
+    const name = `${row.fit.pp > 1 ? `Stage ${place + 1}: ` : ""}${each > 1 ? `each of ${each} GPUs` : "the GPU"}, ${showBytes(room.total)}`;
+    this.pieces = Object.fromEntries([...PARTS.map(([key]) => key)].map((key) => [key, el("i", { class: key })]));
+    this.over = el("span", { class: "over" });
+    this.sizes = Object.fromEntries(PARTS.map(([key]) => [key, [el("span"), el("small"), el("th", { scope: "row" })]]));
+    const rows = PARTS.map(([key]) => el("tr", {}, this.sizes[key][2], el("td", {}, this.sizes[key][0], " ", this.sizes[key][1])));
+    this.stack = el("div", { class: "stack", role: "img" }, ...Object.values(this.pieces), this.over);
+    this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows))), aside(room));
+  }
+
+  update(context, batch) {
+    const { room, stack } = this, parts = room.parts(context, batch);
+    const state = parts.kv + parts.state + parts.padding, free = room.total - room.weights - room.reserve - state;
+    const sizes = { weights: room.weights, ...parts, aside: room.reserve, free };
+    const full = free < 0n ? room.total - free : room.total;
+    for (const [key, word] of PARTS) {
+      const size = sizes[key], lacks = key === "free" && free < 0n;
+      this.pieces[key].style.width = lacks ? "0" : `${(Number(size) / Number(full)) * 100}%`;
+      const [exact, near, head] = this.sizes[key];
+      head.replaceChildren(el("span", { class: `key ${lacks ? "lack" : key}` }), lacks ? "lacking" : word);
+      exact.textContent = `${group(lacks ? -size : size)} B`;
+      near.textContent = showBytes(lacks ? -size : size);
+      exact.closest("tr").hidden = size === 0n && (key === "padding" || key === "state" || key === "kv");
+    }
+    this.over.hidden = free >= 0n;
+    this.over.style.left = `${(Number(room.total) / Number(full)) * 100}%`;
+    stack.setAttribute("aria-label", PARTS.map(([key, word]) => `${key === "free" && free < 0n ? "lacking" : word} ${showBytes(sizes[key] < 0n ? -sizes[key] : sizes[key])}`).join(", "));
+  }
+}

@@ -1,0 +1,91 @@
+// Does it fit: the rooms of an answer, one GPU of each pipeline stage, at any context and batch. As plan.py of the library.
+
+import { Curve, Refused, compile, sum, whole } from "./curve.js";
+
+const FAR = 2n ** 40n;
+
+// One GPU: weights + state + set aside + free = total.
+export class Room {
+  constructor(data) {
+    this.curve = new Curve(data.curve);
+    this.weights = whole(data.weights);
+    this.reserve = whole(data.reserve);
+    this.total = whole(data.total);
+    this.room = whole(data.room);
+    this.allowances = data.allowances || [];
+    this.shared = data.shared_context;
+    [this.most, this.limit] = [whole(data.most[0]), data.most[1]];
+    this.shares = Array.isArray(data.shares) ? data.shares.map(([name, units, each]) => [name, whole(units), compile(each)]) : data.shares;
+    const of = (wanted) => sum((data.filled || []).flatMap(([kind, size, slots]) => (kind === wanted ? [[whole(size), slots]] : [])));
+    this.filled = data.filled && { kv: of("kv"), state: of("state") };
+  }
+
+  state(context, batch) {
+    return this.curve.bytes(this.shared ? context * batch : context, batch);
+  }
+
+  // The state by what it is for; where the engine pads, what tokens and states really fill, and the rest.
+  parts(context, batch) {
+    if (!this.filled) return this.curve.parts(this.shared ? context * batch : context, batch);
+    const kv = this.filled.kv(context, 1n, 0n) * batch, state = this.filled.state(context, 1n, 0n) * batch;
+    return { kv, state, padding: this.state(context, batch) - kv - state };
+  }
+
+  // How many requests of so many tokens there is room for, and what keeps one more out.
+  requests(context) {
+    if (this.room <= 0n) return [0n, "weights"];
+    if (typeof this.shares === "string") return [0n, this.shares];
+    if (this.shares) {
+      let found = [2n ** 63n - 1n, "nothing"];
+      for (const [name, units, each] of this.shares) {
+        const one = each(context, 1n, 0n);
+        if (one && units / one < found[0]) found = [units / one, name];
+      }
+      return found;
+    }
+    const holds = (batch) => {
+      try { return this.state(context, batch) <= this.room; } catch (error) { if (error instanceof Refused) return false; throw error; }
+    };
+    let low = 0n, high = this.most + 1n;
+    while (high - low > 1n) {
+      const middle = (low + high) / 2n;
+      if (holds(middle)) low = middle; else high = middle;
+    }
+    return [low, low === this.most ? this.limit : this.curve.grows ? "tokens" : "state slots"];
+  }
+}
+
+// All stages of an answer. limit: [the setting's name, the longest context that it allows], or null.
+export class Rooms {
+  constructor(data) {
+    this.rooms = data.rooms.map((room) => new Room(room));
+    this.limit = data.limit && [data.limit[0], whole(data.limit[1])];
+  }
+
+  get curve() { return this.rooms[0].curve; }
+
+  // Of the stage whose state is the largest.
+  state(context, batch) {
+    return this.rooms.map((room) => room.state(context, batch)).reduce((a, b) => (a > b ? a : b));
+  }
+
+  requests(context) {
+    if (this.limit && context > this.limit[1]) return [0n, this.limit[0]];
+    return this.rooms.map((room) => room.requests(context)).reduce((a, b) => (b[0] < a[0] ? b : a));
+  }
+
+  // The longest context that so many requests can each have; null without an end, 0 if none.
+  longest(batch) {
+    const limit = this.limit ? this.limit[1] : null;
+    const holds = (context) => this.requests(context)[0] >= batch;
+    if (!holds(1n)) return 0n;
+    let low = 1n, high = 2n;
+    while (high <= FAR && (limit === null || low < limit) && holds(high)) { low = high; high *= 2n; }
+    if (high > FAR && limit === null) return null;
+    while (high - low > 1n) {
+      const middle = (low + high) / 2n;
+      if (holds(middle)) low = middle; else high = middle;
+    }
+    return limit !== null && low > limit ? limit : low;
+  }
+}

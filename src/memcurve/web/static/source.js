@@ -1,0 +1,164 @@
+// Where answers come from: a memcurve server's API, or files that memcurve site wrote.
+
+import { Curve } from "./curve.js";
+import { Rooms } from "./fit.js";
+import { RANKS } from "./commands.js";
+
+// What only Python can answer; the page shows the command line instead.
+export class NeedsPython extends Error {}
+
+// Integers beyond 2^53 keep their digits where the browser tells them.
+function exact(key, value, context) {
+  return typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source || "") ? BigInt(context.source) : value;
+}
+
+async function read(answer) {
+  const text = await answer.text();
+  let data;
+  try { data = JSON.parse(text, exact); } catch { data = null; }
+  if (!answer.ok || data === null) throw new Error((data && (data.detail || data.title)) || `${answer.url}: ${answer.status} ${answer.statusText}`);
+  return data;
+}
+
+function row(asked, data) {
+  return { asked, engine: asked.engine, shared: false, rooms: null, fit: null, why: null, notes: [], ...data };
+}
+
+export class Api {
+  constructor() {
+    this.known = new Map();
+    this.files = false;
+  }
+
+  async get(name) { return read(await fetch(`api/v1/${name}`)); }
+
+  async post(name, body, type = "application/json") {
+    const sent = { method: "POST", headers: { "Content-Type": type }, body: type === "application/json" ? JSON.stringify(body) : body };
+    return read(await fetch(`api/v1/${name}`, sent));
+  }
+
+  // The same question twice is one request.
+  once(name, body) {
+    const key = `${name} ${JSON.stringify(body)}`;
+    if (!this.known.has(key)) {
+      const answer = this.post(name, body);
+      answer.catch(() => this.known.delete(key));
+      this.known.set(key, answer);
+      if (this.known.size > 200) this.known.delete(this.known.keys().next().value);
+    }
+    return this.known.get(key);
+  }
+
+  async start() {
+    const [models, gpus, engines] = await Promise.all(["models", "gpus", "engines"].map((name) => this.get(name)));
+    return { models: models.models, gpus: gpus.gpus, engines: engines.engines, patterns: engines.patterns, counts: null };
+  }
+
+  // asked: subject, engine, dtype, gpu or memory, gpus, tp, context, batch.
+  async ask(asked) {
+    const subject = { ...asked.subject, engine: asked.engine, dtype: asked.dtype };
+    const fits = asked.gpu || asked.memory;
+    const device = asked.gpu ? { gpu: asked.gpu } : { gpu_memory: asked.memory };
+    const [curve, fit] = await Promise.allSettled([
+      this.once("curve", subject),
+      fits ? this.once("fit", { ...subject, ...device, gpus: asked.gpus, ...(asked.tp ? { tp: asked.tp } : {}), context: asked.context, batch: asked.batch, rooms: true }) : null,
+    ]);
+    if (curve.status === "rejected") throw curve.reason;
+    const found = curve.value;
+    const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
+    if (!fits) return answer;
+    if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
+    return { ...answer, rooms: new Rooms(fit.value), fit: fit.value, notes: fit.value.notes };
+  }
+
+  // Without a fit the state is still that of a rank, where the engine divides it so.
+  async alone(asked, subject, answer) {
+    const ranks = asked.tp || asked.gpus, name = RANKS[asked.engine];
+    if (!name || ranks === 1) return answer;
+    const found = await this.once("curve", { ...subject, options: { [name]: ranks } });
+    return { ...answer, ranks, curve: new Curve(found.curve), notes: found.notes };
+  }
+
+  // A file that was dropped: the subject that stands for it. Of a GGUF file only its first bytes, more where its header is longer.
+  async open(file) {
+    const magic = new Uint8Array(await file.slice(0, 4).arrayBuffer());
+    if (String.fromCharCode(...magic) !== "GGUF") {
+      if (file.size > 1 << 20) throw new Error(`${file.name}: ${file.size} bytes; expected a config.json of at most 1 MiB, or a .gguf file`);
+      let config;
+      try { config = JSON.parse(await file.text()); } catch { throw new Error(`${file.name}: not JSON; expected a config.json or a .gguf file`); }
+      if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(`${file.name}: not an object; expected a config.json`);
+      return { config, name: file.name.replace(/\.json$/, "") };
+    }
+    for (let size = 1 << 20; ; size *= 4) {
+      try {
+        const found = await this.post("gguf", await file.slice(0, Math.min(size, 32 << 20)).arrayBuffer(), "application/octet-stream");
+        return { gguf: found.gguf, name: file.name.replace(/\.gguf$/, "") };
+      } catch (error) {
+        if (size >= Math.min(file.size, 32 << 20) || !/more bytes|ends/.test(error.message)) throw error;
+      }
+    }
+  }
+}
+
+export class Files {
+  constructor() {
+    this.known = new Map();
+    this.files = true;
+  }
+
+  async start() {
+    this.site = await read(await fetch("data/site.json"));
+    return { ...this.site, patterns: null };
+  }
+
+  async model(name) {
+    if (!this.known.has(name)) this.known.set(name, fetch(`data/${encodeURIComponent(name.replace("/", "__"))}.json`).then(read));
+    return this.known.get(name);
+  }
+
+  async ask(asked) {
+    const name = asked.subject.model;
+    if (!name || !this.site.models.some((one) => one.name === name)) throw new NeedsPython("Only models of the catalogue are on this page; for any other config run memcurve itself:");
+    const data = await this.model(name);
+    const own = data.engines[asked.engine];
+    if (own.error) throw new Error(own.error);
+    const curve = data.curves[own.curve];
+    if (own.missing && !asked.dtype) throw new Error(own.missing);
+    if (asked.dtype && asked.dtype !== own.dtype && (own.missing || asked.dtype !== data.dtype || curve.dtype !== data.dtype)) {
+      throw new NeedsPython("This page holds each model in its own dtype, or in bfloat16 where it names none; for another run memcurve itself:");
+    }
+    const shared = this.site.engines.find((one) => one.name === asked.engine).shared_context;
+    const answer = row(asked, { structure: data.structure, dtype: curve.dtype, curve: new Curve(curve), shared, notes: curve.notes });
+    if (!asked.gpu && !asked.memory) return answer;
+    try { return { ...answer, ...this.fit(data, own, asked) }; } catch (error) {
+      const python = error instanceof NeedsPython, ranks = asked.tp || asked.gpus;
+      if (!own.ranks || ranks === 1) return { ...answer, why: error.message, python };
+      const held = own.ranks[ranks];
+      if (held === undefined) throw python ? error : new NeedsPython(`${error.message}. For the state on each of ${ranks} ranks run memcurve itself:`);
+      if (typeof held === "string") throw new Error(held);
+      return { ...answer, ranks, curve: new Curve(data.curves[held]), notes: data.curves[held].notes, why: error.message, python };
+    }
+  }
+
+  fit(data, own, asked) {
+    if (own.no_fit) throw new Error(own.no_fit);
+    const place = this.site.gpus.findIndex((one) => one.name === asked.gpu);
+    const found = own.fits[asked.gpus];
+    if (place < 0 || !found || (asked.tp && found.tp !== asked.tp)) {
+      throw new NeedsPython(`This page holds ${this.site.counts.join(", ")} GPUs of the listed kinds; for others run memcurve itself:`);
+    }
+    if (found.error) throw new Error(found.error);
+    const cell = found.cells[place];
+    if (typeof cell === "string") throw new Error(cell);
+    const [form, reserve, ...amounts] = cell;
+    const total = this.site.gpus[place].memory_bytes;
+    const rooms = data.forms[form].rooms.map((one, stage) => ({
+      ...one, weights: found.weights[stage], reserve, total, room: total - found.weights[stage] - reserve, curve: data.curves[one.curve],
+      shares: Array.isArray(one.shares) ? one.shares.map(([name, each]) => [name, amounts.shift(), each]) : one.shares,
+    }));
+    const fit = { gpu: asked.gpu, gpus: asked.gpus, tp: found.tp, pp: found.pp, weights: `${data.name} (estimated from the config)` };
+    return { rooms: new Rooms({ limit: data.forms[form].limit, rooms }), fit, notes: rooms[0].curve.notes };
+  }
+
+  async open(file) { throw new NeedsPython(`${file.name}: this page is files alone and reads no config; run memcurve itself:`); }
+}
