@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memcurve import MemcurveError, catalog, load
+from memcurve import MemcurveError, MemoryCurve, catalog, load
 from memcurve.curve import order
 from memcurve.engines import NAMES
 from memcurve.model import describe
@@ -110,7 +110,7 @@ def test_what_fits_agrees() -> None:
 def test_crossings_agree(count: Any) -> None:
     random_ = random.Random(23)
     names = [one["name"] for one in site_data(("H100 80GB",))["models"]]
-    curves = []
+    curves: list[MemoryCurve] = []
     while len(curves) < 160:
         model = describe(catalog.find(name := random_.choice(names)) or {}, name)
         try:
