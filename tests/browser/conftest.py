@@ -37,8 +37,9 @@ MODELS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Of a module, not of the session: Playwright keeps an event loop running, which other tests can't have."""
     if CHROMIUM is None:
         pytest.skip("chromium is not here")
     sync_api = pytest.importorskip("playwright.sync_api")
