@@ -21,7 +21,13 @@ def fit_data(fit: Fit) -> dict[str, Any]:
 
 
 def rooms_data(stages: Sequence[Stage], context: int, batch: int) -> dict[str, Any]:
-    return {"limit": context_limit(list(stages)), "rooms": [room_data(stage, context, batch) for stage in stages]}
+    """One GPU of each stage, and the longest context. reckoned: [context, batch] that what is set aside follows from, where it does."""
+    shared = stages[0].curve.engine in SHARED_CONTEXT
+    return {
+        "limit": context_limit(list(stages)),
+        "reckoned": [context, batch] if shared else None,
+        "rooms": [room_data(stage, context, batch) for stage in stages],
+    }
 
 
 def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:

@@ -31,9 +31,9 @@ SCHEMA = 1
 STATIC = Path(__file__).parent / "web" / "static"
 COUNTS = (1, 2, 4, 8)
 DEVICES = (
-    "H100 80GB", "H100 NVL", "H200", "H20", "GH200 96GB", "B200", "GB200", "B300", "A100 80GB", "A100 40GB", "A10G", "L40S", "L4",
-    "T4", "RTX A6000", "RTX 6000 Ada", "RTX PRO 6000 Blackwell", "RTX 3090", "RTX 4090", "RTX 5080", "RTX 5090", "GB10", "MI300X",
-    "MI325X", "MI355X", "RX 7900 XTX", "Ryzen AI Max+ 395 128GB", "M4 Pro 48GB", "M4 Max 128GB", "M3 Ultra 512GB",
+    "H100 80GB", "H200", "B200", "B300", "A100 80GB", "A100 40GB", "A10G", "L40S", "L4",
+    "T4", "RTX 6000 Ada", "RTX PRO 6000 Blackwell", "RTX 3090", "RTX 4090", "RTX 5090", "GB10", "MI300X",
+    "MI355X", "Ryzen AI Max+ 395 128GB", "M4 Max 128GB", "M3 Ultra 512GB",
 )  # fmt: skip
 
 
@@ -67,13 +67,13 @@ class Table:
 def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int] = COUNTS) -> dict[str, Any]:
     """A model of the catalogue under every engine.
 
-    curves and forms hold what recurs. engines: by name an error, or the model's own curve (of a config
+    curves, forms and texts hold what recurs. engines: by name an error, or the model's own curve (of a config
     without a dtype that of bf16, with what is missing), and by count of GPUs an error, or
-    weights of each stage and a cell per device: an error, or [form, set aside, room, shares' numbers …]. A form has all of
+    weights of each stage and a cell per device: the number of an error's text, or [form, set aside, room, shares' numbers …]. A form has all of
     `rooms_data` but these.
     """
     model = describe(catalog.find(name) or {}, name)
-    curves, forms = Table(), Table()
+    curves, forms, texts = Table(), Table(), Table()
     engines: dict[str, Any] = {}
     for engine in HOW:
         dtype, missing = None, {}
@@ -99,10 +99,10 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
         if isinstance(weights, str):
             engines[engine]["no_fit"] = weights
         else:
-            engines[engine]["fits"] = fits_data(model, engine, dtype, weights, devices, counts, curves, forms)
+            engines[engine]["fits"] = fits_data(model, engine, dtype, weights, devices, counts, curves, forms, texts)
     return {
         "schema": SCHEMA, "name": name, "structure": model.structure, "dtype": model.dtype,
-        "curves": curves.values, "forms": forms.values, "engines": engines,
+        "curves": curves.values, "forms": forms.values, "texts": texts.values, "engines": engines,
     }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any], 
 
 def fits_data(
     model: Model, engine: str, dtype: str | None, weights: Weights, devices: Sequence[str], counts: Iterable[int],
-    curves: Table, forms: Table,
+    curves: Table, forms: Table, texts: Table,
 ) -> dict[str, Any]:  # fmt: skip
     found: dict[str, Any] = {}
     plans: list[Curves | str] = []
@@ -148,14 +148,14 @@ def fits_data(
             except MemcurveError as error:
                 data = str(error)
             if isinstance(data, str):
-                cells.append(data)
+                cells.append(texts.place(data))
                 continue
             held = [room["weights"] for room in data["rooms"]]
             cells.append(cell(data, curves, forms))
-        errors = {one for one in cells if isinstance(one, str)}
+        errors = {one for one in cells if isinstance(one, int)}
         found[str(count)] = (
-            {"error": errors.pop()}
-            if len(errors) == 1 and all(isinstance(one, str) for one in cells)
+            {"error": texts.values[errors.pop()]}
+            if len(errors) == 1 and all(isinstance(one, int) for one in cells)
             else {"tp": tp, "pp": pp, "weights": held, "cells": cells}
         )
     return found
@@ -171,7 +171,11 @@ def cell(data: dict[str, Any], curves: Table, forms: Table) -> list[int]:
             shares = [[name, slots] for name, _, slots in shares]
         kept = {key: room[key] for key in ("filled", "most", "shared_context")}
         rooms.append({**kept, "curve": curves.place(room["curve"]), "shares": shares})
-    return [forms.place({"limit": data["limit"], "rooms": rooms}), data["rooms"][0]["reserve"], *amounts]
+    return [
+        forms.place({"limit": data["limit"], "reckoned": data["reckoned"], "rooms": rooms}),
+        data["rooms"][0]["reserve"],
+        *amounts,
+    ]
 
 
 def site_data(devices: Sequence[str] = DEVICES) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 // Does it fit: the rooms of an answer, one GPU of each pipeline stage, at any context and batch. As plan.py of the library.
 
+import { group } from "./format.js";
 import { Curve, Refused, compile, sum, whole } from "./curve.js";
 
 const FAR = 2n ** 40n;
@@ -60,6 +61,8 @@ export class Rooms {
   constructor(data) {
     this.rooms = data.rooms.map((room) => new Room(room));
     this.limit = data.limit && [data.limit[0], whole(data.limit[1])];
+    const [context, batch] = data.reckoned || [];
+    this.notes = context ? [`llama.cpp's compute buffer is reckoned for ${group(context)} tokens × ${group(batch)} here; it grows with both`] : [];
   }
 
   get curve() { return this.rooms[0].curve; }
