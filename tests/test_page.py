@@ -13,7 +13,7 @@ import pytest
 
 from memcurve import MemcurveError, MemoryCurve, catalog, load
 from memcurve.curve import order
-from memcurve.engines import NAMES, SHARED_CONTEXT
+from memcurve.engines import NAMES
 from memcurve.fitting import fit
 from memcurve.model import describe
 from memcurve.pages import fit_data
@@ -75,14 +75,12 @@ def test_what_fits_agrees() -> None:
     rooms: list[Any] = []
     cases: list[tuple[int, int, int]] = []
     expected: list[list[str | None]] = []
-    filled: list[tuple[Any, int, int]] = []
+    filled: list[tuple[Any, int | None, int]] = []
     names = ["Qwen/Qwen3-Next-80B-A3B-Thinking", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V3", "meta-llama/Llama-3.1-8B-Instruct",
              "ai21labs/Jamba-v0.1", "tiiuae/falcon-mamba-7b"]  # fmt: skip
     for name in names:
         model = load(name)
-        for engine in (
-            name for name in NAMES if name not in SHARED_CONTEXT
-        ):  # its buffer follows from context and batch
+        for engine in NAMES:
             for gpu, gpus in (("H100 80GB", 1), ("H200", 4), ("RTX 4090", 2), ("B200", 8)):
                 for _ in range(3):
                     context, batch = int(2 ** random_.uniform(0, 18)), int(2 ** random_.uniform(0, 9))
@@ -95,14 +93,15 @@ def test_what_fits_agrees() -> None:
                     longest = None if answer.max_context is None else str(answer.max_context)
                     expected.append([str(answer.max_requests), answer.bound_by, longest])
                     allocator = answer.curves[0].allocator
-                    state = answer.rooms[0].state(context, 1)
+                    state = answer.rooms[0].state(context, 1) if engine != "llamacpp" else None
                     filled.append((allocator, state, context))
                     assert requests(list(answer.rooms), context)[0] >= 0
     found = in_node({"curves": [], "rooms": rooms, "bytes": [], "fits": cases})
     assert len(cases) > 150
     assert found["fits"] == expected
     for (allocator, state, context), (used, padding) in zip(filled, found["filled"], strict=True):
-        assert int(used) + int(padding) == state
+        if state is not None:
+            assert int(used) + int(padding) == state
         if allocator is not None and allocator.filled():
             # The sentence that --explain prints
             assert f"{int(padding):,} B (" in allocator.padding(context)
@@ -184,15 +183,14 @@ def test_a_models_file_holds_what_fit_answers() -> None:
             for place, gpu in enumerate(devices):
                 split = {"tp": gpus} if engine in ("vllm", "sglang") else {"pp": gpus}
                 try:
-                    # As the file reckons what llama.cpp sets aside; elsewhere that does not follow from them.
-                    context, batch = (8192, 1) if engine in SHARED_CONTEXT else (5000, 3)
-                    answer = fit(data["name"], gpu=gpu, gpus=gpus, engine=engine, context=context, batch=batch, **split)  # type: ignore[arg-type]
+                    answer = fit(data["name"], gpu=gpu, gpus=gpus, engine=engine, context=5000, batch=3, **split)  # type: ignore[arg-type]
                 except MemcurveError as error:
                     assert data["texts"][cells["cells"][place]] == str(error)  # noqa: PT017
                     continue
                 form, reserve, *amounts = cells["cells"][place]
                 assert cells["weights"] == [stage.weights_bytes for stage in answer.stages]
-                assert {reserve} == {stage.reserve_bytes for stage in answer.stages}
+                rooms = fit_data(answer)["rooms"]
+                assert {reserve} == {room["reserve"] for room in rooms}
                 shares = [one[1] for room in fit_data(answer)["rooms"] for one in room["shares"] or () if len(one) == 3]
                 assert amounts == shares
                 curves = [data["curves"][room["curve"]] for room in data["forms"][form]["rooms"]]
@@ -201,7 +199,7 @@ def test_a_models_file_holds_what_fit_answers() -> None:
 
 def test_the_site_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every = [one["name"] for one in site_data()["models"]]
-    names = sorted(every)[::8]
+    names = sorted(every)[6::8]
     monkeypatch.setattr("memcurve.catalog.names", lambda: names)
     size = write_site(tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -15,6 +15,7 @@ from memcurve import BadConfig, MemcurveError, NotDescribed, Refused, catalog
 from memcurve.checkpoint import Tensor, Weights
 from memcurve.cli import run
 from memcurve.fitting import Fit, fit
+from memcurve.terms import compile_expr
 
 GIB = 2**30
 # Of each kind of state: full attention, windows, latents, gated delta, Mamba-2, Mamba without attention.
@@ -147,6 +148,7 @@ def test_the_fewest_gpus_do_it_and_one_fewer_does_not() -> None:
         ({"gpu_memory": 8 * GIB, "gpus": 4, "tp": 2, "pp": 4}, BadConfig, "gpus: 4; expected tp 2 × pp 4 = 8"),
         ({"gpu_memory": 8 * GIB, "gpus": 10**6}, BadConfig, "gpus: 1,000,000; expected at most 1,024"),
         ({"gpu_memory": 2**60}, BadConfig, "gpu_memory: .*; expected the bytes of one GPU"),
+        ({"gpu_memory": 24}, BadConfig, "gpu_memory: 24 bytes; expected .* such as 24GiB"),
         (
             {"gpu_memory": 8 * GIB, "tp": 2, "tensor_parallel_size": 4},
             BadConfig,
@@ -266,6 +268,10 @@ def catalog_of(name: str) -> dict[str, Any]:
     [
         ("deepseek-ai/DeepSeek-V3", {"speculative": 1, "gpus": 8}, NotDescribed, "weights of draft layers"),
         ("nvidia/Qwen3-235B-A22B-NVFP4", {"gpus": 8}, NotDescribed, "its name says NVFP4"),
+        ("nvidia/DeepSeek-V4-Flash-NVFP4", {"gpus": 8}, NotDescribed, "expert_dtype"),
+        ("deepseek-ai/DeepSeek-V4-Flash", {"gpus": 8}, NotDescribed, "expert_dtype: 'fp4'"),
+        ("moonshotai/Kimi-K2-Thinking", {"gpus": 8}, NotDescribed, "published quantised"),
+        ("Qwen/Qwen3-8B", {"engine": "llamacpp", "n_ctx": 4096}, BadConfig, "n_ctx: 4096; here it follows"),
         # 1,536 / 8 = 192 is no multiple of 128 (vllm-project/vllm#17569)
         (
             "Qwen/Qwen3-235B-A22B-FP8",
@@ -324,5 +330,27 @@ def test_llamacpps_buffer_follows_the_context_and_its_sequences() -> None:
         for tokens in (8192, 65536)
     )
     assert long - short == 512 * 2 * (65536 - 8192)
+    for context, batch in ((8192, 1), (8192, 4), (512, 100)):
+        # The buffer as data, for the page, is what the allowance says.
+        found = fit("Qwen/Qwen3-8B", gpu="H100", engine="llamacpp", context=context, batch=batch)
+        sizes = [compile_expr(size)(context, batch, 0) for size, _ in found.rooms[0].buffers or ()]
+        assert {one.name: one.bytes for one in found.per_gpu.allowances}["compute buffer"] == max(sizes)
     many = fit("Qwen/Qwen3-8B", gpu="H100", engine="llamacpp", context=256, batch=300)
     assert (many.fits, many.bound_by) == (False, "n_seq_max")
+
+
+def test_sizes_that_make_no_weights_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    config = {**catalog_of("Qwen/Qwen3-8B"), "torch_dtype": "bfloat16"}
+    for key in ("vocab_size", "hidden_size"):
+        with pytest.raises(BadConfig):
+            fit({**config, key: 0}, gpu="L4")
+    assert main_of("fit", "Qwen/Qwen3-8B", "--gpu", "L4", "-O", "pp=2", capsys=capsys) == "option pp=2: expected --pp 2"
+    # A bar does not outgrow its line, whatever does not fit.
+    assert run(["fit", "Qwen/Qwen3-8B", "--gpu-memory", "64MiB"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 260
+
+
+def main_of(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(BadConfig) as caught:
+        run(list(words))
+    return str(caught.value)

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 DEFAULT_CONTEXT = 8192
+# Keys by which configs say their longest sequence.
+LENGTHS = (
+    "max_position_embeddings", "model_max_length", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx",
+    "max_source_positions", "max_target_positions", "max_seq_length", "max_context_length", "original_max_position_embeddings",
+)  # fmt: skip
+LEAST_MEMORY, MOST_MEMORY = 2**26, 2**50
 STORED = (".safetensors", ".safetensors.index.json", ".gguf")
 # Engines that load floating weights in the dtype that they run in, and how files call the floating dtypes.
 CASTS = ("transformers", "vllm", "sglang")
@@ -165,6 +171,9 @@ def fit(
     """
     subject = model if isinstance(model, Model) else load(model)
     module(engine)
+    for name in ("n_ctx", "n_seq_max"):
+        if name in options:
+            raise BadConfig(f"{name}: {show(options[name])}; here it follows from context and batch: expected those")
     given, tp, pp = without_splits(
         engine, {**switches(subject, engine, speculative, prefix_caching), **options}, tp, pp
     )
@@ -293,7 +302,13 @@ def notes_of(
         found.append(
             f"{show_bytes(plan.shards.unknown)} of weights have names that don't say how they divide: taken to be whole on each rank"
         )
-    if plan.engine == "sglang" and "mamba_radix_cache_strategy" in plan.own:
+    setting = context_limit(stages)
+    if setting is not None and not plan.own.get(setting[0]) and length_is_assumed(plan.model):
+        found.append(
+            f"{setting[0]} {setting[1]:,} is the engine's own assumption: the config says no longest sequence; give {setting[0]}"
+        )
+    pool = stages[0].curve.allocator if plan.engine == "sglang" else None
+    if pool is not None and getattr(pool, "states", None) is not None and "mamba_radix_cache_strategy" in plan.own:
         found.append(
             f"mamba_radix_cache_strategy {plan.own['mamba_radix_cache_strategy']}, as SGLang's server has it by itself"
         )
@@ -304,6 +319,11 @@ def notes_of(
                 f"the log says {measured.weights.text} of weights, here {show_bytes(here)} are reckoned: another model, dtype or split?"
             )
     return found
+
+
+def length_is_assumed(model: Model) -> bool:
+    """Whether the config says no longest sequence, so that an engine takes its class's."""
+    return isinstance(model.config, Config) and not any(model.config.given(key) for key in LENGTHS)
 
 
 def trained_context(model: Model) -> int | None:
@@ -354,12 +374,16 @@ def weights_of(model: Model, source: object, given: Weights | str | None, dtype:
 
 def estimated(model: Model, dtype: str | None, engine: str) -> Weights:
     """By the config: as its quantisation says, or in the dtype that the engine runs in. NotDescribed where that would be a guess."""
-    from .catalog import fidelity, find
+    from .catalog import UNSAID, fidelity, find
     from .checkpoint.estimate import estimate
     from .checkpoint.quantised import quantisation, stored
 
     how = quantisation(model)
     if how is None:
+        if model.name in UNSAID:
+            raise NotDescribed(
+                f"{model.name}: published quantised, which this part of its config does not say; give the checkpoint: --weights F"
+            )
         word = QUANTISED.search(model.name)
         if word is not None:
             raise NotDescribed(
@@ -437,8 +461,8 @@ def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[st
     given = dict(options)
     if engine == "sglang":
         given.setdefault("mamba_radix_cache_strategy", "auto")  # as its server does
-    if memory is not None and whole("gpu_memory", memory, 1) > 2**50:
-        raise BadConfig(f"gpu_memory: {memory:,}; expected the bytes of one GPU, at most {2**50:,}")
+    if memory is not None and not LEAST_MEMORY <= whole("gpu_memory", memory, 1) <= MOST_MEMORY:
+        raise BadConfig(f"gpu_memory: {memory:,} bytes; expected the bytes of one GPU, such as 24GiB")
     if gpu is None:
         if memory is None:
             raise BadConfig(

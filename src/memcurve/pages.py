@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .engines import SHARED_CONTEXT
+from .engines.budget_llamacpp import BUFFER
 from .plan import MOST_SEQUENCES, UNLIMITED, context_limit
 from .terms import expr_data
 
@@ -21,20 +22,15 @@ def fit_data(fit: Fit) -> dict[str, Any]:
 
 
 def rooms_data(stages: Sequence[Stage], context: int, batch: int) -> dict[str, Any]:
-    """One GPU of each stage, and the longest context. reckoned: [context, batch] that what is set aside follows from, where it does."""
-    shared = stages[0].curve.engine in SHARED_CONTEXT
-    return {
-        "limit": context_limit(list(stages)),
-        "reckoned": [context, batch] if shared else None,
-        "rooms": [room_data(stage, context, batch) for stage in stages],
-    }
+    """One GPU of each stage, and the longest context."""
+    return {"limit": context_limit(list(stages)), "rooms": [room_data(stage, context, batch) for stage in stages]}
 
 
 def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
     """One GPU: weights, set aside and room for state in bytes, the curve of the state, and what requests of a pool share.
 
     shares: [what, how much, slots that a request takes], or the word for what the engine lacks to start; none without a
-    pool, where as many sequences fit as the curve says, up to most. filled: (kind, bytes, slots) of what tokens and states
+    pool, where as many sequences fit as the curve says, up to most. buffers: sizes of which the largest is set aside too. filled: (kind, bytes, slots) of what tokens and states
     really fill of a reservation.
     """
     curve, allocator = stage.curve, stage.curve.allocator
@@ -45,9 +41,12 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
         found = stage.shares()
         shares = found if isinstance(found, str) else [[name, have, expr_data(slots)] for name, have, slots in found]
     filled = None if allocator is None else allocator.filled()
+    buffers = stage.buffers or ()
+    fixed = [one for one in allowances if not buffers or one.name != BUFFER]
     return {
         "weights": stage.weights,
-        "reserve": sum(one.bytes for one in allowances),
+        "reserve": sum(one.bytes for one in fixed),
+        "buffers": [expr_data(size) for size, _ in buffers],
         "total": stage.total,
         "room": stage.room(context, batch),
         "curve": curve.to_dict(),

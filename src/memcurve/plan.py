@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
 from .checkpoint.quantised import block_of, quantisation
 from .checkpoint.shard import Shards
-from .engines import RANKS_OPTION, SHARED_CONTEXT, STAGES_OPTION, module
+from .engines import RANKS_OPTION, SHARED_CONTEXT, STAGES_OPTION, budget_llamacpp, module
 from .engines.allowances import Allowance
 from .engines.budget import budget, given_pool
 from .engines.ranks import stage_ends
 from .sizes import sizes_of
 from .terms import INT64_MAX, scarcest
-from .views.stages import on_every_stage
+from .views.stages import UNCHECKED_BLOCKS, on_every_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .engines.allowances import Measured
     from .gpus import Gpu
     from .model import Model
-    from .terms import Pool, Share
+    from .terms import Expr, Pool, Share
 
 # GPU counts where the fewest are looked for: beyond two nodes whole ones. A node's GPUs are the most that share a layer there.
 COUNTS = (*range(1, 17), *range(24, 65, 8))
@@ -49,8 +49,8 @@ REUSE: dict[str, dict[str, Any]] = {"vllm": {"enable_prefix_caching": False}, "s
 class Stage:
     """One GPU of a pipeline stage: its share of the state as a curve, its weights, and what the engine sets aside there.
 
-    set_aside: allowances for so many requests of so many tokens (llama.cpp's compute buffer follows from them). pool: bytes for
-    sequence state where an option gives them.
+    set_aside: allowances for so many requests of so many tokens (llama.cpp's compute buffer follows from them: buffers, of which
+    the largest counts). pool: bytes for sequence state where an option gives them.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class Stage:
         total: int,
         set_aside: Callable[[int, int], tuple[Allowance, ...]],
         pool: int | None = None,
+        buffers: Sequence[tuple[Expr, str]] | None = None,
     ) -> None:
+        self.buffers = buffers
         self.curve, self.weights, self.total, self.set_aside, self.given = curve, weights, total, set_aside, pool
 
     def room(self, context: int, batch: int) -> int:
@@ -139,13 +141,14 @@ class Plan:
                 f"{next(name for name in DRAFTS if self.own.get(name))}: the weights of draft layers are not in an estimate by the config; "
                 "give the checkpoint: --weights F"
             )
+        checked = engine in RANKS_OPTION and (engine, model.model_type) not in UNCHECKED_BLOCKS
         self.shards = Shards(
             weights,
             model.layers,
             on_every_stage(engine, model.model_type),
             drafts=drafts,
             host_embedding=engine == "llamacpp",
-            block=block_of(quantisation(model)) if engine in RANKS_OPTION else None,
+            block=block_of(quantisation(model)) if checked else None,
         )
         self.sizes = None if reserve is not None else sizes_of(model, engine, self.own, self.shards.vocabulary)
 
@@ -174,7 +177,10 @@ class Plan:
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
         set_aside = self.set_aside(tp, pp, options)
         pool = given_pool(self.engine, self.beside)
-        return [Stage(curve, size, self.total, set_aside, pool) for curve, size in zip(curves, weights, strict=True)]
+        found = self.buffers(options)
+        return [
+            Stage(curve, size, self.total, set_aside, pool, found) for curve, size in zip(curves, weights, strict=True)
+        ]
 
     def curves(self, tp: int, pp: int) -> tuple[MemoryCurve, ...]:
         """The state of each pipeline stage."""
@@ -202,6 +208,16 @@ class Plan:
             return reckon
         fixed = reckon(1, 1)
         return lambda context, batch: fixed
+
+    def buffers(self, options: Mapping[str, Any]) -> list[tuple[Expr, str]] | None:
+        """llama.cpp's compute buffer as expressions of context and batch; None where it is measured, given, or of another engine."""
+        if self.engine not in SHARED_CONTEXT or self.sizes is None or self.measured is not None:
+            return None
+        given = {**options, **self.beside}
+        cells: Expr = ("mul", "context", "batch") if given.get("kv_unified") else "context"
+        return budget_llamacpp.buffers(
+            self.sizes, given, given.get("n_ctx", cells), given.get("n_outputs_max", "batch")
+        )
 
     def splits(self, gpus: int) -> Iterator[tuple[int, int]]:
         """(tp, pp) for so many GPUs, as people would try them: as many ranks to a layer as a node has, then stages."""

@@ -32,8 +32,8 @@ STATIC = Path(__file__).parent / "web" / "static"
 COUNTS = (1, 2, 4, 8)
 DEVICES = (
     "H100 80GB", "H200", "B200", "B300", "A100 80GB", "A100 40GB", "A10G", "L40S", "L4",
-    "T4", "RTX 6000 Ada", "RTX PRO 6000 Blackwell", "RTX 3090", "RTX 4090", "RTX 5090", "GB10", "MI300X",
-    "MI355X", "Ryzen AI Max+ 395 128GB", "M4 Max 128GB", "M3 Ultra 512GB",
+    "RTX 6000 Ada", "RTX PRO 6000 Blackwell", "RTX 3090", "RTX 4090", "RTX 5090", "MI300X",
+    "MI355X", "M4 Max 128GB", "M3 Ultra 512GB",
 )  # fmt: skip
 
 
@@ -169,10 +169,10 @@ def cell(data: dict[str, Any], curves: Table, forms: Table) -> list[int]:
         if isinstance(shares, list):
             amounts += [have for _, have, _ in shares]
             shares = [[name, slots] for name, _, slots in shares]
-        kept = {key: room[key] for key in ("filled", "most", "shared_context")}
+        kept = {key: room[key] for key in ("buffers", "filled", "most", "shared_context")}
         rooms.append({**kept, "curve": curves.place(room["curve"]), "shares": shares})
     return [
-        forms.place({"limit": data["limit"], "reckoned": data["reckoned"], "rooms": rooms}),
+        forms.place({"limit": data["limit"], "rooms": rooms}),
         data["rooms"][0]["reserve"],
         *amounts,
     ]

@@ -127,7 +127,7 @@ def largest(config: Config, keys: tuple[str, ...], default: int | None = None) -
         if isinstance(value, list) and value:
             return max(config.counts(key) or [])
         if value is not None:
-            return config.count(key, least=0)
+            return config.count(key, least=1 if default is None else 0)
     if default is None:
         config.bad(keys[0], None, "a size")
     return default

@@ -44,3 +44,7 @@ def _sources() -> dict[str, str]:
     with open(os.path.join(FOLDER, "sources.tsv"), encoding="utf-8") as stream:
         rows = (line.rstrip("\n").split("\t") for line in stream)
         return {row[0]: row[4] for row in rows}
+
+
+# Published with quantised weights, which the part of their config that is here does not say.
+UNSAID = ("MiniMaxAI/MiniMax-M2", "MiniMaxAI/MiniMax-M2.5", "moonshotai/Kimi-K2-Thinking")

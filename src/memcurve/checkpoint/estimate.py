@@ -73,6 +73,8 @@ def estimate(model: Model, dtype: str | None = None) -> Weights:
         elements = 1
         for length in shape:
             elements *= length
+        if min(shape, default=1) < 0:
+            raise BadConfig(f"{model.name}: its sizes make {path} {list(shape)}; expected none below 0")
         if elements > MAX_ELEMENTS or len(tensors) >= MAX_TENSORS:
             raise BadConfig(f"{model.name}: {path} {list(shape)}: more than any model has; expected smaller sizes")
         tensors.append(Tensor(name=path, dtype=kind, shape=shape, bytes=elements * size))

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 LINEAR = ("attention", "state", "mlp", "experts", "shared")
 MX_BLOCK = 32
+# Keys that say of some layers that they are stored otherwise than quant_method says of all.
+MIXED = ("quant_algo", "moe_quant_algo", "config_groups", "quantized_layers")
+# Types whose experts may be stored in another dtype than quant_method says: the key, and the value with which they are not.
+APART = {"deepseek_v4": ("expert_dtype", "fp8")}
 
 
 def quantisation(model: Model) -> Mapping[str, Any] | None:
@@ -31,6 +35,10 @@ def quantisation(model: Model) -> Mapping[str, Any] | None:
     config = model.config
     if not isinstance(config, Config):
         return None
+    if (apart := APART.get(model.model_type)) is not None and config.get(apart[0]) != apart[1]:
+        raise NotDescribed(
+            f"{apart[0]}: {show(config.get(apart[0]))}; experts stored so are not reckoned, expected {apart[1]}: give the checkpoint: --weights F"
+        )
     levels = (config.root.get("quantization_config"), config.data.get("quantization_config"))
     return next((level for level in levels if isinstance(level, dict)), None)
 
@@ -50,6 +58,9 @@ def stored(weights: Weights, config: Mapping[str, Any] | None) -> Weights:
     if config is None:
         return weights
     method, block = config.get("quant_method"), block_of(config)
+    mixed = next((key for key in MIXED if key in config), None)
+    if mixed is not None and method in ("fp8", "mxfp4"):
+        method = f"{method} with {mixed}"
     left = skipped(config.get("modules_to_not_convert"))
     found: list[Tensor] = []
     for tensor, part in zip(weights.tensors, parts(tensor.name for tensor in weights.tensors), strict=True):

@@ -98,16 +98,16 @@ def split_of(part: str, name: str) -> str:
 
 def share(split: str, rows: int, flat: bool, heads: Heads, tp: int) -> tuple[int, int]:
     """What the fullest of `tp` ranks holds of a tensor with so many rows, as a fraction; flat: it has one dimension."""
-    if split == "vocab":
+    if split == "vocab" and rows:
         return -(-rows // VOCAB_PADDING) * VOCAB_PADDING // tp, rows
-    if split in ("whole", "unknown") or tp == 1 or (split == "row" and flat):
+    if split in ("whole", "unknown", "vocab") or tp == 1 or (split == "row" and flat):
         return 1, 1
     if split == "kv" and heads.kv_heads:
         return max(1, heads.kv_heads // tp), heads.kv_heads
-    if split == "qkv" and heads.kv_heads and rows % heads.head_dim == 0:
+    if split == "qkv" and rows and heads.kv_heads and rows % heads.head_dim == 0:
         queries = rows // heads.head_dim - 2 * heads.kv_heads
         return queries // tp + 2 * max(1, heads.kv_heads // tp), queries + 2 * heads.kv_heads
-    if split == "ssm" and heads.groups:
+    if split == "ssm" and heads.groups and rows:
         # extra_groups_for_head_shards (layers/mamba/mamba_mixer2.py): as many more groups as make them divide.
         groups = heads.groups // tp if heads.groups % tp == 0 else 1
         copied = 2 * heads.groups * heads.state_size

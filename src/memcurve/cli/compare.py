@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..base import BadConfig, show
 from ..units import parse_bytes
+from .fit import TAKEN
 from .shared import add_options, clean, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
@@ -30,6 +32,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     planned = arguments.gpu is not None or arguments.gpu_memory is not None
     options = engine_options(arguments.option)
+    for key in TAKEN.intersection(options):
+        raise BadConfig(
+            f"option {key}={show(options[key])}: not an engine's; expected --{key} where this command has it"
+        )
     if planned and arguments.gpus is not None:
         options["gpus"] = arguments.gpus
     rows = [

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # What a bar is drawn with, in the order of a GPU's parts.
 FILLS = (("weights", "█"), ("state", "▓"), ("set aside", "▒"), ("free", "·"))
 WIDTH = 60
+# What fit takes by itself, and no engine's option.
+TAKEN = frozenset(
+    "model gpu gpu_memory gpus engine dtype tp pp context batch weights log reserve speculative prefix_caching prompt output label".split()
+)
 
 
 def build(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +69,9 @@ def build(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from ..fitting import fit
 
+    own = engine_options(arguments.option)
+    for key in TAKEN.intersection(own):
+        raise BadConfig(f"option {key}={show(own[key])}: expected --{key} {own[key]}")
     found = fit(
         arguments.model,
         gpu=arguments.gpu,
@@ -83,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         prefix_caching=None if arguments.prefix_caching is None else arguments.prefix_caching == "on",
         prompt=tokens(arguments.prompt_tokens),
         output=tokens(arguments.output_tokens),
-        **engine_options(arguments.option),
+        **own,
     )
     if arguments.output:
         check_ending(arguments.output)
@@ -190,9 +197,8 @@ def bar(gpu: PerGpu, fit: Fit, many: int) -> list[str]:
     edges, filled = [0], 0
     for size in parts_of(gpu)[:3]:
         filled += size
-        edges.append(round(filled * WIDTH / gpu.total_bytes))
+        edges.append(min(round(filled * WIDTH / gpu.total_bytes), 2 * WIDTH))
     text = "".join(fill * (high - low) for (_, fill), low, high in zip(FILLS, edges, edges[1:], strict=False))
-    text = text[: 2 * WIDTH]
     shown = text + "·" * (WIDTH - len(text)) + "|" if len(text) <= WIDTH else f"{text[:WIDTH]}|{text[WIDTH:]}"
     each = fit.gpus // fit.pp
     stages = f"stage {gpu.stage + 1}" if many == 1 else f"stages {gpu.stage + 1} to {gpu.stage + many}"

@@ -15,7 +15,7 @@ n_outputs_max: tokens of a step that get logits; by default one a slot.
 from __future__ import annotations
 
 from ..base import whole
-from ..units import show_bytes
+from ..terms import compile_expr
 from .allowances import Allowance, MiB, flag, lacks
 
 TYPE_CHECKING = False
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from ..terms import Expr
     from .allowances import Measured, Sizes
 
 OPTIONS = ("fit", "fit_target", "n_ctx", "n_seq_max", "n_outputs_max")
 CONTEXT = 512 * MiB  # driver and runtime of one process
 TARGET = 1024  # MiB
+BUFFER = "compute buffer"
 # Tokens of a mask where no context is said
 CONTEXT_TOKENS = 131072
 
@@ -36,7 +38,7 @@ def allowances(sizes: Sizes, options: Mapping[str, Any], log: Measured | None) -
     if log is not None:
         if log.compute is None:
             raise lacks(log, '"compute buffer size"')
-        compute = Allowance(name="compute buffer", bytes=log.compute.high, why=f"measured: {log.compute.text}")
+        compute = Allowance(name=BUFFER, bytes=log.compute.high, why=f"measured: {log.compute.text}")
     else:
         compute = compute_buffer(sizes, options)
     parts = [compute, Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process")]
@@ -51,31 +53,40 @@ def allowances(sizes: Sizes, options: Mapping[str, Any], log: Measured | None) -
 
 
 def compute_buffer(sizes: Sizes, options: Mapping[str, Any]) -> Allowance:
-    """tokens × the widest stage of a layer or the logits, and a mask of tokens × cells; without flash attention the scores.
+    """The largest of `buffers`, for n_ctx cells and n_seq_max sequences."""
+    sequences = whole("n_seq_max", options.get("n_seq_max", 1), 1)
+    cells = -(
+        -whole("n_ctx", options.get("n_ctx", CONTEXT_TOKENS), 1) // (1 if flag(options, "kv_unified") else sequences)
+    )
+    outputs = whole("n_outputs_max", options.get("n_outputs_max", options.get("n_seq_max", 4)), 1)
+    found = [(compile_expr(size)(0, 1, 0), why) for size, why in buffers(sizes, options, cells, outputs)]
+    size, why = max(found, key=lambda one: one[0])
+    return Allowance(name=BUFFER, bytes=size, why=f"assumed: {why}, and a mask for {cells:,} cells")
+
+
+def buffers(sizes: Sizes, options: Mapping[str, Any], cells: Expr, outputs: Expr) -> list[tuple[Expr, str]]:
+    """What the buffer may be, of which the largest is it: tokens × the widest stage of a layer, the logits, or without flash
+    attention the scores, each with a mask of tokens × cells.
 
     A stage counts five hidden states beside its own: a feed-forward's three halves; experts, each token to each of its
     own; heads of queries and of latents; a recurrence's inner states. A sixteenth is added for what that leaves out.
+    cells, outputs: as expressions, so that they may follow from context and batch.
     """
     tokens = whole("n_ubatch", options.get("n_ubatch", 512), 1)
-    outputs = min(tokens, whole("n_outputs_max", options.get("n_outputs_max", options.get("n_seq_max", 4)), 1))
-    streams = 1 if flag(options, "kv_unified") else whole("n_seq_max", options.get("n_seq_max", 1), 1)
-    cells = -(-whole("n_ctx", options.get("n_ctx", CONTEXT_TOKENS), 1) // streams)
+    plain = options.get("flash_attn") is False
     widths = stages(sizes)
     stage = max(widths, key=lambda name: widths[name])
-    size = max(4 * tokens * widths[stage], 4 * (outputs * sizes.vocabulary + tokens * 5 * sizes.hidden))
-    mask = 2 * tokens * cells
-    why = f"{tokens:,} tokens × {widths[stage]:,} numbers of {stage} in fp32"
-    if options.get("flash_attn") is False:
-        inner = max(8 * sizes.hidden, widths.get("latents", 0))
-        scores = 4 * tokens * (sizes.heads * cells + inner)
-        if scores > size:
-            size, why = scores, f"{tokens:,} tokens × {sizes.heads} heads × {cells:,} cells of scores in fp32"
-        mask *= 2
-    return Allowance(
-        name="compute buffer",
-        bytes=size * 17 // 16 + mask,
-        why=f"assumed: {why}, and a mask for {cells:,} cells ({show_bytes(mask)})",
-    )
+    wide, inner = 4 * tokens * widths[stage], max(8 * sizes.hidden, widths.get("latents", 0))
+    logits: Expr = ("add", ("mul", ("min", outputs, tokens), 4 * sizes.vocabulary), 4 * tokens * 5 * sizes.hidden)
+    found: list[tuple[Expr, str]] = [
+        (wide, f"{tokens:,} tokens × {widths[stage]:,} numbers of {stage} in fp32"),
+        (logits, f"logits of {sizes.vocabulary:,} for every sequence, beside {tokens:,} tokens"),
+    ]
+    if plain:
+        scores: Expr = ("add", ("mul", cells, 4 * tokens * sizes.heads), 4 * tokens * inner)
+        found.append((scores, f"{tokens:,} tokens × {sizes.heads} heads of scores in fp32"))
+    mask: Expr = ("mul", cells, (4 if plain else 2) * tokens)
+    return [(("add", ("floor", ("mul", size, 17), 16), mask), why) for size, why in found]
 
 
 def stages(sizes: Sizes) -> dict[str, int]:

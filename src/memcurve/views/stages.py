@@ -32,6 +32,9 @@ ON_EVERY_STAGE = {
     "sglang": {"embedding": frozenset({"minimax_m2"}), "head": frozenset(_SGLANG_HEAD.split())},
 }
 
+# Classes that leave the rows of quantised blocks unchecked (mimo_v2.py, QKVParallelLinear with skip_block_quant_check).
+UNCHECKED_BLOCKS = {("sglang", "mimo_v2_flash")}
+
 
 def on_every_stage(engine: str, model_type: str) -> tuple[str, ...]:
     """Parts of a model ("embedding", "head", "norm") that the engine holds on every stage."""

@@ -46,7 +46,7 @@ CHOICES: dict[str, dict[str, tuple[object, ...]]] = {
 FIT_OPTIONS = {
     "vllm": budget_vllm.OPTIONS,
     "sglang": tuple(name for name in budget_sglang.OPTIONS if name not in module("sglang").OPTIONS),
-    "llamacpp": budget_llamacpp.OPTIONS,
+    "llamacpp": tuple(name for name in budget_llamacpp.OPTIONS if name not in ("n_ctx", "n_seq_max")),
 }
 FIT_KINDS = {
     "gpu_memory_utilization": "number", "mem_fraction_static": "number", "mm_feature_transport": "word",

@@ -2,7 +2,7 @@
 
 import { Card } from "./card.js";
 import { Chart, swatch } from "./chart.js";
-import { commandLines, crossLine, options, plotLine, pythonLines, source as nameOf } from "./commands.js";
+import { commandLines, crossLine, options, plotLine, pythonLines, quote, source as nameOf } from "./commands.js";
 import { Refused } from "./curve.js";
 import { el, find } from "./dom.js";
 import { group, parseBytes, parseCount, showBytes, showTokens } from "./format.js";
@@ -109,11 +109,11 @@ function evaluate(row) {
 let chart, reading = null;
 
 function memoryLines() {
-  const found = new Map();
+  const found = new Map(), context = BigInt(state.context), batch = BigInt(state.batch);
   for (const row of rows) {
     if (!row.rooms || !row.shown) continue;
-    const room = row.rooms.rooms.reduce((a, b) => (a.room < b.room ? a : b));
-    found.set(`room of ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room)), index: row.index });
+    const room = row.rooms.rooms.reduce((a, b) => (a.room(context, batch) < b.room(context, batch) ? a : b));
+    found.set(`room of ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room(context, batch))), index: row.index });
   }
   return found.size > 4 ? [] : [...found].map(([name, line]) => ({ name, ...line }));
 }
@@ -140,6 +140,7 @@ function readout() {
     const head = el("caption");
     find("readout").replaceChildren(el("table", {}, head, el("tbody", {}, ...lines)));
   }
+  if (!rows.length) return;
   find("readout").querySelector("caption").textContent = `At ${group(at)} tokens, ${group(batch)} request${batch === 1n ? "" : "s"}${reading === null ? "" : " (pointed at)"}`;
   for (const { row, exact, near } of readoutRows) {
     const value = row.failed ? null : row.at(at, batch, true);
@@ -330,7 +331,7 @@ async function open(file) {
     add(name);
   } catch (error) {
     problem.replaceChildren(error.message);
-    if (error instanceof NeedsPython) problem.append(code(`memcurve fit ./${file.name} --gpu H100-80G --engine vllm`, "the command line"));
+    if (error instanceof NeedsPython) problem.append(code(`memcurve fit ${quote(`./${file.name}`)} --gpu H100-80G --engine vllm`, "the command line"));
     problem.hidden = false;
   }
 }

@@ -100,8 +100,8 @@ class Bar {
 
   update(context, batch) {
     const { room, stack } = this, parts = room.parts(context, batch);
-    const state = parts.kv + parts.state + parts.padding, free = room.total - room.weights - room.reserve - state;
-    const sizes = { weights: room.weights, ...parts, aside: room.reserve, free };
+    const state = parts.kv + parts.state + parts.padding, reserve = room.reserve(context, batch), free = room.total - room.weights - reserve - state;
+    const sizes = { weights: room.weights, ...parts, aside: reserve, free };
     const full = free < 0n ? room.total - free : room.total;
     for (const [key, word] of PARTS) {
       const size = sizes[key], lacks = key === "free" && free < 0n;

@@ -1,6 +1,5 @@
 // Does it fit: the rooms of an answer, one GPU of each pipeline stage, at any context and batch. As plan.py of the library.
 
-import { group } from "./format.js";
 import { Curve, Refused, compile, sum, whole } from "./curve.js";
 
 const FAR = 2n ** 40n;
@@ -10,15 +9,25 @@ export class Room {
   constructor(data) {
     this.curve = new Curve(data.curve);
     this.weights = whole(data.weights);
-    this.reserve = whole(data.reserve);
+    this.fixed = whole(data.reserve);
+    this.buffers = (data.buffers || []).map(compile);
     this.total = whole(data.total);
-    this.room = whole(data.room);
+    this.least = whole(data.room);
     this.allowances = data.allowances || [];
     this.shared = data.shared_context;
     [this.most, this.limit] = [whole(data.most[0]), data.most[1]];
     this.shares = Array.isArray(data.shares) ? data.shares.map(([name, units, each]) => [name, whole(units), compile(each)]) : data.shares;
     const of = (wanted) => sum((data.filled || []).flatMap(([kind, size, slots]) => (kind === wanted ? [[whole(size), slots]] : [])));
     this.filled = data.filled && { kv: of("kv"), state: of("state") };
+  }
+
+  // What the engine sets aside: with llama.cpp a buffer that follows from context and batch.
+  reserve(context, batch) {
+    return this.buffers.reduce((most, size) => { const one = size(context, batch, 0n); return one > most ? one : most; }, 0n) + this.fixed;
+  }
+
+  room(context, batch) {
+    return this.buffers.length ? this.total - this.weights - this.reserve(context, batch) : this.least;
   }
 
   state(context, batch) {
@@ -34,7 +43,7 @@ export class Room {
 
   // How many requests of so many tokens there is room for, and what keeps one more out.
   requests(context) {
-    if (this.room <= 0n) return [0n, "weights"];
+    if (this.room(context, 1n) <= 0n) return [0n, "weights"];
     if (typeof this.shares === "string") return [0n, this.shares];
     if (this.shares) {
       let found = [2n ** 63n - 1n, "nothing"];
@@ -45,7 +54,7 @@ export class Room {
       return found;
     }
     const holds = (batch) => {
-      try { return this.state(context, batch) <= this.room; } catch (error) { if (error instanceof Refused) return false; throw error; }
+      try { return this.state(context, batch) <= this.room(context, batch); } catch (error) { if (error instanceof Refused) return false; throw error; }
     };
     let low = 0n, high = this.most + 1n;
     while (high - low > 1n) {
@@ -61,8 +70,6 @@ export class Rooms {
   constructor(data) {
     this.rooms = data.rooms.map((room) => new Room(room));
     this.limit = data.limit && [data.limit[0], whole(data.limit[1])];
-    const [context, batch] = data.reckoned || [];
-    this.notes = context ? [`llama.cpp's compute buffer is reckoned for ${group(context)} tokens × ${group(batch)} here; it grows with both`] : [];
   }
 
   get curve() { return this.rooms[0].curve; }

@@ -68,8 +68,7 @@ export class Api {
     const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
     if (!fits) return answer;
     if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
-    const rooms = new Rooms(fit.value);
-    return { ...answer, rooms, fit: fit.value, notes: [...rooms.notes, ...fit.value.notes] };
+    return { ...answer, rooms: new Rooms(fit.value), fit: fit.value, notes: fit.value.notes };
   }
 
   // Without a fit the state is still that of a rank, where the engine divides it so.
@@ -158,8 +157,7 @@ export class Files {
       shares: Array.isArray(one.shares) ? one.shares.map(([name, each]) => [name, amounts.shift(), each]) : one.shares,
     }));
     const fit = { gpu: asked.gpu, gpus: asked.gpus, tp: found.tp, pp: found.pp, weights: `${data.name} (estimated from the config)` };
-    const made = new Rooms({ limit: data.forms[form].limit, reckoned: data.forms[form].reckoned, rooms });
-    return { rooms: made, fit, notes: [...made.notes, ...rooms[0].curve.notes] };
+    return { rooms: new Rooms({ limit: data.forms[form].limit, rooms }), fit, notes: rooms[0].curve.notes };
   }
 
   async open(file) { throw new NeedsPython(`${file.name}: this page is files alone and reads no config; run memcurve itself:`); }
