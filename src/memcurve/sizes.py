@@ -95,7 +95,7 @@ def sizes_of(
     tokens, sequences = _batch(seen.facts, options or {}) if engine == "vllm" else (0, 0)
     return Sizes(
         hidden=hidden,
-        vocabulary=largest(config, VOCABULARY, vocabulary),
+        vocabulary=largest(config, VOCABULARY, vocabulary or None),
         layers=max(1, len(seen.layers)),
         heads=heads,
         intermediate=intermediate,
@@ -127,7 +127,7 @@ def largest(config: Config, keys: tuple[str, ...], default: int | None = None) -
         if isinstance(value, list) and value:
             return max(config.counts(key) or [])
         if value is not None:
-            return config.count(key, least=1 if default is None else 0)
+            return config.count(key, least=0 if default == 0 else 1)
     if default is None:
         config.bad(keys[0], None, "a size")
     return default
