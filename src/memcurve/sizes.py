@@ -83,7 +83,7 @@ def sizes_of(
     if not isinstance(model.config, Config):
         return _of_gguf(model, model.config, vocabulary)
     config = model.config
-    hidden = largest(config, HIDDEN)
+    hidden = largest(config, HIDDEN, least=1)
     heads = largest(config, HEADS, 1)
     experts = largest(config, EXPERTS, 0)
     intermediate = largest(config, INTERMEDIATE, 4 * hidden)
@@ -95,7 +95,7 @@ def sizes_of(
     tokens, sequences = _batch(seen.facts, options or {}) if engine == "vllm" else (0, 0)
     return Sizes(
         hidden=hidden,
-        vocabulary=largest(config, VOCABULARY, vocabulary or None),
+        vocabulary=largest(config, VOCABULARY, vocabulary or None, least=1),
         layers=max(1, len(seen.layers)),
         heads=heads,
         intermediate=intermediate,
@@ -120,14 +120,14 @@ def sizes_of(
     )
 
 
-def largest(config: Config, keys: tuple[str, ...], default: int | None = None) -> int:
+def largest(config: Config, keys: tuple[str, ...], default: int | None = None, least: int = 0) -> int:
     """The first of these keys that the config has, the largest where it is one per layer."""
     for key in keys:
         value = config.get(key)
         if isinstance(value, list) and value:
             return max(config.counts(key) or [])
         if value is not None:
-            return config.count(key, least=0 if default == 0 else 1)
+            return config.count(key, least=least)
     if default is None:
         config.bad(keys[0], None, "a size")
     return default
