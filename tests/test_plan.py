@@ -222,6 +222,20 @@ def test_drafts_and_prefixes_are_told_apart() -> None:
     assert not off.extras
 
 
+def test_llamacpp_drafts_in_a_context_of_its_own() -> None:
+    """GLM-4.5-Air's one draft layer attends as the 46 of the model do, so that it keeps a 46th of their state more."""
+    kept: dict[str, Any] = {
+        "engine": "llamacpp",
+        "gpu_memory": 300 * GIB,
+        "context": 8192,
+        "weights": weights_of(100, 46),
+    }
+    plain = fit("zai-org/GLM-4.5-Air", **kept)
+    drafted = fit("zai-org/GLM-4.5-Air", speculative=1, **kept)
+    assert drafted.per_gpu.state_bytes * 46 == plain.per_gpu.state_bytes * 47
+    assert dict(drafted.extras) == {"drafting": plain.per_gpu.state_bytes // 46}
+
+
 def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", "Qwen/Qwen3-8B", "3gdn:1mha", "--format", "json"]) == 0
     plain, pattern = json.loads(capsys.readouterr().out)["models"]

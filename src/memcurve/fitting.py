@@ -444,7 +444,7 @@ def switches(model: Model, engine: str, speculative: int | None, prefix_caching:
             # Of a chain of drafts, the target verifies one token more than were drafted.
             found |= {"speculative_algorithm": "NEXTN", "speculative_num_draft_tokens": speculative + 1}
         elif engine == "llamacpp":
-            found |= {"n_rs_seq": speculative}
+            found |= {"n_rs_seq": speculative, **({"mtp_context": True} if layers else {})}
         else:
             raise BadConfig(
                 f"speculative: {speculative}; {model.name} under {engine} has no draft layers that its config names: expected the "

@@ -41,7 +41,7 @@ MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 DRAFTING: dict[str, dict[str, Any]] = {
     "vllm": {"num_speculative_tokens": 0, "speculative_method": None, "draft_layers": 0},
     "sglang": {"speculative_algorithm": None, "speculative_num_draft_tokens": None},
-    "llamacpp": {"n_rs_seq": 0},
+    "llamacpp": {"n_rs_seq": 0, "mtp_context": None},
 }
 REUSE: dict[str, dict[str, Any]] = {"vllm": {"enable_prefix_caching": False}, "sglang": {"disable_radix_cache": True}}
 
@@ -183,8 +183,14 @@ class Plan:
         ]
 
     def curves(self, tp: int, pp: int) -> tuple[MemoryCurve, ...]:
-        """The state of each pipeline stage."""
-        return self.model.stages(self.engine, self.dtype, count=pp, **self._options(tp))
+        """The state of each pipeline stage. llama.cpp drafts in a context of its own, beside the target's on the last GPU."""
+        options = dict(self._options(tp))
+        drafts = self.engine in SHARED_CONTEXT and options.pop("mtp_context", False)
+        found = self.model.stages(self.engine, self.dtype, count=pp, **options)
+        if not drafts:
+            return found
+        own = self.model.curve(self.engine, self.dtype, **options, mtp_context=True)
+        return (*found[:-1], found[-1].replace(terms=(*found[-1].terms, *own.terms)))
 
     def _options(self, tp: int) -> dict[str, Any]:
         ranks = RANKS_OPTION.get(self.engine)

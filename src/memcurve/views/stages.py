@@ -8,6 +8,7 @@ VocabParallelEmbedding and ParallelLMHead are made without asking get_pp_group()
 from __future__ import annotations
 
 from ..config import Config
+from ..gguf import Metadata
 
 _VLLM_BOTH = (
     "bloom chatglm dbrx falcon falcon_mamba gemma gemma3_text gemma4_text gemma4_unified_text gpt-sw3 gpt2 gpt_oss gptj "
@@ -43,6 +44,8 @@ def on_every_stage(engine: str, model_type: str) -> tuple[str, ...]:
 
 def own_drafts(config: object) -> int:
     """Layers of multi-token prediction that come with the model (vllm/config/speculative.py, n_predict); 0 if its config names none."""
+    if isinstance(config, Metadata):
+        return config.count("nextn_predict_layers", 0)
     if not isinstance(config, Config):
         return 0
     for key in ("num_nextn_predict_layers", "mtp_num_hidden_layers"):
