@@ -229,6 +229,7 @@ def test_llamacpp_drafts_in_a_context_of_its_own() -> None:
         "gpu_memory": 300 * GIB,
         "context": 8192,
         "weights": weights_of(100, 46),
+        "reserve": 0,
     }
     plain = fit("zai-org/GLM-4.5-Air", **kept)
     drafted = fit("zai-org/GLM-4.5-Air", speculative=1, **kept)
