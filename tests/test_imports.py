@@ -51,6 +51,7 @@ MAY = {
         "lengths",
         "model",
         "plan",
+        "sizes",
         "startup",
         "steady",
         "terms",

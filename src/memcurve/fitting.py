@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from .base import BadConfig, NotDescribed, show, whole
 from .checkpoint import Weights
-from .config import Config
 from .curve import MemoryCurve
 from .engines import module
 from .engines.allowances import Allowance
@@ -25,6 +24,7 @@ from .plan import (
     smallest_pool,
     without_splits,
 )
+from .sizes import length_is_assumed, trained_context
 from .units import dtype_bytes, show_bytes
 from .views.stages import own_drafts
 
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 DEFAULT_CONTEXT = 8192
-# Keys by which configs say their longest sequence.
-LENGTHS = (
-    "max_position_embeddings", "model_max_length", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx",
-    "max_source_positions", "max_target_positions", "max_seq_length", "max_context_length", "original_max_position_embeddings",
-)  # fmt: skip
 LEAST_MEMORY, MOST_MEMORY = 2**26, 2**50
 STORED = (".safetensors", ".safetensors.index.json", ".gguf")
 # Engines that load floating weights in the dtype that they run in, and how files call the floating dtypes.
@@ -179,7 +174,7 @@ def fit(
     )
     card, given = device(gpu, gpu_memory, engine, given)
     held = loaded(weights_of(subject, model, weights, dtype, engine), subject, engine, dtype)
-    batch, length, trained = whole("batch", batch, 1), context, trained_context(subject)
+    batch, trained = whole("batch", batch, 1), trained_context(subject)
     measured = read_log(log, reserve)
     plan = Plan(
         subject, engine, dtype, card.memory_bytes, held, given, measured=measured,
@@ -319,22 +314,6 @@ def notes_of(
                 f"the log says {measured.weights.text} of weights, here {show_bytes(here)} are reckoned: another model, dtype or split?"
             )
     return found
-
-
-def length_is_assumed(model: Model) -> bool:
-    """Whether the config says no longest sequence, so that an engine takes its class's."""
-    return isinstance(model.config, Config) and not any(model.config.given(key) for key in LENGTHS)
-
-
-def trained_context(model: Model) -> int | None:
-    """Tokens of the longest sequence by the model's own words; None where it says none."""
-    config = model.config
-    if config is None:
-        return None
-    if not isinstance(config, Config):
-        return config.count("context_length", 0) or None
-    value = config.get("max_position_embeddings")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def read_log(text: str | None, reserve: int | None) -> Measured | None:

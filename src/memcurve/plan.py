@@ -68,7 +68,9 @@ class Stage:
     def room(self, context: int, batch: int) -> int:
         """Bytes for sequence state: an option's, if they are there, or what is left."""
         left = self.total - self.weights - sum(one.bytes for one in self.set_aside(context, batch))
-        return left if self.given is None else min(self.given, 0 if self.given > left else left)
+        if self.given is None:
+            return left
+        return self.given if self.given <= left else 0
 
     def state(self, context: int, batch: int) -> int:
         """Bytes of so many requests; llama.cpp's context is one that all sequences share out."""

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from .gguf import Metadata
     from .model import Model
 
+# Keys by which configs say their longest sequence.
+LENGTHS = (
+    "max_position_embeddings", "model_max_length", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx",
+    "max_source_positions", "max_target_positions", "max_seq_length", "max_context_length", "original_max_position_embeddings",
+)  # fmt: skip
 # Keys that hold a size, in the order they are looked for; a list is one per layer, and the largest counts.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 VOCABULARY = ("vocab_size", "padded_vocab_size", "n_vocab")
@@ -184,3 +189,19 @@ def _of_gguf(model: Model, metadata: Metadata, vocabulary: int | None) -> Sizes:
         experts=experts,
         expert_width=metadata.count("expert_feed_forward_length", fed) if experts else 0,
     )
+
+
+def length_is_assumed(model: Model) -> bool:
+    """Whether the config says no longest sequence, so that an engine takes its class's."""
+    return isinstance(model.config, Config) and not any(model.config.given(key) for key in LENGTHS)
+
+
+def trained_context(model: Model) -> int | None:
+    """Tokens of the longest sequence by the model's own words; None where it says none."""
+    config = model.config
+    if config is None:
+        return None
+    if not isinstance(config, Config):
+        return config.count("context_length", 0) or None
+    value = config.get("max_position_embeddings")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 MiB, GiB = 2**20, 2**30
+CONTEXT = 512 * MiB  # of a CUDA context: driver and runtime of one process, assumed
 
 
 class Allowance(Record):

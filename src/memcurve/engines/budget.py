@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..base import BadConfig, show, whole
 from . import module
-from .allowances import Allowance, Measured, MiB, Sizes, known
+from .allowances import CONTEXT, Allowance, Measured, Sizes, known
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Allowance", "Measured", "Sizes", "budget", "given_pool"]
 
-CONTEXT = 512 * MiB
 MAX_TOTAL = 2**50
 
 

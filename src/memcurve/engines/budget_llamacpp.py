@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ..base import whole
 from ..terms import compile_expr
-from .allowances import Allowance, MiB, flag, lacks
+from .allowances import CONTEXT, Allowance, MiB, flag, lacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .allowances import Measured, Sizes
 
 OPTIONS = ("fit", "fit_target", "n_ctx", "n_seq_max", "n_outputs_max")
-CONTEXT = 512 * MiB  # driver and runtime of one process
 TARGET = 1024  # MiB
 BUFFER = "compute buffer"
 # Tokens of a mask where no context is said

@@ -22,7 +22,7 @@ from math import ceil
 
 from ..base import whole
 from ..units import show_bytes
-from .allowances import Allowance, MiB, flag, lacks, share
+from .allowances import CONTEXT, Allowance, MiB, flag, lacks, share
 from .vllm import gpu_of
 
 TYPE_CHECKING = False
@@ -42,7 +42,6 @@ OPTIONS = (
 )
 UTILIZATION = 0.92  # config/cache.py
 # The context before vLLM looks: 0.51 GiB on an H100.
-CONTEXT = 512 * MiB
 # Workspaces of FlashInfer and cuBLAS and indices, which live at the peak; and what a picture encoder's run adds to it.
 WORKSPACE, PICTURES = 256 * MiB, 512 * MiB
 ROWS = 64 * 1024  # latents
