@@ -202,7 +202,6 @@ def test_help_of_every_command_has_an_example() -> None:
         assert "1024" in text or name in (
             "check-log",
             "compare",
-            "fit",
             "gpus",
             "models",
             "serve",

@@ -38,7 +38,11 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--engine", default="vllm", help="vllm, sglang, llamacpp, transformers or logical (default: vllm)"
     )
     parser.add_argument("--dtype", help="of the model (default: the config's own)")
-    parser.add_argument("--context", type=count, help="tokens of each request (default: 8k, or the model's longest)")
+    parser.add_argument(
+        "--context",
+        type=count,
+        help="tokens of each request; k and M are 1024-based (default: 8k, or the model's longest)",
+    )
     flag(parser, "batch", type=count, default=1, help="requests at once (default: 1)")
     parser.add_argument(
         "--weights",
