@@ -76,6 +76,7 @@ MAY = {
     "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
     "web": {
         "checkpoint",
+        "compare",
         "crossed",
         "curve",
         "engines",
@@ -219,7 +220,7 @@ def test_a_cold_estimate_imports_little() -> None:
 
 
 def test_importing_memcurve_brings_no_extra() -> None:
-    code = "import sys, memcurve, memcurve.cli, memcurve.cli.serve, memcurve.schema; print(sorted(sys.modules))"
+    code = "import sys, memcurve, memcurve.cli, memcurve.cli.serve, memcurve.cli.mcp, memcurve.schema; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout)}
-    assert not loaded & {"fastapi", "starlette", "pydantic", "uvicorn", "matplotlib", "numpy", "huggingface_hub"}
+    assert not loaded & {"fastapi", "starlette", "pydantic", "uvicorn", "mcp", "matplotlib", "numpy", "huggingface_hub"}

@@ -486,7 +486,8 @@ def test_every_example_of_the_document_is_real(web: TestClient) -> None:
                 asked += 1
     assert asked == sum(map(len, EXAMPLES.values())) >= 12
     assert set(document["paths"]) == {
-        f"/api/v1/{name}" for name in ("estimate", "curve", "cross", "fit", "gguf", "models", "gpus", "engines")
+        f"/api/v1/{name}"
+        for name in ("estimate", "curve", "cross", "compare", "fit", "gguf", "models", "gpus", "engines")
     }
 
 

@@ -117,6 +117,11 @@ def cells(found: Row, planned: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def data(rows: Sequence[Row]) -> dict[str, object]:
+    """The rows as JSON has them."""
+    return {"schema": SCHEMA, "models": [found.to_dict() for found in rows]}
+
+
 def table(rows: Sequence[Row], form: str = "text") -> str:
     """The rows as text, Markdown, CSV (exact bytes) or JSON."""
     if form not in FORMATS:
@@ -124,7 +129,7 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
     if form == "json":
         import json
 
-        return json.dumps({"schema": SCHEMA, "models": [found.to_dict() for found in rows]})
+        return json.dumps(data(rows))
     if form == "csv":
         return to_csv(rows)
     planned = any(found.weights_bytes is not None or found.why for found in rows)

@@ -84,6 +84,10 @@ COMMANDS = {
         "the page and the HTTP API, on this machine alone",
         "memcurve serve --open\nmemcurve serve --port 0\nmemcurve serve --host 0.0.0.0 --allow-host box.example.org",
     ),
+    "mcp": (
+        "tools for assistants that speak the Model Context Protocol, on standard input and output",
+        "memcurve mcp\nclaude mcp add memcurve -- memcurve mcp",
+    ),
     "verify": (
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
         "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"

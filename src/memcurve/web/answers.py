@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from .. import fit, gguf, schema
+from .. import compare, fit, gguf, schema
 from ..base import BadConfig, BadFile, NotDescribed, TooLarge, nearest, show
 from ..checkpoint import Tensor, Weights
 from ..checkpoint.estimate import estimate
@@ -21,10 +21,13 @@ from ..pages import fit_data
 from ..patterns import is_pattern, pattern
 from ..terms import SCHEMA
 from . import forms
+from .models import CompareRequest, CrossRequest, CurveRequest, EstimateRequest, FitRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..curve import MemoryCurve
-    from .models import CrossRequest, Curve, CurveRequest, EstimateRequest, FitRequest, Subject
+    from .models import Curve, Subject
 
 HEADER = "gguf"  # what errors call a header that was sent
 # Bounds of a request's time and of an answer's size; published models have up to some hundreds of layers.
@@ -126,13 +129,30 @@ def crossed(asked: CrossRequest) -> dict[str, object]:
     return schema.cross_data(subjects, pairs, asked.batch)
 
 
-def fitted(asked: FitRequest) -> dict[str, object]:
-    if asked.engine not in NAMES:
-        hint = nearest(asked.engine, NAMES, 1)
+def check_engine(name: str) -> None:
+    if name not in NAMES:
+        hint = nearest(name, NAMES, 1)
         raise BadConfig(
-            f"engine: {show(asked.engine)}; expected one of {', '.join(NAMES)}"
-            + (f" (nearest: {hint})" if hint else "")
+            f"engine: {show(name)}; expected one of {', '.join(NAMES)}" + (f" (nearest: {hint})" if hint else "")
         )
+
+
+def compared(asked: CompareRequest) -> dict[str, object]:
+    given = asked.model_dump(include={"gpu", "gpu_memory", "gpus"}, exclude_none=True)
+    planned = "gpu" in given or "gpu_memory" in given
+    if "gpus" in given and not planned:
+        raise BadConfig(f"gpus: {asked.gpus}; expected gpu or gpu_memory beside it")
+    engine = asked.engine or ("vllm" if planned else "logical")
+    check_engine(engine)
+    rows = [
+        compare.row(model_of(one), engine=engine, dtype=one.dtype, **given, **options_of(one, engine, fits=planned))
+        for one in asked.subjects
+    ]
+    return compare.data(rows)
+
+
+def fitted(asked: FitRequest) -> dict[str, object]:
+    check_engine(asked.engine)
     model = model_of(asked)
     plain = asked.model_dump(
         include={
@@ -210,3 +230,10 @@ def shortened(header: bytes) -> dict[str, object]:
         "gguf": short,
         "weights_bytes": None if weights is None else weights.bytes,
     }
+
+
+# Every question with a form: what it takes, and who answers it.
+ANSWERED: dict[str, tuple[type[Any], Callable[[Any], dict[str, object]]]] = {
+    "estimate": (EstimateRequest, estimated), "curve": (CurveRequest, curved), "cross": (CrossRequest, crossed),
+    "compare": (CompareRequest, compared), "fit": (FitRequest, fitted),
+}  # fmt: skip

@@ -18,7 +18,17 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__, gpus, schema
 from ..base import BadConfig, BadFile, MemcurveError, NotDescribed, Refused, TooLarge, show
 from . import answers, forms
-from .models import EXAMPLES, TINY, CrossRequest, CurveRequest, EstimateRequest, FitRequest, Problem
+from .models import (
+    EXAMPLES,
+    TINY,
+    CompareRequest,
+    CrossRequest,
+    CurveRequest,
+    EstimateRequest,
+    FitRequest,
+    Problem,
+    first_of,
+)
 from .security import BYTES_TYPE, Guard, problem
 
 if TYPE_CHECKING:
@@ -111,6 +121,10 @@ def add_questions(app: FastAPI) -> None:
     def cross(asked: CrossRequest) -> Response:
         return reckoned(answers.crossed, asked)
 
+    @question("compare", "Models side by side", "What `memcurve compare --format json` prints: a row for each subject.")
+    def compare(asked: CompareRequest) -> Response:
+        return reckoned(answers.compared, asked)
+
     @question("fit", "Does it fit", "What `memcurve fit --json` prints: weights, state and what the engine sets aside on each GPU, and how many requests that leaves room for.")  # fmt: skip
     def fit(asked: FitRequest) -> Response:
         return reckoned(answers.fitted, asked)
@@ -156,12 +170,6 @@ def add_tables(app: FastAPI) -> None:
         return Answer(forms.engines_data())
 
 
-ANSWERED: dict[str, tuple[type[Any], Callable[[Any], dict[str, object]]]] = {
-    "estimate": (EstimateRequest, answers.estimated), "curve": (CurveRequest, answers.curved),
-    "cross": (CrossRequest, answers.crossed), "fit": (FitRequest, answers.fitted),
-}  # fmt: skip
-
-
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document, with an answer to each example: those that the app itself gives, of lists the first two entries."""
     if app.openapi_schema is None:
@@ -171,7 +179,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         )  # fmt: skip
         shown: dict[str, Any] = {
             name: {word: answer(kind(**body)) for word, body in EXAMPLES[name].items()}
-            for name, (kind, answer) in ANSWERED.items()
+            for name, (kind, answer) in answers.ANSWERED.items()
         }
         shown["gguf"] = {"a header without a vocabulary": answers.shortened(TINY)}
         for name, table in (
@@ -204,7 +212,7 @@ async def failed(_: Request, error: Exception) -> Response:
         status = next((status for one, status in STATUS if isinstance(error, one)), 422)
         kind, detail = type(error).__name__, str(error)
     elif isinstance(error, RequestValidationError):
-        status, kind, detail = 422, "BadConfig", first_of(error)
+        status, kind, detail = 422, "BadConfig", first_of(error.errors()[0], 1)
     elif isinstance(error, HTTPException):
         status, kind, detail = (
             error.status_code,
@@ -212,18 +220,6 @@ async def failed(_: Request, error: Exception) -> Response:
             str(error.detail),
         )
     return JSONResponse(problem(status, kind, detail), status, media_type="application/problem+json")
-
-
-def first_of(error: RequestValidationError) -> str:
-    """The first thing that is wrong with a request: where, what stands there, what was expected."""
-    errors = error.errors()
-    one = errors[0]
-    where = (
-        "".join(f"[{word}]" if isinstance(word, int) else f".{word}" for word in one["loc"][1:]).lstrip(".")[:200]
-        or "body"
-    )
-    found = "missing" if one["type"] == "missing" else show(one.get("input"))
-    return f"{where}: {found}; {one['msg'][:1].lower()}{one['msg'][1:]}"
 
 
 def served(folder: str, path: str) -> Response:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from struct import pack
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ..base import show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MOST = 2**62
 MAX_CONTEXTS, MAX_SUBJECTS, MAX_OPTIONS = 512, 8, 64
@@ -111,6 +116,14 @@ class CrossRequest(Strict):
     max_ctx: Count | None = Field(None, description="The largest context looked at; without it all that there are.")
 
 
+class CompareRequest(Strict):
+    subjects: list[Subject] = Field(min_length=1, max_length=MAX_SUBJECTS)
+    engine: Word | None = Field(None, description="Whose memory; without it vllm beside a GPU, else logical.")
+    gpu: Word | None = Field(None, description="Adds what fits such a GPU: a name of GET /api/v1/gpus.")
+    gpu_memory: Positive | None = Field(None, description="Bytes of one GPU instead.")
+    gpus: Positive | None = Field(None, le=1024, description="How many; without it 1.")
+
+
 class FitRequest(Subject):
     engine: Word = Field("vllm", description="vllm, sglang, llamacpp, transformers or logical.")
     gpu: Word | None = Field(None, description="A name of GET /api/v1/gpus.")
@@ -137,6 +150,13 @@ class FitRequest(Subject):
     prefix_caching: Flag | None = Field(
         None, description="Keep prefixes for reuse; without it the engine's own default."
     )
+
+
+def first_of(error: Mapping[str, Any], above: int = 0) -> str:
+    """What pydantic finds wrong, in one line: where, what stands there, what was expected. above: levels left out of where."""
+    where = "".join(f"[{word}]" if isinstance(word, int) else f".{word}" for word in error["loc"][above:]).lstrip(".")
+    found = "missing" if error["type"] == "missing" else show(error.get("input"))
+    return f"{where[:200] or 'body'}: {found}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 class Problem(BaseModel):
@@ -180,6 +200,10 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "batch": 8,
             "max_ctx": 131072,
         },
+    },
+    "compare": {
+        "what models keep": {"subjects": [{"model": "Qwen/Qwen3-Next-80B-A3B-Thinking"}, {"model": "openai/gpt-oss-120b", "dtype": "bf16"}]},
+        "what fits an H100": {"subjects": [{"model": "Qwen/Qwen3-8B"}, {"config": QWEN, "name": "mine"}], "gpu": "H100 80GB"},
     },
     "fit": {
         "four H100": {"model": "Qwen/Qwen3-Next-80B-A3B-Thinking", "gpu": "H100 80GB", "gpus": 4, "context": 32768},
