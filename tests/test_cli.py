@@ -202,7 +202,9 @@ def test_help_of_every_command_has_an_example() -> None:
         assert "1024" in text or name in (
             "check-log",
             "compare",
+            "completion",
             "gpus",
+            "mcp",
             "models",
             "serve",
             "site",
@@ -236,6 +238,34 @@ def test_the_readmes_python_lines_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert isinstance(curve, memcurve.MemoryCurve)
     for value, call_text in re.findall(r"(curve\.bytes\(.*?\)) +# (\d+)", block[1]):
         assert eval(value, {"curve": curve}) == int(call_text)
+
+
+def test_at_most_is_a_bound_to_the_byte() -> None:
+    # Qwen3-8B: 36 layers × 8 heads × 128 × 2 of keys and values × 2 B are 147,456 B a token.
+    words = ("estimate", "Qwen/Qwen3-8B", "--context", "4k,8k", "--batch", "2", "--at-most")
+    size = 2 * 8192 * 147456
+    fits, over = call(*words, str(size)), call(*words, str(size - 1))
+    assert (fits.returncode, fits.stderr) == (0, "")
+    assert (over.returncode, over.stdout) == (4, fits.stdout)
+    assert over.stderr == (
+        f"memcurve: Qwen/Qwen3-8B: {size:,} B (2.25 GiB) at 8,192 tokens, batch 2; expected at most {size - 1:,} B (2.25 GiB): "
+        "the longest context that fits is 8,191 tokens\n"
+    )
+    states = call("estimate", "RWKV/rwkv-6-world-1b6", "--dtype", "bf16", "--at-most", "1KiB", "--json")
+    assert (states.returncode, json.loads(states.stdout)["schema"]) == (4, 1)
+    assert states.stderr.endswith(": no context fits\n")
+    for beside in (("--engine", "all"), ("--fits", "--memory", "1GiB")):
+        assert call(*words, "1GiB", *beside).returncode == 2
+
+
+def test_exit_code_says_whether_it_fits() -> None:
+    words = ("fit", "Qwen/Qwen3-8B", "--gpu", "L4", "--context", "32k", "--batch", "16")
+    without, within = call(*words), call(*words, "--exit-code")
+    assert (without.returncode, without.stderr) == (0, "")
+    assert (within.returncode, within.stdout) == (4, without.stdout)
+    assert "16 requests of 32,768 tokens do not fit one GPU of L4; largest context at batch 16: " in within.stderr
+    assert within.stderr.count("\n") == 1
+    assert call("fit", "Qwen/Qwen3-8B", "--gpu", "L4", "--context", "8k", "--exit-code").returncode == 0
 
 
 def test_engines_side_by_side() -> None:

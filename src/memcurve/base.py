@@ -100,6 +100,12 @@ class TooLarge(MemcurveError, OverflowError):
     """A count does not fit: of bytes in the int64 of an array, or of steps in a search."""
 
 
+class TooMuch(MemcurveError):
+    """An answer that is more than was allowed: of bytes, or than fits. The answer itself was printed before."""
+
+    exit_code = 4
+
+
 class MissingExtraError(MemcurveError):
     """An optional package is not installed; the message says which extra brings it."""
 

@@ -86,7 +86,7 @@ COMMANDS = {
     ),
     "mcp": (
         "tools for assistants that speak the Model Context Protocol, on standard input and output",
-        "memcurve mcp\nclaude mcp add memcurve -- memcurve mcp",
+        "memcurve mcp",
     ),
     "verify": (
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
@@ -127,7 +127,13 @@ def overview() -> str:
         "",
     ]
     lines += [f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()]
-    return "\n".join([*lines, "", "exit codes: 2 bad input, 3 not described, 1 anything else"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "exit codes: 2 bad input, 3 not described, 4 more than --at-most or, with --exit-code, no fit; 1 anything else",
+        ]
+    )
 
 
 def run(words: Sequence[str]) -> int:

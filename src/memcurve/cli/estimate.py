@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, show
+from ..base import BadConfig, TooMuch, show
 from ..schema import encoder_of, engines_data, estimate_data, fitting_data, growing
 from ..units import parse_bytes, parse_counts, show_bytes, show_tokens
 from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+    from ..curve import MemoryCurve
     from ..model import Model
     from ..terms import Pool
 
@@ -41,6 +42,7 @@ def build(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="which of the engine's cache dtypes fit in --memory, widest first (one context)",
     )
+    flag(parser, "at_most", metavar="SIZE", help="exit code 4, after the answer, where it is more, such as 40GiB")
     parser.add_argument("--explain", action="store_true", help="print the formula of every term as well")
 
 
@@ -51,21 +53,59 @@ def run(arguments: argparse.Namespace) -> None:
     for key in ("engine", "dtype", "label"):
         if key in options:
             raise BadConfig(f"option {key}={show(options[key])}: expected --{key} {options[key]}")
+    if arguments.at_most is not None and (arguments.fits or arguments.engine == "all"):
+        raise BadConfig("at_most: of one engine's bytes; expected neither --engine all nor --fits beside it")
     if arguments.fits:
-        return show_fits(arguments, model, contexts, options)
-    if arguments.engine == "all":
-        return side_by_side(arguments, model, contexts)
+        show_fits(arguments, model, contexts, options)
+    elif arguments.engine == "all":
+        side_by_side(arguments, model, contexts)
+    else:
+        of_one_engine(arguments, model, contexts, options)
+
+
+def of_one_engine(arguments: argparse.Namespace, model: Model, contexts: list[int], options: dict[str, Any]) -> None:
     curve = model.curve(arguments.engine, arguments.dtype, **options)
     batch, encoder = arguments.batch, encoder_of(model, arguments.encoder_context)
     for context in contexts:
         curve.bytes(context, batch, encoder)
     memory = None if arguments.memory is None else parse_bytes(arguments.memory, "memory")
+    most = None if arguments.at_most is None else parse_bytes(arguments.at_most, "at_most")
     pool = None if memory is None else curve.pool(memory)
     if arguments.json:
         import json
 
         print(json.dumps(estimate_data(model, curve, contexts, batch, encoder, memory)))
-        return None
+    else:
+        show_estimate(arguments, model, curve, contexts, encoder, pool)
+    if most is not None:
+        check(curve, contexts, batch, encoder, most)
+
+
+def check(curve: MemoryCurve, contexts: list[int], batch: int, encoder: int, most: int) -> None:
+    """TooMuch where a context takes more than so many bytes: the most of them, and the context that would fit."""
+    size, context = max((curve.bytes(context, batch, encoder), context) for context in contexts)
+    if size <= most:
+        return
+    try:
+        longest = curve.max_context(most, batch, encoder)
+    except BadConfig:  # not even the smallest context fits
+        longest = 0
+    fits = f"the longest context that fits is {longest:,} tokens" if longest else "no context fits"
+    raise TooMuch(
+        f"{curve.name}: {size:,} B ({show_bytes(size)}) at {context:,} tokens, batch {batch:,}; expected at most {most:,} B "
+        f"({show_bytes(most)}): {fits}"
+    )
+
+
+def show_estimate(
+    arguments: argparse.Namespace,
+    model: Model,
+    curve: MemoryCurve,
+    contexts: list[int],
+    encoder: int,
+    pool: Pool | None,
+) -> None:
+    batch = arguments.batch
     print(f"{clean(model.name)} · {model.structure}")
     print(
         f"engine {curve.engine} · {curve.dtype} · batch {batch:,}"
@@ -99,7 +139,6 @@ def run(arguments: argparse.Namespace) -> None:
         print("\n".join(pool_lines(pool)))
         if len(contexts) == 1 and (limits := pool.binding(contexts[0])):
             print(f"  requests of {contexts[0]:,} tokens at once: {limits[0]:,}, by {limits[1]}")
-    return None
 
 
 def show_fits(arguments: argparse.Namespace, model: Model, contexts: list[int], options: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, show
+from ..base import BadConfig, TooMuch, show
 from ..units import parse_bytes, parse_count, show_bytes, show_tokens
 from .estimate import pool_lines
 from .shared import add_options, clean, count, engine_options, flag, read_log
@@ -66,6 +66,7 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print JSON: fits, per_gpu, max_context, max_requests, bound_by …"
     )
+    flag(parser, "exit_code", action="store_true", help="exit code 4, after the answer, where it does not fit")
     parser.add_argument("--explain", action="store_true", help="unfold every number")
     parser.add_argument("-o", "--output", help="write a figure: .png, .svg or .pdf")
 
@@ -106,8 +107,10 @@ def run(arguments: argparse.Namespace) -> None:
         import json
 
         print(json.dumps(found.to_dict()))
-        return
-    print("\n".join(clean(line) for line in lines(found, arguments.explain)))
+    else:
+        print("\n".join(clean(line) for line in lines(found, arguments.explain)))
+    if arguments.exit_code and not found.fits:
+        raise TooMuch(misfit(found))
 
 
 def check_ending(output: str) -> None:
@@ -125,12 +128,28 @@ def verdict(fit: Fit) -> str:
     return "fits" if fit.starts_with is None else f"fits, started with max_model_len={fit.starts_with} or less"
 
 
+def misfit(fit: Fit) -> str:
+    """What does not fit, and what would."""
+    longest = f"{fit.max_context:,} tokens" if fit.max_context else "none"
+    return (
+        f"{fit.model}: {asked(fit)} {'does' if fit.batch == 1 else 'do'} not fit {split(fit)} of {fit.gpu}; largest context at "
+        f"batch {fit.batch:,}: {longest}; requests of {fit.context:,} tokens at once: {fit.max_requests:,}, bound by {fit.bound_by}"
+    )
+
+
+def asked(fit: Fit) -> str:
+    return f"{fit.batch:,} request{'' if fit.batch == 1 else 's'} of {fit.context:,} tokens"
+
+
+def split(fit: Fit) -> str:
+    gpus = "one GPU" if fit.gpus == 1 else f"{fit.gpus} GPUs" + (f", tp {fit.tp}" if fit.tp > 1 else "")
+    return gpus + (f", pp {fit.pp}" if fit.pp > 1 else "")
+
+
 def lines(fit: Fit, explain: bool) -> list[str]:
-    split = "one GPU" if fit.gpus == 1 else f"{fit.gpus} GPUs" + (f", tp {fit.tp}" if fit.tp > 1 else "")
-    split += f", pp {fit.pp}" if fit.pp > 1 else ""
     found = [
-        f"{fit.model} · {fit.engine} · {split} of {fit.gpu}",
-        f"{verdict(fit)}: {fit.batch:,} request{'' if fit.batch == 1 else 's'} of {fit.context:,} tokens",
+        f"{fit.model} · {fit.engine} · {split(fit)} of {fit.gpu}",
+        f"{verdict(fit)}: {asked(fit)}",
         "",
     ]
     for gpu, many in alike(fit):
