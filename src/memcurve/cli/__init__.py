@@ -84,6 +84,10 @@ COMMANDS = {
         "the page and the HTTP API, on this machine alone",
         "memcurve serve --open\nmemcurve serve --port 0\nmemcurve serve --host 0.0.0.0 --allow-host box.example.org",
     ),
+    "completion": (
+        "a script by which bash, zsh or fish completes commands, options and names",
+        'eval "$(memcurve completion bash)"\nmemcurve completion fish > ~/.config/fish/completions/memcurve.fish',
+    ),
     "mcp": (
         "tools for assistants that speak the Model Context Protocol, on standard input and output",
         "memcurve mcp",
@@ -106,11 +110,17 @@ def module(command: str) -> Any:
     return __import__(f"{__name__}.{command.replace('-', '_')}", fromlist=["run"])
 
 
+def program() -> str:
+    """How this was called: `hf memcurve` runs a script hf-memcurve."""
+    return "hf memcurve" if os.path.basename(sys.argv[0]).startswith("hf-memcurve") else "memcurve"
+
+
 def build(command: str) -> Parser:
     text, examples = COMMANDS[command]
-    shown = "\n".join(f"  {line}" for line in examples.splitlines())
+    mine = program()
+    shown = "\n".join(f"  {line.replace('memcurve ', f'{mine} ')}" for line in examples.splitlines())
     parser = Parser(
-        prog=f"memcurve {command}", description=f"{text[0].upper()}{text[1:]}.", epilog=f"examples:\n{shown}",
+        prog=f"{mine} {command}", description=f"{text[0].upper()}{text[1:]}.", epilog=f"examples:\n{shown}",
         formatter_class=Formatter, allow_abbrev=False,
     )  # fmt: skip
     module(command).build(parser)
@@ -123,7 +133,7 @@ def overview() -> str:
     lines = [
         f"memcurve {__version__}: exactly how many bytes a language model's sequence state takes",
         "",
-        "usage: memcurve COMMAND … (memcurve COMMAND --help says more)",
+        f"usage: {program()} COMMAND … ({program()} COMMAND --help says more)",
         "",
     ]
     lines += [f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()]
