@@ -73,6 +73,7 @@ MAY = {
         "plan",
         "memcurve",
     },
+    "shapes": {"shapes", "terms"},
     "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
     "web": {
         "checkpoint",
@@ -88,7 +89,9 @@ MAY = {
         "model",
         "pages",
         "patterns",
+        "compare",
         "schema",
+        "shapes",
         "terms",
         "config",
         "web",

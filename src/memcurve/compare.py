@@ -124,7 +124,7 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
     if form == "json":
         import json
 
-        return json.dumps({"schema": SCHEMA, "models": [found.to_dict() for found in rows]})
+        return json.dumps(to_data(rows))
     if form == "csv":
         return to_csv(rows)
     planned = any(found.weights_bytes is not None or found.why for found in rows)
@@ -142,6 +142,10 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
     ]
     beyond = ["–: more than the engine takes of one request"] * any(None in found.bytes for found in rows)
     return "\n".join([*shown, *beyond, *(f"{found.model}: {found.why}" for found in rows if found.why)])
+
+
+def to_data(rows: Sequence[Row]) -> dict[str, object]:
+    return {"schema": SCHEMA, "models": [found.to_dict() for found in rows]}
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from .. import fit, gguf, schema
+from .. import compare, fit, gguf, schema
 from ..base import BadConfig, BadFile, NotDescribed, TooLarge, nearest, show
 from ..checkpoint import Tensor, Weights
 from ..checkpoint.estimate import estimate
@@ -21,10 +21,14 @@ from ..pages import fit_data
 from ..patterns import is_pattern, pattern
 from ..terms import SCHEMA
 from . import forms
+from .models import FORMS
+from .wrong import read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..curve import MemoryCurve
-    from .models import CrossRequest, Curve, CurveRequest, EstimateRequest, FitRequest, Subject
+    from .models import CompareRequest, CrossRequest, Curve, CurveRequest, EstimateRequest, FitRequest, Subject
 
 HEADER = "gguf"  # what errors call a header that was sent
 # Bounds of a request's time and of an answer's size; published models have up to some hundreds of layers.
@@ -126,13 +130,30 @@ def crossed(asked: CrossRequest) -> dict[str, object]:
     return schema.cross_data(subjects, pairs, asked.batch)
 
 
-def fitted(asked: FitRequest) -> dict[str, object]:
-    if asked.engine not in NAMES:
-        hint = nearest(asked.engine, NAMES, 1)
+def check_engine(engine: str) -> None:
+    if engine not in NAMES:
+        hint = nearest(engine, NAMES, 1)
         raise BadConfig(
-            f"engine: {show(asked.engine)}; expected one of {', '.join(NAMES)}"
-            + (f" (nearest: {hint})" if hint else "")
+            f"engine: {show(engine)}; expected one of {', '.join(NAMES)}" + (f" (nearest: {hint})" if hint else "")
         )
+
+
+def compared(asked: CompareRequest) -> dict[str, object]:
+    planned = asked.gpu is not None or asked.gpu_memory is not None
+    engine = asked.engine or ("vllm" if planned else "logical")
+    check_engine(engine)
+    device: dict[str, Any] = {"gpu": asked.gpu, "gpu_memory": asked.gpu_memory}
+    if planned and asked.gpus is not None:
+        device["gpus"] = asked.gpus
+    rows = []
+    for one in asked.subjects:
+        options = options_of(one, engine, fits=planned)
+        rows.append(compare.row(model_of(one), engine=engine, dtype=one.dtype, **device, **options))
+    return compare.to_data(rows)
+
+
+def fitted(asked: FitRequest) -> dict[str, object]:
+    check_engine(asked.engine)
     model = model_of(asked)
     plain = asked.model_dump(
         include={
@@ -210,3 +231,15 @@ def shortened(header: bytes) -> dict[str, object]:
         "gguf": short,
         "weights_bytes": None if weights is None else weights.bytes,
     }
+
+
+# What each of FORMS is answered by, and a GGUF header.
+ANSWERED: dict[str, Callable[[Any], dict[str, object]]] = {
+    "estimate": estimated, "curve": curved, "cross": crossed, "fit": fitted, "compare": compared,
+    "gguf": shortened,
+}  # fmt: skip
+
+
+def answer_to(name: str, body: object) -> dict[str, object]:
+    """The answer to a request of one of FORMS, as a tool or a script has it. BadConfig says what is wrong with it."""
+    return ANSWERED[name](read(FORMS[name], body))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from struct import pack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -106,9 +106,21 @@ class CrossSubject(Curve):
 
 
 class CrossRequest(Strict):
-    subjects: list[CrossSubject] = Field(min_length=2, max_length=MAX_SUBJECTS)
+    subjects: list[CrossSubject] = Field(
+        min_length=2, max_length=MAX_SUBJECTS, description="Curves, of which all pairs are compared."
+    )
     batch: Batch = Field(1, description="Sequences.")
     max_ctx: Count | None = Field(None, description="The largest context looked at; without it all that there are.")
+
+
+class CompareRequest(Strict):
+    subjects: list[Subject] = Field(
+        min_length=1, max_length=MAX_SUBJECTS, description="Models, with dtypes and options of their own."
+    )
+    engine: Word | None = Field(None, description="Of all of them; without it vllm with a GPU, else logical.")
+    gpu: Word | None = Field(None, description="A name of GET /api/v1/gpus: adds what fits it.")
+    gpu_memory: Positive | None = Field(None, description="Bytes of one GPU instead.")
+    gpus: Positive | None = Field(None, le=1024, description="How many; without it 1.")
 
 
 class FitRequest(Subject):
@@ -139,17 +151,9 @@ class FitRequest(Subject):
     )
 
 
-class Problem(BaseModel):
-    """RFC 9457, with memcurve's kind of error."""
-
-    type: Literal["about:blank"] = "about:blank"
-    title: str
-    status: int
-    detail: str = Field(description="One line: the key, the value, and what was expected.")
-    error: str = Field(
-        description="BadConfig, BadFile, NotDescribed, Refused, TooLarge, or of the server: NotFound, Busy …"
-    )
-
+FORMS: dict[str, type[Strict]] = {
+    "estimate": EstimateRequest, "curve": CurveRequest, "cross": CrossRequest, "fit": FitRequest, "compare": CompareRequest,
+}  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "estimate": {
@@ -179,6 +183,12 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             ],
             "batch": 8,
             "max_ctx": 131072,
+        },
+    },
+    "compare": {
+        "what they keep": {"subjects": [{"model": "Qwen/Qwen3-8B"}, {"model": "openai/gpt-oss-20b", "dtype": "bf16"}]},
+        "what fits": {
+            "subjects": [{"model": "Qwen/Qwen3-Next-80B-A3B-Thinking"}, {"model": "Qwen/Qwen3-8B"}], "gpu": "H100 80GB", "gpus": 4,
         },
     },
     "fit": {
