@@ -331,8 +331,9 @@ SHAPES: dict[str, Shape] = {
         {
             **MODEL,
             **ENGINE,
-            "per_token": number("Bytes of one more token at long contexts."),
-            "constant": whole("Bytes of states and of full windows, at long contexts."),
+            "per_token": number("Bytes of one more token at the longest contexts."),
+            "constant": whole("Bytes of states and of full windows, which grow no more at the longest contexts."),
+            "constant_from": whole("The first context at which they are all there."),
             "bytes": by_name(maybe(BYTES, "null: more than the engine takes of one request"), "By context."),
             "weights_bytes": maybe(BYTES),
             "gpus": maybe(whole("How many.")),
