@@ -19,11 +19,12 @@ from typing import Any
 
 import memcurve
 from memcurve import MemcurveError, catalog, schema
+from memcurve.compare import row, to_data
 from memcurve.engines import NAMES
 from memcurve.model import catalogued
 
 THREADS, WARM = 6, 300
-PATHS = ("estimate", "curve", "cross", "fit", "gguf", "models", "engines", "nowhere")
+PATHS = ("estimate", "curve", "cross", "fit", "compare", "gguf", "models", "engines", "nowhere")
 JUNK: tuple[Any, ...] = (
     None,
     True,
@@ -69,7 +70,7 @@ def question(rng: random.Random) -> tuple[str, dict[str, Any]]:
     """A request that can be answered, or refused with a reason."""
     subject: dict[str, Any] = {"model": rng.choice(catalog.names()), "engine": rng.choice(NAMES), "dtype": "bf16"}
     batch = rng.choice((1, 2, 7, 64))
-    match rng.randrange(10):
+    match rng.randrange(11):
         case 0:
             other = {"model": rng.choice(catalog.names()), "engine": "logical", "dtype": "bf16"}
             return "cross", {"subjects": [subject, other], "batch": batch, "max_ctx": 2**20}
@@ -77,6 +78,10 @@ def question(rng: random.Random) -> tuple[str, dict[str, Any]]:
             return "fit", {**subject, "gpu": "H100 80GB", "gpus": rng.choice((1, 4, 8)), "batch": batch}
         case 3 | 4:
             return "curve", {**subject, "batch": batch, "memory": rng.choice((None, 2**34, 2**36))}
+        case 5:
+            gpu = rng.choice(({}, {"gpu": "H200", "gpus": 2}))
+            models = [{"model": rng.choice(catalog.names()), "dtype": "bf16"} for _ in range(2)]
+            return "compare", {"subjects": models, "engine": subject["engine"], **gpu}
     return "estimate", {**subject, "batch": batch, "contexts": rng.sample(range(1, 2**20), rng.choice((1, 3, 20)))}
 
 
@@ -118,6 +123,12 @@ def expected(path: str, body: dict[str, Any]) -> object:
             model = catalogued(body["model"])
             sizes = {name: body[name] for name in ("engine", "dtype", "gpu", "gpus", "batch")}
             return memcurve.fit(model, **sizes).to_dict()
+        if path == "compare":
+            device = {"gpu": body.get("gpu"), **({"gpus": body["gpus"]} if "gpus" in body else {})}
+            rows = [
+                row(catalogued(one["model"]), engine=body["engine"], dtype="bf16", **device) for one in body["subjects"]
+            ]
+            return to_data(rows)
     except MemcurveError as error:
         return " ".join(str(error).split())
     return None

@@ -91,6 +91,7 @@ def test_json_schema() -> None:
         ),
         (["estimate", "3gdnx:1mha"], 2, "'gdnx'; expected a kind"),
         (["estimate"], 2, "required: model (see: memcurve estimate --help)"),
+        (["compare", QWEN, "--gpus", "2"], 2, "gpus: 2; expected --gpu or --gpu_memory beside it"),
         (["estimat"], 2, "command 'estimat'; expected one of plot, cross, estimate, fit, compare"),
         (["plot", "-o", "/no/such/place.svg"], 2, "/no/such/place.svg: No such file or directory"),
         (["plot", "3gdn:1mha", "-o", "a.xyz"], 2, "'a.xyz'"),

@@ -73,6 +73,7 @@ MAY = {
         "plan",
         "memcurve",
     },
+    "shapes": {"shapes", "terms"},
     "schema": {"catalog", "crossed", "curve", "engines", "export", "fits", "gpus", "heat", "layers", "model", "terms"},
     "web": {
         "checkpoint",
@@ -90,6 +91,7 @@ MAY = {
         "pages",
         "patterns",
         "schema",
+        "shapes",
         "terms",
         "config",
         "web",

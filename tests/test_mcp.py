@@ -20,8 +20,9 @@ from mcp.client.stdio import stdio_client
 import memcurve
 from memcurve import compare, load, schema
 from memcurve.base import BadConfig
+from memcurve.shapes import answer_schema
 from memcurve.web.answers import ANSWERED
-from memcurve.web.models import EXAMPLES
+from memcurve.web.models import EXAMPLES, FORMS
 from memcurve.web.security import MAX_BODY
 from memcurve.web.tools import answered, call
 
@@ -38,9 +39,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("estimate", {"model": "someone/on-the-hub"}, "'someone/on-the-hub' is not in the catalogue"),
     ("estimate", {"model": "Qwen3-Nxt"}, f"nearest: {NEXT}"),
     ("estimate", {}, "nothing given; expected one of model, config and gguf"),
-    ("estimate", {"model": QWEN3, "contexts": ["128k"]}, "contexts[0]: '128k'; input should be a valid integer"),
+    ("estimate", {"model": QWEN3, "contexts": ["128k"]}, "contexts[0]: '128k'; expected an integer (nearest: 131072)"),
     ("estimate", {"model": QWEN3, "contexts": [10**30]}, "contexts[0]: 1"),
-    ("estimate", {"model": QWEN3, "path": "x"}, "path: 'x'; extra inputs are not permitted"),
+    ("estimate", {"model": QWEN3, "path": "x"}, "path: not a field; expected one of "),
     ("estimate", {"config": "{\"model_type\":\"lama\"}"}, "'lama' is not described; nearest: "),
     ("estimate", {"model": QWEN3, "engine": "vlm"}, "nearest: vllm"),
     ("estimate", {"model": QWEN3, "options": {"__class__": 1}}, "options.__class__: not an option of engine logical"),
@@ -50,8 +51,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("compare", {"subjects": [{"model": QWEN3}], "gpus": 2}, "gpus: 2; expected gpu or gpu_memory beside it"),
     ("compare", {"subjects": [{"model": QWEN3}], "engine": "all"}, "engine: 'all'; expected one of"),
     ("fit", {"model": QWEN3, "gpu": "H10"}, "nearest: "),
-    ("fit", {"model": QWEN3, "gpu": "L4", "log": "/etc/passwd"}, "log: '/etc/passwd'; extra inputs are not permitted"),
-    ("estmate", {}, "tool: 'estmate'; expected one of estimate, curve, cross, compare, fit (nearest: estimate)"),
+    ("fit", {"model": QWEN3, "gpu": "L4", "log": "/etc/passwd"}, "log: not a field; expected one of "),
+    ("estmate", {}, "tool: 'estmate'; expected one of estimate, curve, cross, fit, compare (nearest: estimate)"),
 ]  # fmt: skip
 
 
@@ -77,9 +78,11 @@ def test_tools_and_their_schemas() -> None:
         assert (client.server_info.name, client.server_info.version) == ("memcurve", memcurve.__version__)
         assert "131072, not 128k" in (client.instructions or "")
         found = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert list(found) == ["estimate", "curve", "cross", "compare", "fit"] == list(EXAMPLES)
+        assert list(found) == list(FORMS)
+        assert set(found) == {"estimate", "curve", "cross", "compare", "fit"}
         for name, tool in found.items():
-            assert tool.input_schema == ANSWERED[name][0].model_json_schema()
+            assert tool.input_schema == FORMS[name].model_json_schema()
+            assert tool.output_schema == answer_schema(name)
             Draft202012Validator.check_schema(tool.input_schema)
             for body in EXAMPLES[name].values():
                 Draft202012Validator(tool.input_schema).validate(body)
@@ -144,7 +147,9 @@ def test_every_example_is_answered_as_the_api_does() -> None:
     for name, bodies in EXAMPLES.items():
         for body in bodies.values():
             assert not call(name, body).is_error
-            assert answered(name, body) == ANSWERED[name][1](ANSWERED[name][0](**body))
+            found = answered(name, body)
+            assert found == ANSWERED[name](FORMS[name](**body))
+            Draft202012Validator(answer_schema(name)).validate(json.loads(json.dumps(found)))
 
 
 def test_hostile_arguments_cost_little() -> None:

@@ -14,6 +14,7 @@ import memcurve
 from memcurve import BadConfig, MemcurveError, NotDescribed, Refused, catalog
 from memcurve.checkpoint import Tensor, Weights
 from memcurve.cli import run
+from memcurve.compare import CONTEXTS, cells, row
 from memcurve.fitting import Fit, fit
 from memcurve.terms import compile_expr
 
@@ -244,10 +245,33 @@ def test_a_table_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert (plain["per_token"], plain["constant"]) == (147_456, 0)
     assert plain["bytes"]["8192"] == 8192 * 147_456
     assert pattern["constant"] > 0
+    assert (plain["constant_from"], pattern["constant_from"]) == (0, 0)
     assert run(["compare", "Qwen/Qwen3-8B", "--gpu", "H100", "--format", "md"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|")
     assert "147,456 B" in rows[2]
+
+
+def test_windows_of_a_table_are_those_that_fill() -> None:
+    """What grows no more is there at a context of its own, and never more than all that is kept from there on."""
+    # 62 layers of which one in six is full, 16 heads × 128 × 2 × 2 B a token: 52 windows of 1,024
+    found = row(memcurve.load("google/gemma-3-27b-it"), engine="logical", dtype="bf16")
+    assert (found.constant, found.constant_from) == (52 * 1024 * 16 * 128 * 2 * 2, 1024)
+    # vLLM takes at most 8,192 tokens of Gemma 2, in whose windows of 4,096 lies a step of 8,192 too: they never fill
+    found = row(memcurve.load("google/gemma-2-9b"), engine="vllm", dtype="bf16")
+    assert (found.constant, found.constant_from) == (0, 0)
+    # All 42 layers grow: 8 heads × 256 × 2 × 2 B each
+    assert found.per_token == 42 * 8 * 256 * 2 * 2
+    for name in catalog.names():
+        for engine in ("logical", "vllm", "sglang", "llamacpp"):
+            try:
+                found = row(memcurve.load(name), engine=engine, dtype="bf16")
+            except MemcurveError:
+                continue
+            for context, size in zip(CONTEXTS, found.bytes, strict=True):
+                assert size is None or context < found.constant_from or found.constant <= size, (name, engine)
+    shown = cells(row(memcurve.load("openai/gpt-oss-120b"), engine="vllm", dtype="bf16"), False)[2]
+    assert shown.startswith("581.06 MiB from ")
 
 
 def test_the_engines_own_names_of_a_split_say_the_same() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,9 @@ FORMATS = ("text", "md", "csv", "json")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model. per_token: bytes that one more token takes at long contexts, a fraction where an engine keeps blocks;
-    constant: bytes of what grows no more there, states and full windows; bytes: at each of CONTEXTS, None beyond what the engine takes. From weights_bytes on None without a GPU; why: what
+    """One model. per_token: bytes that one more token takes at the longest contexts, a fraction where an engine keeps blocks;
+    constant: bytes of what grows no more there, states and full windows; constant_from: the first context at which it is all
+    there; bytes: at each of CONTEXTS, None beyond what the engine takes. From weights_bytes on None without a GPU; why: what
     stands against an answer.
     """
 
@@ -35,6 +37,7 @@ class Row:
     dtype: str
     per_token: Fraction
     constant: int
+    constant_from: int
     bytes: tuple[int | None, ...]
     weights_bytes: int | None = None
     gpus: int | None = None
@@ -57,16 +60,17 @@ def row(
     planned = gpu is not None or gpu_memory is not None
     mine = {name: value for name, value in options.items() if name in module(engine).OPTIONS}
     curve = model.curve(engine, dtype, **(device(gpu, gpu_memory, engine, mine)[1] if planned else options))
-    slope, constant = growth(curve)
     bounds = {} if curve.allocator is None else curve.allocator.bounds()
-    most = bounds.get("context", ("", CONTEXTS[-1]))[1]
+    most = bounds["context"][1] if "context" in bounds else None
+    slope, constant, since = growth(curve, most)
     found = Row(
         model=model.name,
         engine=engine,
         dtype=curve.dtype,
         per_token=slope,
         constant=constant,
-        bytes=tuple(curve.bytes(context) if context <= most else None for context in CONTEXTS),
+        constant_from=since,
+        bytes=tuple(curve.bytes(context) if most is None or context <= most else None for context in CONTEXTS),
     )
     if not planned:
         return found
@@ -86,11 +90,22 @@ def row(
     )
 
 
-def growth(curve: MemoryCurve) -> tuple[Fraction, int]:
-    """Bytes per token beyond every window, over a whole period of blocks; and the bytes of what grows no more there."""
-    far, period = max((2**20, *curve.kinks())), curve.period
-    slope = Fraction(curve.bytes(far + period) - curve.bytes(far), period)
-    return slope, sum(term.bytes_at(far) for term in curve.terms if not term.grows_after(far))
+def growth(curve: MemoryCurve, most: int | None) -> tuple[Fraction, int, int]:
+    """Bytes per token over the last period of blocks, beyond every window or up to the most tokens that the engine takes; the
+    bytes of what grows no more there; and the first context at which they are all there.
+    """
+    end = max((2**20, *curve.kinks())) + curve.period
+    if most is not None:
+        end = min(end, most)
+    start = max(end - curve.period, 0)
+    slope = Fraction(curve.bytes(end) - curve.bytes(start), end - start)
+    full = [term for term in curve.terms if not term.grows_after(start)]
+    constant = sum(term.bytes_at(start) for term in full)
+
+    def held(context: int) -> int:
+        return sum(term.bytes_at(context) for term in full)
+
+    return slope, constant, bisect_left(range(start), constant, key=held)
 
 
 COLUMNS = ("model", "per token", "states, windows", *(f"at {show_tokens(context)}" for context in CONTEXTS))
@@ -104,7 +119,7 @@ def cells(found: Row, planned: bool) -> list[str]:
     known = [
         found.model,
         per_token,
-        show_bytes(found.constant),
+        show_bytes(found.constant) + (f" from {found.constant_from:,}" if found.constant_from > 1 else ""),
         *("–" if size is None else show_bytes(size) for size in found.bytes),
     ]
     if not planned:
@@ -117,11 +132,6 @@ def cells(found: Row, planned: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def data(rows: Sequence[Row]) -> dict[str, object]:
-    """The rows as JSON has them."""
-    return {"schema": SCHEMA, "models": [found.to_dict() for found in rows]}
-
-
 def table(rows: Sequence[Row], form: str = "text") -> str:
     """The rows as text, Markdown, CSV (exact bytes) or JSON."""
     if form not in FORMATS:
@@ -129,7 +139,7 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
     if form == "json":
         import json
 
-        return json.dumps(data(rows))
+        return json.dumps(to_data(rows))
     if form == "csv":
         return to_csv(rows)
     planned = any(found.weights_bytes is not None or found.why for found in rows)
@@ -147,6 +157,10 @@ def table(rows: Sequence[Row], form: str = "text") -> str:
     ]
     beyond = ["–: more than the engine takes of one request"] * any(None in found.bytes for found in rows)
     return "\n".join([*shown, *beyond, *(f"{found.model}: {found.why}" for found in rows if found.why)])
+
+
+def to_data(rows: Sequence[Row]) -> dict[str, object]:
+    return {"schema": SCHEMA, "models": [found.to_dict() for found in rows]}
 
 
 def to_csv(rows: Sequence[Row]) -> str:

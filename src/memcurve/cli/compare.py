@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadConfig(
             f"option {key}={show(options[key])}: not an engine's; expected --{key} where this command has it"
         )
-    if planned and arguments.gpus is not None:
+    if arguments.gpus is not None:
+        if not planned:
+            raise BadConfig(f"gpus: {arguments.gpus}; expected --gpu or --gpu_memory beside it")
         options["gpus"] = arguments.gpus
     rows = [
         row(

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import socket
 
 PORT = 8765
-CONNECTIONS = 128
 ANY = ("", "0.0.0.0", "::")
 
 
@@ -36,16 +35,17 @@ def run(arguments: argparse.Namespace) -> None:
 
         from ..web.app import make_app
         from ..web.security import HEADER_BYTES
+        from ..web.server import Protocol
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("fastapi", "pydantic", "starlette", "uvicorn"):
+        if (error.name or "").partition(".")[0] not in ("fastapi", "h11", "pydantic", "starlette", "uvicorn"):
             raise
         raise MissingExtraError("memcurve serve needs FastAPI and uvicorn: pip install 'memcurve[web]'") from None
     listener = listen(arguments.host, arguments.port)
     address = f"http://{shown(arguments.host)}:{listener.getsockname()[1]}/"
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(hosts), http="h11", ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
-            proxy_headers=False, limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,
+            make_app(hosts), http=Protocol, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
+            proxy_headers=False, h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_keep_alive=5, timeout_graceful_shutdown=2,
         )
     )  # fmt: skip

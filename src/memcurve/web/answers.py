@@ -21,13 +21,14 @@ from ..pages import fit_data
 from ..patterns import is_pattern, pattern
 from ..terms import SCHEMA
 from . import forms
-from .models import CompareRequest, CrossRequest, CurveRequest, EstimateRequest, FitRequest
+from .models import FORMS
+from .wrong import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..curve import MemoryCurve
-    from .models import Curve, Subject
+    from .models import CompareRequest, CrossRequest, Curve, CurveRequest, EstimateRequest, FitRequest, Subject
 
 HEADER = "gguf"  # what errors call a header that was sent
 # Bounds of a request's time and of an answer's size; published models have up to some hundreds of layers.
@@ -129,26 +130,28 @@ def crossed(asked: CrossRequest) -> dict[str, object]:
     return schema.cross_data(subjects, pairs, asked.batch)
 
 
-def check_engine(name: str) -> None:
-    if name not in NAMES:
-        hint = nearest(name, NAMES, 1)
+def check_engine(engine: str) -> None:
+    if engine not in NAMES:
+        hint = nearest(engine, NAMES, 1)
         raise BadConfig(
-            f"engine: {show(name)}; expected one of {', '.join(NAMES)}" + (f" (nearest: {hint})" if hint else "")
+            f"engine: {show(engine)}; expected one of {', '.join(NAMES)}" + (f" (nearest: {hint})" if hint else "")
         )
 
 
 def compared(asked: CompareRequest) -> dict[str, object]:
-    given = asked.model_dump(include={"gpu", "gpu_memory", "gpus"}, exclude_none=True)
-    planned = "gpu" in given or "gpu_memory" in given
-    if "gpus" in given and not planned:
-        raise BadConfig(f"gpus: {asked.gpus}; expected gpu or gpu_memory beside it")
+    planned = asked.gpu is not None or asked.gpu_memory is not None
     engine = asked.engine or ("vllm" if planned else "logical")
     check_engine(engine)
-    rows = [
-        compare.row(model_of(one), engine=engine, dtype=one.dtype, **given, **options_of(one, engine, fits=planned))
-        for one in asked.subjects
-    ]
-    return compare.data(rows)
+    device: dict[str, Any] = {"gpu": asked.gpu, "gpu_memory": asked.gpu_memory}
+    if asked.gpus is not None:
+        if not planned:
+            raise BadConfig(f"gpus: {asked.gpus}; expected gpu or gpu_memory beside it")
+        device["gpus"] = asked.gpus
+    rows = []
+    for one in asked.subjects:
+        options = options_of(one, engine, fits=planned)
+        rows.append(compare.row(model_of(one), engine=engine, dtype=one.dtype, **device, **options))
+    return compare.to_data(rows)
 
 
 def fitted(asked: FitRequest) -> dict[str, object]:
@@ -232,8 +235,13 @@ def shortened(header: bytes) -> dict[str, object]:
     }
 
 
-# Every question with a form: what it takes, and who answers it.
-ANSWERED: dict[str, tuple[type[Any], Callable[[Any], dict[str, object]]]] = {
-    "estimate": (EstimateRequest, estimated), "curve": (CurveRequest, curved), "cross": (CrossRequest, crossed),
-    "compare": (CompareRequest, compared), "fit": (FitRequest, fitted),
+# What each of FORMS is answered by, and a GGUF header.
+ANSWERED: dict[str, Callable[[Any], dict[str, object]]] = {
+    "estimate": estimated, "curve": curved, "cross": crossed, "fit": fitted, "compare": compared,
+    "gguf": shortened,
 }  # fmt: skip
+
+
+def answer_to(name: str, body: object) -> dict[str, object]:
+    """The answer to a request of one of FORMS, as a tool or a script has it. BadConfig says what is wrong with it."""
+    return ANSWERED[name](read(FORMS[name], body))

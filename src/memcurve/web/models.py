@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from struct import pack
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from ..base import show
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MOST = 2**62
 MAX_CONTEXTS, MAX_SUBJECTS, MAX_OPTIONS = 512, 8, 64
@@ -111,15 +106,19 @@ class CrossSubject(Curve):
 
 
 class CrossRequest(Strict):
-    subjects: list[CrossSubject] = Field(min_length=2, max_length=MAX_SUBJECTS)
+    subjects: list[CrossSubject] = Field(
+        min_length=2, max_length=MAX_SUBJECTS, description="Curves, of which all pairs are compared."
+    )
     batch: Batch = Field(1, description="Sequences.")
     max_ctx: Count | None = Field(None, description="The largest context looked at; without it all that there are.")
 
 
 class CompareRequest(Strict):
-    subjects: list[Subject] = Field(min_length=1, max_length=MAX_SUBJECTS)
-    engine: Word | None = Field(None, description="Whose memory; without it vllm beside a GPU, else logical.")
-    gpu: Word | None = Field(None, description="Adds what fits such a GPU: a name of GET /api/v1/gpus.")
+    subjects: list[Subject] = Field(
+        min_length=1, max_length=MAX_SUBJECTS, description="Models, with dtypes and options of their own."
+    )
+    engine: Word | None = Field(None, description="Of all of them; without it vllm with a GPU, else logical.")
+    gpu: Word | None = Field(None, description="A name of GET /api/v1/gpus: adds what fits it.")
     gpu_memory: Positive | None = Field(None, description="Bytes of one GPU instead.")
     gpus: Positive | None = Field(None, le=1024, description="How many; without it 1.")
 
@@ -152,24 +151,9 @@ class FitRequest(Subject):
     )
 
 
-def first_of(error: Mapping[str, Any], above: int = 0) -> str:
-    """What pydantic finds wrong, in one line: where, what stands there, what was expected. above: levels left out of where."""
-    where = "".join(f"[{word}]" if isinstance(word, int) else f".{word}" for word in error["loc"][above:]).lstrip(".")
-    found = "missing" if error["type"] == "missing" else show(error.get("input"))
-    return f"{where[:200] or 'body'}: {found}; {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-class Problem(BaseModel):
-    """RFC 9457, with memcurve's kind of error."""
-
-    type: Literal["about:blank"] = "about:blank"
-    title: str
-    status: int
-    detail: str = Field(description="One line: the key, the value, and what was expected.")
-    error: str = Field(
-        description="BadConfig, BadFile, NotDescribed, Refused, TooLarge, or of the server: NotFound, Busy …"
-    )
-
+FORMS: dict[str, type[Strict]] = {
+    "estimate": EstimateRequest, "curve": CurveRequest, "cross": CrossRequest, "fit": FitRequest, "compare": CompareRequest,
+}  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "estimate": {
@@ -202,8 +186,10 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "compare": {
-        "what models keep": {"subjects": [{"model": "Qwen/Qwen3-Next-80B-A3B-Thinking"}, {"model": "openai/gpt-oss-120b", "dtype": "bf16"}]},
-        "what fits an H100": {"subjects": [{"model": "Qwen/Qwen3-8B"}, {"config": QWEN, "name": "mine"}], "gpu": "H100 80GB"},
+        "what they keep": {"subjects": [{"model": "Qwen/Qwen3-8B"}, {"model": "openai/gpt-oss-20b", "dtype": "bf16"}]},
+        "what fits": {
+            "subjects": [{"model": "Qwen/Qwen3-Next-80B-A3B-Thinking"}, {"model": "Qwen/Qwen3-8B"}], "gpu": "H100 80GB", "gpus": 4,
+        },
     },
     "fit": {
         "four H100": {"model": "Qwen/Qwen3-Next-80B-A3B-Thinking", "gpu": "H100 80GB", "gpus": 4, "context": 32768},

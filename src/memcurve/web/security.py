@@ -21,6 +21,7 @@ MAX_AT_ONCE, RAW_COUNTS = 16, 4  # requests; a GGUF header counts as so many
 BODY_SECONDS, HEADER_BYTES = 15, 16384
 JSON_TYPE, BYTES_TYPE = "application/json", "application/octet-stream"
 RAW = "/api/v1/gguf"  # takes bytes, all others JSON
+PROBLEM_TYPE = "application/problem+json"
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 HEADERS = {
@@ -49,10 +50,11 @@ def problem(status: int, error: str, detail: str) -> dict[str, Any]:
 
 
 class Guard:
-    """The app behind its checks. hosts: names by which a browser may reach it, without ports."""
+    """The app behind its checks. hosts: names by which a browser may reach it, without ports; taking: paths that take a body."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], taking: Collection[str]) -> None:
         self.app, self.hosts = app, frozenset(host.lower() for host in (*LOOPBACK, *hosts))
+        self.taking = frozenset(taking)
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,27 +65,21 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        async def sealed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *(pair for pair in message.get("headers", ()) if pair[0].decode().lower() not in HEADERS),
-                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
-            await send(message)
-
-        counts = 0
+        send, counts = sealed(send, scope["method"]), 0
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         try:
             headers = self.admitted(scope)
-            if scope["method"] == "POST":
+            if scope["method"] == "POST" and scope["path"] in self.taking:
                 if self.running >= MAX_AT_ONCE:
                     raise Denied(503, "Busy", f"{MAX_AT_ONCE} requests at once; expected fewer: try again in a second")
                 counts = RAW_COUNTS if scope["path"] == RAW else 1
                 self.running += counts
                 body = await read_body(scope["path"], headers, receive)
                 receive = replayed(body, receive)
-            await self.app(scope, receive, sealed)
+            await self.app(scope, receive, send)
         except Denied as denied:
-            await answer(denied, sealed)
+            await answer(denied, send)
         finally:
             self.running -= counts
 
@@ -110,6 +106,21 @@ class Guard:
         ):
             raise Denied(403, "Forbidden", f"origin: {show(origin)}; expected the page of this server")
         return headers
+
+
+def sealed(send: Send, method: str) -> Send:
+    """A send that puts the headers of every answer on it. One to HEAD has no body; where a body was not read, the connection ends."""
+
+    async def on(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = [pair for pair in message.get("headers", ()) if pair[0].decode().lower() not in HEADERS]
+            close = [(b"connection", b"close")] * (method not in ("GET", "HEAD") and message["status"] in (404, 405))
+            message["headers"] = [*own, *close, *((name.encode(), value.encode()) for name, value in HEADERS.items())]
+        elif method == "HEAD":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return on
 
 
 def host_name(host: str) -> str:
@@ -183,7 +194,7 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 async def answer(denied: Denied, send: Send) -> None:
     body = json.dumps(problem(denied.status, denied.error, denied.detail)).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     if denied.status == 503:
         headers.append((b"retry-after", b"1"))
     if denied.status in (408, 413):

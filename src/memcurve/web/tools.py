@@ -13,12 +13,12 @@ import anyio.to_thread
 import mcp_types as types
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
-from pydantic import ValidationError
 
 from .. import __version__
 from ..base import BadConfig, MemcurveError, TooLarge, nearest, show
-from .answers import ANSWERED
-from .models import first_of
+from ..shapes import answer_schema
+from .answers import answer_to
+from .models import FORMS
 from .security import MAX_BODY, Denied, check_json
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ TITLES = {
     "compare": ("Models side by side", "A row for each of up to eight subjects: bytes per token, constant bytes, bytes at 8k, 128k and 1M tokens, and with a GPU what fits it."),
     "fit": ("Does it fit", "Whether a subject fits GPUs: weights, state and what the engine sets aside on each, the largest context, how many requests at once, and what binds."),
 }  # fmt: skip
-# What an answer holds. Its keys are those of the command line's --json.
-ANSWER: dict[str, Any] = {"type": "object", "required": ["schema"]}
 HINTS = types.ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 
@@ -50,9 +48,9 @@ def tools() -> list[types.Tool]:
     return [
         types.Tool(
             name=name, title=TITLES[name][0], description=TITLES[name][1], input_schema=form.model_json_schema(),
-            output_schema=ANSWER, annotations=HINTS,
+            output_schema=answer_schema(name), annotations=HINTS,
         )
-        for name, (form, _) in ANSWERED.items()
+        for name, form in FORMS.items()
     ]  # fmt: skip
 
 
@@ -70,23 +68,19 @@ def call(name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
 
 def answered(name: str, arguments: Mapping[str, Any]) -> dict[str, object]:
     """What the API answers to the same body. BadConfig for what is no body of its."""
-    if name not in ANSWERED:
-        hint = nearest(name, list(ANSWERED), 1)
+    if name not in FORMS:
+        hint = nearest(name, list(FORMS), 1)
         raise BadConfig(
-            f"tool: {show(name)}; expected one of {', '.join(ANSWERED)}" + (f" (nearest: {hint})" if hint else "")
+            f"tool: {show(name)}; expected one of {', '.join(FORMS)}" + (f" (nearest: {hint})" if hint else "")
         )
-    form, answer = ANSWERED[name]
     body = json.dumps(arguments).encode()
     if len(body) > MAX_BODY:
         raise TooLarge(f"arguments: {len(body):,} bytes; expected at most {MAX_BODY:,}")
     try:
         check_json(body)
-        asked = form.model_validate(arguments)
     except Denied as denied:
         raise BadConfig(denied.detail) from None
-    except ValidationError as error:
-        raise BadConfig(first_of(error.errors()[0])) from None
-    return answer(asked)
+    return answer_to(name, arguments)
 
 
 def one_line(words: str) -> str:
