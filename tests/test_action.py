@@ -187,11 +187,27 @@ def test_hostile_names_and_files_do_nothing(checkout: Path) -> None:
     assert [line for line in done.errors if "out/config.json" in line] == [
         "::error file=out/config.json::leads out of the checkout; expected a file in it"
     ]
+    # Each was read as the file that it is: 72 layers at 32,768 tokens.
+    assert sum(f"{2 * 32768 * 147456:,} B (9.00 GiB)" in line for line in done.errors) == len(names)
     assert "hunter2" not in done.log + done.summary
     assert "<img" not in done.summary
     assert all(line.count("|") == 6 for line in done.summary.splitlines() if line.startswith("|"))
     assert not list(checkout.rglob("pwned"))
     assert "a%3Ab%2Cc%250A/config.json" in done.log
+
+
+def test_the_workflow_that_the_docs_show(checkout: Path) -> None:
+    page = (ROOT / "docs" / "integrations.md").read_text()
+    shown = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    (job,) = yaml.safe_load(shown[1])["jobs"].values()
+    step = next(step for step in job["steps"] if "memcurve@" in step["uses"])
+    # 16 sequences of 32,768 tokens: 72 GiB, and the blocks of vLLM hold them exactly.
+    done = run(checkout, **{name: str(value) for name, value in step["with"].items()})
+    assert done.code == 1
+    assert (
+        "77,309,411,328 B (72.00 GiB) at 32,768 tokens, batch 16; expected at most 42,949,672,960 B" in done.errors[0]
+    )
 
 
 def test_an_old_python_is_told(tmp_path: Path) -> None:

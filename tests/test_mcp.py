@@ -204,6 +204,12 @@ def test_nothing_but_messages_is_written() -> None:
     assert found[4]["result"]["isError"]
 
 
+def test_the_settings_that_the_docs_show() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "integrations.md").read_text()
+    shown = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    assert shown == {"mcpServers": {"memcurve": {"command": "memcurve", "args": ["mcp"]}}}
+
+
 def test_it_needs_no_fastapi_and_says_what_it_needs() -> None:
     code = (
         "import sys; sys.modules['{0}'] = None; sys.argv = ['memcurve', 'mcp']\n"
