@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MOST_FILES, SECONDS = 200, 120
-OUTSIDE = "leads out of the checkout; expected a file in it"
+OUTSIDE = "leads out of the checkout, or to no file; expected a file in it"
 HEAD = "| | config | question | bytes | allowed |\n|---|---|---|---:|---:|\n"
 
 
@@ -39,31 +40,42 @@ def annotation(message: str, file: str | None = None) -> str:
 
 def cell(text: str) -> str:
     """Text as a cell of a Markdown table, whatever is in it."""
-    return (
-        "<code>"
-        + "".join(f"&#{ord(char)};" if char in "|`*_[]\\~@#:!<>&" else char for char in clean(text))
-        + "</code>"
-    )
+    escaped = (f"&#{ord(char)};" if char in "|`*_[]\\~@#:!<>&" else char for char in clean(text))
+    return f"<code>{''.join(escaped)}</code>"
 
 
 def configs(top: Path, patterns: str) -> list[Path]:
-    """The files that the globs name, without what is hidden. ValueError where there are none, too many, or a glob is none."""
-    found: set[Path] = set()
-    for pattern in patterns.splitlines():
-        if not pattern.strip():
-            continue
-        try:
-            for path in top.glob(pattern.strip()):
-                below = path.relative_to(top).parts
-                if path.is_file() and not any(part.startswith(".") for part in below):
-                    found.add(path)
-                if len(found) > MOST_FILES:
-                    raise ValueError(f"config: more than {MOST_FILES} files; expected a narrower glob")
-        except NotImplementedError:
-            raise ValueError(f"config: {pattern.strip()!r}; expected a path from the top of the checkout") from None
+    """The files and links that the globs name, but for Git's own; linked folders are not entered. ValueError for none, and too many."""
+    globs = [line.strip().removeprefix("./") for line in patterns.splitlines() if line.strip()]
+    for one in globs:
+        if one.startswith("/") or ".." in one.split("/"):
+            raise ValueError(f"config: {one!r}; expected a path from the top of the checkout")
+    found, split = [], [tuple(one.split("/")) for one in globs]
+    for place, folders, files in os.walk(top):
+        folders[:] = sorted(name for name in folders if name != ".git")
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        paths = [Path(place, name) for name in (*files, *links)]
+        found += [path for path in paths if any(matches(path.relative_to(top).parts, one) for one in split)]
+        if len(found) > MOST_FILES:
+            raise ValueError(f"config: more than {MOST_FILES} files; expected a narrower glob")
     if not found:
-        raise ValueError(f"config: no file is named {' or '.join(map(repr, patterns.split()))}; expected at least one")
+        raise ValueError(f"config: no file is named {' or '.join(map(repr, globs))}; expected at least one")
     return sorted(found)
+
+
+def matches(parts: tuple[str, ...], glob: tuple[str, ...]) -> bool:
+    """Whether a path's parts are those of a glob, where ** is any number of them."""
+    if not parts or not glob:
+        return parts == glob or (not parts and set(glob) == {"**"})
+    if glob[0] == "**":
+        return matches(parts, glob[1:]) or matches(parts[1:], glob)
+    return fnmatchcase(parts[0], glob[0]) and matches(parts[1:], glob[1:])
+
+
+def inside(path: Path, top: Path) -> bool:
+    """Whether a path is a file of the checkout when all links are followed, which may go in circles."""
+    real = Path(os.path.realpath(path))
+    return real.is_file() and real.is_relative_to(top)
 
 
 def questions() -> list[list[str]]:
@@ -122,7 +134,7 @@ def main() -> int:
     for path in files:
         name = path.relative_to(top).as_posix()
         for words in asked:
-            code, data, line = ask(words, f"./{name}") if path.resolve().is_relative_to(top) else (2, {}, OUTSIDE)
+            code, data, line = ask(words, f"./{name}") if inside(path, top) else (2, {}, OUTSIDE)
             failed += code != 0
             print(annotation(line, name) if code else f"fits: {clean(name)}")
             table += row(words, name, code, data, line)

@@ -178,15 +178,21 @@ def test_hostile_names_and_files_do_nothing(checkout: Path) -> None:
     secret.write_text('{"model_type": "hunter2"}')
     (checkout / "out").mkdir()
     (checkout / "out" / "config.json").symlink_to(secret)
+    (checkout / "gone").mkdir()
+    (checkout / "gone" / "config.json").symlink_to("nowhere")
+    (checkout / "circle").mkdir()
+    (checkout / "circle" / "config.json").symlink_to("config.json")
+    (checkout / "folder").mkdir()
+    (checkout / "folder" / "config.json").symlink_to("..")
+    put(checkout, ".git/hooks", {"model_type": "lama"})
     for link in ("b", "c", "d"):
         (checkout / link).symlink_to(".")
     done = run(checkout, budget="5GiB")
     assert done.code == 1
-    assert len(done.errors) == len(names) + 1
+    assert len(done.errors) == len(names) + 4
     assert all(re.match(r"::error file=[^:,\n]+::[^\n]+$", line) for line in done.errors)
-    assert [line for line in done.errors if "out/config.json" in line] == [
-        "::error file=out/config.json::leads out of the checkout; expected a file in it"
-    ]
+    outside = [line for line in done.errors if "leads out of the checkout, or to no file" in line]
+    assert [line.partition("=")[2].partition("/")[0] for line in outside] == ["circle", "folder", "gone", "out"]
     # Each was read as the file that it is: 72 layers at 32,768 tokens.
     assert sum(f"{2 * 32768 * 147456:,} B (9.00 GiB)" in line for line in done.errors) == len(names)
     assert "hunter2" not in done.log + done.summary
@@ -194,6 +200,33 @@ def test_hostile_names_and_files_do_nothing(checkout: Path) -> None:
     assert all(line.count("|") == 6 for line in done.summary.splitlines() if line.startswith("|"))
     assert not list(checkout.rglob("pwned"))
     assert "a%3Ab%2Cc%250A/config.json" in done.log
+
+
+@pytest.mark.parametrize(
+    ("glob", "named"),
+    [
+        ("config.json", []), ("models/small/config.json", ["models/small"]), ("./models/*/config.json", ["models/small"]),
+        ("**/config.json", ["models/.hidden/deep", "models/small"]), ("models/**/config.json", ["models/.hidden/deep", "models/small"]),
+        ("models/**/deep/*", ["models/.hidden/deep"]), ("models/s[lm]*/c*", ["models/small"]), ("**", ["models/.hidden/deep", "models/small"]),
+        ("models/small/config.json\n\nmodels/*/*/config.json", ["models/.hidden/deep", "models/small"]),
+        ("../**", []), ("/**", []), ("models/SMALL/*", []), ("**/small", []),
+    ],
+)  # fmt: skip
+def test_globs(checkout: Path, glob: str, named: list[str]) -> None:
+    put(checkout, "models/.hidden/deep", QWEN)
+    done = run(checkout, budget="40GiB", config=glob)
+    assert done.code == (0 if named else 1)
+    assert [line for line in done.log.splitlines() if line.startswith("fits")] == [
+        f"fits: {one}/config.json" for one in named
+    ]
+
+
+def test_too_many_files(checkout: Path) -> None:
+    for number in range(201):
+        (checkout / f"{number}.json").write_text("{}")
+    assert run(checkout, budget="40GiB", config="*.json").errors == [
+        "::error::config: more than 200 files; expected a narrower glob"
+    ]
 
 
 def test_the_workflow_that_the_docs_show(checkout: Path) -> None:
