@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from conftest import truth
+from test_truth_llamacpp import CASES
 
+import memcurve
+from memcurve import gpus
+from memcurve.config import class_defaults
+from memcurve.families import REFUSED, model_types
+
+SOURCE = Path(memcurve.__file__).parent
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -90,6 +99,33 @@ def test_check_fails_and_says_where(
     monkeypatch.setattr(sys, "argv", ["build.py"])
     build.main()
     assert ">>> 6 * 7\n42\n" in wrong.read_text()
+
+
+def test_figures_that_no_block_shows(build: ModuleType) -> None:
+    text = page("pycon", ">>> f'{1 / 8:.1%}', 3 * 2**30\n('12.5%', 3221225472)") + (
+        "12.5 % of 3,221,225,472 B, 4.5 GiB by a paper, 16.4 %, 17 × as much, 1,024 tokens and 2048 more in `4096`; arXiv:2405.04434.\n"
+    )
+    assert build.unshown(text, ("4.5 GiB",)) == ["16.4 %", "17 ×", "1,024", "2048"]
+
+
+def test_the_readmes_counts_are_those_of_the_recordings() -> None:
+    readme = " ".join((DOCS.parent / "README.md").read_text().split())
+    report = (DOCS / "verification.md").read_text()
+    equal = re.search(r"\*\*([\d,]+ of [\d,]+) cases equal, of (\d+) model types", report)
+    assert equal is not None
+    assert f"allocated in {equal[1]} recorded cases of {equal[2]} model types" in readme
+    generative = sum("arch" in entry for entry in json.loads((SOURCE / "defaults.json").read_text()).values())
+    hub_only = [name for name in model_types() if class_defaults(name) is None]
+    assert (
+        f"Of its {generative} types that generate, {generative - len(REFUSED)} are described and {len(REFUSED)} refused"
+        in readme
+    )
+    assert f"{len(hub_only)} more have their code only on the hub" in readme
+    vllm = sum(len(line.get("cases", ())) for line in truth("vllm.jsonl"))
+    sglang = sum(len(line.get("cases", [0])) for line in truth("sglang.jsonl"))
+    counts = f"vLLM 0.33.0 in {vllm:,} cases, SGLang 0.5.23 in {sglang:,}, llama.cpp in {len(CASES):,}, all equal"
+    assert counts in readme
+    assert f"lists {len(gpus.table())} devices" in readme
 
 
 def test_notebooks(build: ModuleType, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from .views import view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from .gguf import Metadata
+    from .layers import Layer
     from .model import Model
 
 # Keys by which configs say their longest sequence.
@@ -71,6 +72,7 @@ MiniMaxM3Sparse Cohere2Vision Glm5Next InternS2Mobius PaddleOCRVL Qwen3_5 Qwen3_
 KimiK25
 """.split()
 TAIL = "ForConditionalGeneration"
+BUCKETS = "relative_attention_num_buckets"
 RECURRENT = (GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, RWKV, RWKV4)
 
 
@@ -110,6 +112,8 @@ def sizes_of(
         latent_rank=config.count("kv_lora_rank", 0, least=0) if latent else 0,
         latent_heads=heads * head,
         recurrent=any(isinstance(part, RECURRENT) for part in pieces),
+        lightning=lightning(pieces),
+        biased=config.count(BUCKETS, 0, least=0) > 0,
         element=dtype_bytes(seen.dtype) if seen.dtype in ("float16", "bfloat16", "float32") else 2,
         quantised=any(isinstance(level.get("quantization_config"), dict) for level in (config.root, config.data)),
         multimodal=multimodal,
@@ -185,10 +189,17 @@ def _of_gguf(model: Model, metadata: Metadata, vocabulary: int | None) -> Sizes:
         latent_rank=metadata.count("attention.kv_lora_rank", 0) if latent else 0,
         latent_heads=heads * head,
         recurrent=any(isinstance(part, RECURRENT) for part in pieces),
+        lightning=lightning(pieces),
+        biased=metadata.count("attention.relative_buckets_count", 0) > 0,
         intermediate=fed,
         experts=experts,
         expert_width=metadata.count("expert_feed_forward_length", fed) if experts else 0,
     )
+
+
+def lightning(pieces: Sequence[Layer]) -> int:
+    """Numbers that the heads of lightning attention have of a token."""
+    return max((one.heads * one.head_dim for one in pieces if isinstance(one, LightningAttention)), default=0)
 
 
 def length_is_assumed(model: Model) -> bool:

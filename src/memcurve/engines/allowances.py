@@ -43,7 +43,8 @@ class Sizes(Record):
 
     intermediate: the widest dense feed-forward layer. experts: those of a token; expert_width: the width of one.
     latent_layers, latent_rank, latent_heads: MLA's layers, and kv_b_proj's shape there (rank × heads · (nope + v)).
-    recurrent: whether layers keep states (Mamba, delta nets…). quantised: whether the checkpoint's linear layers are. vision: the picture encoder's layers and width, None without one.
+    recurrent: whether layers keep states (Mamba, delta nets…); lightning: numbers that lightning attention's heads have of a token,
+    0 without it. biased: whether attention adds a bias of positions, as T5's does. quantised: whether the checkpoint's linear layers are. vision: the picture encoder's layers and width, None without one.
     graphs_prefill: whether SGLang captures prefills of this class by default. tokens, sequences: max_num_batched_tokens and
     max_num_seqs as vLLM resolves them; 0 for other engines.
     """
@@ -59,6 +60,8 @@ class Sizes(Record):
     latent_rank: int = 0
     latent_heads: int = 0
     recurrent: bool = False
+    lightning: int = 0
+    biased: bool = False
     element: int = 2
     quantised: bool = False
     multimodal: bool = False

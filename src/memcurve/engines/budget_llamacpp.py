@@ -67,25 +67,45 @@ def buffers(sizes: Sizes, options: Mapping[str, Any], cells: Expr, outputs: Expr
     """What the buffer may be, of which the largest is it: tokens × the widest stage of a layer, the logits, or without flash
     attention the scores, each with a mask of tokens × cells.
 
+    A bias of positions goes without flash attention (src/llama-graph.cpp, build_attn_mha): scores, bias and their sum live at
+    once, the buckets beside the mask, and an encoder before the decoder gives logits of all tokens. Lightning attention
+    (src/models/minimax-01.cpp) holds decays of heads × tokens² throughout, and in its layers scores and decays of as many, two of
+    queries, keys and values together, and the output; it is reserved for one sequence (src/llama-context.cpp, sched_reserve).
+
     A stage counts five hidden states beside its own: a feed-forward's three halves; experts, each token to each of its
     own; heads of queries and of latents; a recurrence's inner states. A sixteenth is added for what that leaves out.
     cells, outputs: as expressions, so that they may follow from context and batch.
     """
     tokens = whole("n_ubatch", options.get("n_ubatch", 512), 1)
-    plain = options.get("flash_attn") is False
+    plain = options.get("flash_attn") is False or sizes.biased
+    decays = 4 * sizes.heads * tokens**2 if sizes.lightning else 0
     widths = stages(sizes)
     stage = max(widths, key=lambda name: widths[name])
     wide, inner = 4 * tokens * widths[stage], max(8 * sizes.hidden, widths.get("latents", 0))
-    logits: Expr = ("add", ("mul", ("min", outputs, tokens), 4 * sizes.vocabulary), 4 * tokens * 5 * sizes.hidden)
+    rows: Expr = tokens if sizes.biased else ("min", outputs, tokens)
+    logits: Expr = ("add", ("mul", rows, 4 * sizes.vocabulary), 4 * tokens * 5 * sizes.hidden)
     found: list[tuple[Expr, str]] = [
         (wide, f"{tokens:,} tokens × {widths[stage]:,} numbers of {stage} in fp32"),
         (logits, f"logits of {sizes.vocabulary:,} for every sequence, beside {tokens:,} tokens"),
     ]
     if plain:
-        scores: Expr = ("add", ("mul", cells, 4 * tokens * sizes.heads), 4 * tokens * inner)
+        scores: Expr = (
+            "add",
+            ("mul", cells, (3 if sizes.biased else 1) * 4 * tokens * sizes.heads),
+            4 * tokens * inner,
+        )
         found.append((scores, f"{tokens:,} tokens × {sizes.heads} heads of scores in fp32"))
-    mask: Expr = ("mul", cells, (4 if plain else 2) * tokens)
-    return [(("add", ("floor", ("mul", size, 17), 16), mask), why) for size, why in found]
+    if decays:
+        state = 4 * tokens * (7 * sizes.lightning + sizes.hidden) + 2 * decays
+        found.append(
+            (
+                state,
+                f"{tokens:,} tokens of lightning attention, with decays of {sizes.heads} heads × {tokens:,}² in fp32",
+            )
+        )
+    mask: Expr = ("mul", cells, (8 if sizes.biased else 4 if plain else 2) * tokens)
+    held: Expr = ("add", mask, decays) if decays else mask
+    return [(("add", ("floor", ("mul", size, 17), 16), held), why) for size, why in found]
 
 
 def stages(sizes: Sizes) -> dict[str, int]:
