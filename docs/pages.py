@@ -169,7 +169,13 @@ def meanings(docstring: str | None) -> dict[str, str]:
             names = []
         else:
             found.update({name: f"{found[name]} {line.strip()}" for name in names})
-    return {name: text[0].upper() + text[1:] for name, text in found.items()}
+    return {name: sentence(text) for name, text in found.items()}
+
+
+def sentence(text: str) -> str:
+    """With a capital first, unless it begins with a name such as vLLM or dp_size."""
+    first = text.split()[0].rstrip(".,;:")
+    return text[0].upper() + text[1:] if re.fullmatch("[a-z]+(?:['-][a-z]+)*", first) else text
 
 
 def notebook(path: Path) -> dict[str, Any]:

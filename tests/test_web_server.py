@@ -103,6 +103,9 @@ def test_no_answer_takes_long_or_is_large(web: TestClient) -> None:
     }
     many = ask(web, "estimate", {"config": config | {"per_layer_config": layers}, "contexts": list(range(512))}, 422)
     assert many["detail"] == "contexts: 512 of 1,000 terms each; expected at most 16"
+    stages = {"model": QWEN3, "engine": "vllm", "options": {"pipeline_parallel_size": 2**40}}
+    found = ask(web, "curve", stages, 422)
+    assert found["detail"] == "pipeline_parallel_size: 1099511627776; expected at most 1,024"
     pages = [{"model": "48mha", "engine": "sglang", "options": {"page_size": 10007 + 2 * index}} for index in range(8)]
     for subjects, most in ((pages, None), (pages[:2], 2**60)):
         found = ask(web, "cross", {"subjects": subjects, "max_ctx": most}, 422)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..base import Refused
+from itertools import accumulate
+
+from ..base import BadConfig, Refused, show
 from ..layers import (
     ChunkedAttention,
     CompressedAttention,
@@ -22,13 +24,21 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 
+# As many GPUs as a plan has; a list of them is made.
+MOST_STAGES = 1024
+
+
 def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
     """The first layer after each pipeline stage, or with llama.cpp after each GPU's layers.
 
     vLLM: what is left over goes to the stages before the last (vllm/distributed/utils.py, get_pp_indices). SGLang: to the last
     ones (sglang/srt/distributed/utils.py, the same name). llama.cpp: the output counts as one more layer, and equal GPUs
     take equal shares (src/llama-model.cpp, load_tensors). The others as Accelerate's balanced map: evenly, the first ones more.
+    BadConfig for more than MOST_STAGES.
     """
+    if stages > MOST_STAGES:
+        name = {"vllm": "pipeline_parallel_size", "sglang": "pp_size"}.get(engine, "pp")
+        raise BadConfig(f"{name}: {show(stages)}; expected at most {MOST_STAGES:,}")
     if engine == "llamacpp":
         # upper_bound over the shares 1/n, 2/n, …: layer i is on the first GPU whose share is beyond i / (layers + 1).
         return [min(layers, -(-(layers + 1) * (stage + 1) // stages)) for stage in range(stages)]
@@ -40,7 +50,7 @@ def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
     for back in range(rest):
         place = {"vllm": -2 - back, "sglang": -1 - back}.get(engine, back)
         sizes[place] += 1
-    return [sum(sizes[: stage + 1]) for stage in range(stages)]
+    return list(accumulate(sizes))
 
 
 def replicated(layers: Sequence[Layer], ranks: int) -> tuple[str, ...]:
