@@ -3,7 +3,7 @@
 import { Chart, swatch } from "./chart.js";
 import { compile } from "./curve.js";
 import { el, find } from "./dom.js";
-import { group, parseBytes, showBytes } from "./format.js";
+import { count, group, parseBytes, showBytes } from "./format.js";
 
 const data = JSON.parse(find("data").textContent);
 const batch = BigInt(data.batch);
@@ -26,20 +26,20 @@ const caption = el("caption");
 find("readout").replaceChildren(el("table", {}, caption, el("tbody", {}, ...lines.map((line) => line.row))));
 
 const chart = new Chart(find("figure"), {
-  cursor: (context) => { reading = context; read(); },
+  cursor: (context, keys) => { reading = context; read(keys); },
   view: () => { find("whole").hidden = !chart.view; },
 });
 
-function read() {
+function read(keys = false) {
   const context = reading ?? data.high;
-  caption.textContent = `At ${group(context)} tokens, batch ${group(batch)}`;
+  caption.textContent = `At ${count(context, "token")}, batch ${group(batch)}`;
   for (const { one, exact, near } of lines) {
     const value = one.at(context);
     exact.textContent = value === null ? "—" : `${group(value)} B`;
     near.textContent = value === null ? "" : showBytes(value);
   }
   clearTimeout(spoken);
-  if (reading !== null) spoken = setTimeout(() => { find("status").textContent = find("figure").getAttribute("aria-valuetext"); }, 400);
+  if (keys) spoken = setTimeout(() => { find("status").textContent = find("figure").getAttribute("aria-valuetext"); }, 400);
 }
 
 function draw() {

@@ -1,13 +1,14 @@
 // The searchable list of models: a combobox with a listbox, by mouse and by keys.
 
 import { el } from "./dom.js";
+import { count } from "./format.js";
 
 const MOST = 40;
 
 export class Picker {
-  constructor(input, list, add) {
-    Object.assign(this, { input, list, add, models: [], kinds: null, rows: [], active: -1 });
-    input.addEventListener("input", () => this.show());
+  constructor(input, list, add, say) {
+    Object.assign(this, { input, list, add, say, models: [], kinds: null, rows: [], active: -1 });
+    input.addEventListener("input", () => { this.show(); say(`${count(this.rows.length, "model")} found`); });
     input.addEventListener("focus", () => this.show());
     input.addEventListener("blur", () => this.hide());
     input.addEventListener("keydown", (event) => this.key(event));

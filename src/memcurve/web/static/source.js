@@ -24,6 +24,15 @@ function row(asked, data) {
   return { asked, engine: asked.engine, shared: false, rooms: null, fit: null, why: null, notes: [], ...data };
 }
 
+// A config.json goes as its text, which keeps every number, and Infinity and NaN, which Python writes and JSON has not.
+function check(text, name) {
+  let config;
+  try { config = JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/g, (word) => (word[0] === '"' ? word : "0"))); } catch {
+    throw new Error(`${name}: not JSON; expected a config.json or a .gguf file`);
+  }
+  if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(`${name}: not an object; expected a config.json`);
+}
+
 export class Api {
   constructor() {
     this.known = new Map();
@@ -84,15 +93,14 @@ export class Api {
     const magic = new Uint8Array(await file.slice(0, 4).arrayBuffer());
     if (String.fromCharCode(...magic) !== "GGUF") {
       if (file.size > 1 << 20) throw new Error(`${file.name}: ${file.size} bytes; expected a config.json of at most 1 MiB, or a .gguf file`);
-      let config;
-      try { config = JSON.parse(await file.text()); } catch { throw new Error(`${file.name}: not JSON; expected a config.json or a .gguf file`); }
-      if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(`${file.name}: not an object; expected a config.json`);
-      return { config, name: file.name.replace(/\.json$/, "") };
+      const text = await file.text();
+      check(text, file.name);
+      return { config: text };
     }
     for (let size = 1 << 20; ; size *= 4) {
       try {
         const found = await this.post("gguf", await file.slice(0, Math.min(size, 32 << 20)).arrayBuffer(), "application/octet-stream");
-        return { gguf: found.gguf, name: file.name.replace(/\.gguf$/, "") };
+        return { gguf: found.gguf };
       } catch (error) {
         if (size >= Math.min(file.size, 32 << 20) || !/more bytes|ends/.test(error.message)) throw error;
       }
