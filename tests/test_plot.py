@@ -192,6 +192,21 @@ def test_labels_stand_apart_and_name_their_points() -> None:
         assert value * 2**20 == full.bytes(int(context)) or value * 2**20 == (context - 1) // 128 * 1_048_576
 
 
+def test_labels_stand_on_the_outer_sides_of_crossings_that_are_close() -> None:
+    # T × 8,192 B against n × 1,048,576 B, in a corner of the figure: from 128 n + 1 tokens on
+    full = memcurve.pattern("1mha", n_layers=1).curve(dtype="bf16").replace(name="full")
+    flat = [memcurve.pattern("1gdn", n_layers=n, conv_kernel=0).curve(dtype="bf16").replace(name=f"{n}") for n in (8, 9, 10, 12)]  # fmt: skip
+    figure = memcurve.plot([full, *flat], min_ctx=1, max_ctx=20_000)
+    figure.draw_without_rendering()
+    places = {text.get_text(): (text, figure.axes[0].transData.transform(text.xy)) for text in figure.axes[0].texts if isinstance(text, Annotation)}  # fmt: skip
+    assert set(places) == {"1,025", "1,153", "1,281", "1,537"}
+    middles = {name: Text.get_window_extent(text).x0 + Text.get_window_extent(text).width / 2 - x for name, (text, (x, _)) in places.items()}  # fmt: skip
+    # Left of the first or straight at it, right of the last, and straight above or below those between
+    assert middles["1,025"] < 3
+    assert middles["1,537"] > -3
+    assert max(abs(middles["1,153"]), abs(middles["1,281"])) < 3
+
+
 def test_many_crossings_get_numbers_and_a_table() -> None:
     full = memcurve.pattern("1mha", n_layers=1).curve(dtype="bf16").replace(name="full")
     flat = [memcurve.pattern("1gdn", n_layers=n, conv_kernel=0).curve(dtype="bf16").replace(name=f"flat {n}") for n in range(1, 31)]  # fmt: skip
