@@ -14,6 +14,7 @@ const series = data.curves.map((curve, index) => {
   return { name: curve.name, note: curve.note, kinks: curve.kinks, index, at, shown: true };
 });
 const marks = data.crossings.map((one) => ({ x: one.x, y: one.y, names: one.names }));
+const given = data.memory.map(([name, y]) => ({ name, y, shown: true }));
 let memory = null, reading = null, spoken = 0;
 
 const lines = series.map((one) => {
@@ -43,20 +44,33 @@ function read(keys = false) {
 }
 
 function draw() {
-  chart.set({ series, marks, low: data.low, high: Math.max(data.high, data.low + 1), logx: find("logx").checked, logy: find("logy").checked, lines: memory ? [memory] : [] });
+  chart.set({ series, marks, low: data.low, high: Math.max(data.high, data.low + 1), logx: find("logx").checked, logy: find("logy").checked, lines: [...given.filter((one) => one.shown), ...(memory ? [memory] : [])] });
   read();
 }
 
+find("given").append(...given.map((one) => {
+  const tick = el("input", { type: "checkbox", onchange: () => { one.shown = tick.checked; draw(); } });
+  tick.checked = true;
+  return el("label", {}, tick, el("span", {}, `${one.name}: ${showBytes(one.y)}`));
+}));
 find("gpu").append(...data.gpus.map(([name, bytes]) => el("option", { value: bytes }, `${name} (${showBytes(bytes)})`)));
 find("gpu").addEventListener("change", () => {
   const chosen = find("gpu").selectedOptions[0];
   memory = chosen.value ? { name: chosen.textContent.replace(/ \(.*$/, ""), y: Number(chosen.value) } : null;
   find("memory").value = "";
+  check();
   draw();
 });
+// The bytes that are typed; null for none, and for what is no size, which it says.
+function check() {
+  const typed = find("memory").value.trim(), bytes = parseBytes(typed), good = !typed || Boolean(bytes);
+  find("memory").setAttribute("aria-invalid", String(!good));
+  find("memory-error").hidden = good;
+  find("memory-error").textContent = good ? "" : `${typed.slice(0, 60)}: expected a size such as 60GiB, at most 1 PiB; no line is drawn`;
+  return bytes;
+}
 find("memory").addEventListener("change", () => {
-  const bytes = parseBytes(find("memory").value);
-  find("memory").setAttribute("aria-invalid", String(bytes === null && find("memory").value !== ""));
+  const bytes = check();
   memory = bytes ? { name: "memory", y: bytes } : null;
   find("gpu").value = "";
   draw();

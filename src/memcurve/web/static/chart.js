@@ -284,12 +284,13 @@ export class Chart {
     const { left, right, top, bottom } = this.box, taken = [], parts = [];
     const rings = marks.map((mark) => [this.x(mark.x), this.y(mark.y)]);
     rings.forEach(([x, y], own) => {
+      if (rings.slice(0, own).some(([p, q]) => Math.hypot(p - x, q - y) < 6)) return; // one of these is enough
       const text = group(marks[own].x), width = text.length * 7;
       for (const [dx, dy, anchor] of [[8, 16, "start"], [-8, -8, "end"], [-8, 16, "end"], [8, -8, "start"], [0, -12, "middle"], [0, 22, "middle"]]) {
         const from = x + dx - { start: 0, middle: width / 2, end: width }[anchor];
         const box = [from, y + dy - 10, from + width, y + dy + 2], hits = (other, room) => other[0] - room < box[2] && other[2] + room > box[0] && other[1] - room < box[3] && other[3] + room > box[1];
         if (box[0] < left || box[2] > right || box[1] < top || box[3] > bottom || taken.some((other) => hits(other, 3))) continue;
-        if (rings.some(([p, q], other) => other !== own && (p !== x || q !== y) && hits([p, q, p, q], 12))) continue;
+        if (rings.some(([p, q]) => Math.hypot(p - x, q - y) >= 6 && hits([p, q, p, q], 12))) continue;
         taken.push(box);
         parts.push(node("text", { class: "halo", x: x + dx, y: y + dy, "text-anchor": anchor }, text));
         break;
@@ -298,21 +299,26 @@ export class Chart {
     return parts;
   }
 
-  // Lines at amounts of memory, each label where the one before leaves room; those beyond the figure are only told.
+  // Lines at amounts of memory, each label beside its line where no other line or label is; those beyond the figure are only told.
   memories(near, most) {
-    const { left, right, top } = this.box, parts = [];
-    let last = top, told = top + 14;
+    const { left, right, top, bottom } = this.box, parts = [], taken = [], ys = near.map((line) => this.y(line.y));
+    let told = top + 14;
     for (const line of [...this.lines].sort((a, b) => b.y - a.y)) {
       const kind = line.index === undefined ? "memory" : `memory c${line.index % COLOURS}`, size = showBytes(line.y);
-      const text = `${(line.name.length + size.length) * 7 > (right - left) * 0.8 ? line.name.split(" ")[0] : line.name}: ${size}`;
+      const text = `${(line.name.length + size.length) * 7 > (right - left) * 0.8 ? line.name.split(" ")[0] : line.name}: ${size}`, width = text.length * 7;
       if (!near.includes(line)) {
         parts.push(node("text", { class: kind, x: left + 6, y: told }, `${text}, ${line.y > most ? "above" : "below"} the figure`));
         told += 16;
         continue;
       }
-      const y = this.y(line.y), place = y >= top + 20 && y - 5 >= last + 15 ? y - 5 : Math.max(y + 15, last + 15);
-      last = place;
-      parts.push(node("line", { class: kind, x1: left, x2: right, y1: y, y2: y }), node("text", { class: kind, x: left + 6, y: place }, text));
+      const y = this.y(line.y), free = ([x, base]) => {
+        const box = [x, base - 11, x + width, base + 3];
+        return box[0] >= left && box[2] <= right && box[1] >= 1 && box[3] <= bottom && !ys.some((one) => one > box[1] && one < box[3]) && !taken.some((other) => other[0] < box[2] && other[2] > box[0] && other[1] < box[3] && other[3] > box[1]);
+      };
+      const beside = [left + 6, left + (right - left) / 3, left + (right - left) * 2 / 3].flatMap((x) => [[x, y - 5], [x, y + 14]]);
+      const [x, base] = beside.find(free) || beside[0];
+      taken.push([x, base - 11, x + width, base + 3]);
+      parts.push(node("line", { class: kind, x1: left, x2: right, y1: y, y2: y }), node("text", { class: kind, x, y: base }, text));
     }
     return parts;
   }
