@@ -132,13 +132,15 @@ export class Files {
     if (own.error) throw new Error(own.error);
     const curve = data.curves[own.curve];
     if (own.missing && !asked.dtype) throw new Error(own.missing);
-    if (asked.dtype && asked.dtype !== own.dtype && (own.missing || asked.dtype !== data.dtype || curve.dtype !== data.dtype)) {
-      throw new NeedsPython("This page holds each model in its own dtype, or in bfloat16 where it names none; for another run memcurve itself:");
-    }
+    const [dtype, planned] = asked.dtype ? own.alike[asked.dtype] || [] : [curve.dtype, true];
+    if (!dtype) throw new NeedsPython(`This page holds this model in ${Object.keys(own.alike).join(" and ") || curve.dtype} under ${asked.engine}; for ${asked.dtype} run memcurve itself:`);
     const shared = this.site.engines.find((one) => one.name === asked.engine).shared_context;
-    const answer = row(asked, { structure: data.structure, dtype: curve.dtype, curve: new Curve(curve), shared, notes: curve.notes });
+    const answer = row(asked, { structure: data.structure, dtype, curve: new Curve(curve), shared, notes: curve.notes });
     if (!asked.gpu && !asked.memory) return answer;
-    try { return { ...answer, ...this.fit(data, own, asked) }; } catch (error) {
+    try {
+      if (!planned) throw new NeedsPython(`This page holds what fits without ${asked.dtype} named; with it run memcurve itself:`);
+      return { ...answer, ...this.fit(data, own, asked) };
+    } catch (error) {
       const python = error instanceof NeedsPython, ranks = asked.tp || asked.gpus;
       if (!own.ranks || ranks === 1) return { ...answer, why: error.message, python };
       const held = own.ranks[ranks];
