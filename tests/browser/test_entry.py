@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memcurve import load
+from memcurve import catalog, load
 
 from .conftest import Visit, shoot
 from .helpers import CONFIG, DROP, FITS, NEXT, ONE, focused, settled, total, until, words
@@ -235,3 +235,34 @@ def test_what_the_search_finds_is_said(server: str, visit: Visit) -> None:
     until(page, "document.getElementById('status').textContent === '1 model found'")
     page.keyboard.type("no such")
     until(page, "document.getElementById('status').textContent === '0 models found'")
+
+
+def test_published_configs_are_found_before_presets(server: str, visit: Visit) -> None:
+    page = visit(server + ONE)
+    page.focus("#search")
+    page.keyboard.type("qwen3")
+    names = [text.split("\n")[0] for text in page.locator("#found li").all_inner_texts()]
+    presets = [catalog.fidelity(name) == "preset" for name in names]
+    assert presets == sorted(presets)
+    assert names[0].startswith("Qwen/Qwen3")
+
+
+def test_a_pattern_on_a_gpu_says_that_it_has_no_weights(server: str, visit: Visit) -> None:
+    # Without an error on the console
+    page = visit(server + "#m=3gdn:1mha&e=vllm&g=H100+80GB&n=2&c=4096&b=1")
+    assert "a pattern has no weights" in page.locator(".card .why").inner_text()
+    assert page.locator(".total").inner_text().endswith("of state on each GPU")
+
+
+def test_every_models_command_is_there(server: str, visit: Visit) -> None:
+    page = visit(server + "#m=Qwen/Qwen3-8B&e=all&c=5000&b=1")
+    page.get_by_text("2 more", exact=True).click()
+    text = page.locator("#commands").inner_text()
+    for engine in ("logical", "transformers", "vllm", "sglang", "llamacpp"):
+        assert f"memcurve estimate Qwen/Qwen3-8B --engine {engine} --context 5000" in " ".join(text.split())
+    shown = page.locator("#commands pre").last.evaluate("block => block.textContent")
+    scope: dict[str, Any] = {"found": []}
+    exec(
+        shown.replace("curve.bytes(", "found += [curve.bytes(").replace("batch=1)", "batch=1)]"), scope
+    )  # its own lines
+    assert scope["found"] == [total(page, place) for place in range(5)]

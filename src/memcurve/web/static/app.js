@@ -86,7 +86,7 @@ function memoryLines() {
   for (const row of rows) {
     if (!row.rooms || !row.shown) continue;
     const room = row.rooms.rooms.reduce((a, b) => (a.room(context, batch) < b.room(context, batch) ? a : b));
-    found.set(`room of ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room(context, batch))), index: row.index });
+    found.set(`room for ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room(context, batch))), index: row.index });
   }
   return found.size > 4 ? [] : [...found].map(([name, line]) => ({ name, ...line }));
 }
@@ -153,18 +153,18 @@ function code(text, name) {
 }
 
 function commands() {
-  const good = rows.filter((row) => !row.failed), shown = rows.length > 3 ? rows.slice(0, 3) : rows;
-  const found = [];
-  for (const row of shown) {
-    const asked = row.asked, answer = row.failed ? null : row;
+  const good = rows.filter((row) => !row.failed), found = [], more = [];
+  for (const row of rows) {
     if (row.failed && !row.python) continue;
-    found.push(code(commandLines(asked, answer, state.context, state.batch).join("\n"), `the command line of ${row.name}`));
+    const block = code(commandLines(row.asked, row.failed ? null : row, state.context, state.batch).join("\n"), `the command line of ${row.name}`);
+    (found.length < 3 ? found : more).push(block);
   }
+  if (more.length) found.push(el("details", {}, el("summary", {}, `${more.length} more`), ...more));
   const whole = good.filter((row) => !row.fit || row.fit.pp === 1);
   if (whole.length) found.push(code(plotLine(whole, state.batch), "the command line of the figure"));
-  if (good.length) found.push(code(pythonLines(good[0].asked, good[0], state.context, state.batch), "the lines of Python"));
+  if (good.length) found.push(code(["import memcurve", ...good.map((row) => pythonLines(row.asked, row, state.context, state.batch))].join("\n\n"), "the lines of Python"));
   const own = state.models.flatMap((name) => files.get(name)?.file || []), twice = own.find((name, place) => own.indexOf(name) !== place);
-  const texts = found.map((block) => block.querySelector("pre").textContent).join("\n\n");
+  const texts = found.map((block) => block.textContent).join("\n\n");
   if (find("commands").dataset.text === texts) return;
   find("commands").dataset.text = texts;
   if (twice) found.unshift(el("p", { class: "hint" }, `Several files here are called ${twice}: give the commands the path of each.`));
@@ -221,9 +221,8 @@ function cross() {
     let whole = true;
     good.forEach((row, index) => good.slice(index + 1).forEach((other) => {
       const [a, b] = [row, other].map((one) => pairsOf(data(one), batch, one.shared));
-      const first = row.shared || other.shared ? 1n : 0n;
       try {
-        for (const [context, cheaper] of crossings(a, b, batch, first, last, budget)) found.push({ context, pair: cheaper ? [row, other] : [other, row] });
+        for (const [context, cheaper] of crossings(a, b, batch, 1n, last, budget)) found.push({ context, pair: cheaper ? [row, other] : [other, row] });
       } catch (error) { if (!(error instanceof TooMany)) throw error; whole = false; }
     }));
     found.sort((a, b) => Number(a.context - b.context));
@@ -374,7 +373,7 @@ function wire() {
   on("logy", "change", () => change({ logy: find("logy").checked }, { curves: true }));
   on("whole", "click", () => chart.zoom(null));
   on("numbers", "toggle", numbers);
-  on("file", "change", () => { const [file] = find("file").files; if (file) open(file); find("file").value = ""; });
+  on("file", "change", () => { [...find("file").files].forEach(open); find("file").value = ""; });
   for (const kind of ["dragover", "dragenter"]) document.addEventListener(kind, (event) => { if (event.dataTransfer?.types.includes("Files")) { event.preventDefault(); find("drop").classList.add("over"); } });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) find("drop").classList.remove("over"); });
   document.addEventListener("drop", (event) => {
@@ -415,6 +414,7 @@ async function start() {
     ...(answers.files ? [] : [el("option", { value: "bytes" }, "another size …")]),
     ...vendors.map((vendor) => el("optgroup", { label: vendor }, ...begun.gpus.filter((one) => one.vendor === vendor).map((one) => el("option", { value: one.name }, `${one.name} (${showBytes(one.memory_bytes)})`)))),
   );
+  if (answers.files) find("drop").querySelector("label").textContent = "Drop a config.json or a .gguf file here for the command that reads it";
   const picker = new Picker(find("search"), find("found"), add, say);
   picker.set(begun.models, begun.patterns);
   wire();

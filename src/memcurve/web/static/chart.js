@@ -307,7 +307,8 @@ export class Chart {
       const kind = line.index === undefined ? "memory" : `memory c${line.index % COLOURS}`, size = showBytes(line.y);
       const text = `${(line.name.length + size.length) * 7 > (right - left) * 0.8 ? line.name.split(" ")[0] : line.name}: ${size}`, width = text.length * 7;
       if (!near.includes(line)) {
-        parts.push(node("text", { class: kind, x: left + 6, y: told }, `${text}, ${line.y > most ? "above" : "below"} the figure`));
+        const where = line.y > 0 ? `${text}, ${line.y > most ? "above" : "below"} the figure` : `no ${line.name}`;
+        parts.push(node("text", { class: kind, x: left + 6, y: told }, where));
         told += 16;
         continue;
       }

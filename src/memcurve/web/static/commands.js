@@ -77,7 +77,7 @@ export function pythonLines(asked, row, context, batch) {
   const load = asked.subject.model && !asked.subject.model.includes("/") ? "pattern" : "load";
   const dtype = asked.dtype ? [["dtype", asked.dtype]] : [];
   const words = (pairs) => pairs.map(([key, value]) => `${key}=${python(value)}`).join(", ");
-  const found = ["import memcurve", "", `model = memcurve.${load}(${python(source(asked))}${load === "pattern" ? ', dtype="bf16"' : ""})`];
+  const found = [`model = memcurve.${load}(${python(source(asked))}${load === "pattern" ? ', dtype="bf16"' : ""})`];
   const own = Object.entries(row ? options(row) : {});
   if (!row || !row.fit || row.fit.pp === 1) {
     found.push(`curve = model.curve(${words([["engine", asked.engine], ...dtype, ...own])})`);

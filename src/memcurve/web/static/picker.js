@@ -28,7 +28,9 @@ export class Picker {
 
   search(text) {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = this.models.filter((one) => words.every((word) => one.words.includes(word)));
+    // By their names before by their structure, and published configs before other projects' presets of the same models
+    const place = (one) => (one.name.toLowerCase().includes(words[0] || "") ? 0 : 2) + (one.source === "preset" ? 1 : 0);
+    const found = this.models.filter((one) => words.every((word) => one.words.includes(word))).sort((a, b) => place(a) - place(b));
     return [...(this.isPattern(text) ? [{ name: text.replace(/\s/g, ""), structure: "a pattern of layers" }] : []), ...found];
   }
 

@@ -66,7 +66,7 @@ export class Api {
   // asked: subject, engine, dtype, gpu or memory, gpus, tp, context, batch.
   async ask(asked) {
     const subject = { ...asked.subject, engine: asked.engine, dtype: asked.dtype };
-    const fits = asked.gpu || asked.memory;
+    const pattern = Boolean(asked.subject.model) && !asked.subject.model.includes("/"), wanted = asked.gpu || asked.memory, fits = wanted && !pattern;
     const device = asked.gpu ? { gpu: asked.gpu } : { gpu_memory: asked.memory };
     const [curve, fit] = await Promise.allSettled([
       this.once("curve", subject),
@@ -75,6 +75,7 @@ export class Api {
     if (curve.status === "rejected") throw curve.reason;
     const found = curve.value;
     const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
+    if (wanted && pattern) return this.alone(asked, subject, { ...answer, why: "a pattern has no weights; memcurve fit takes those of a checkpoint: --weights" });
     if (!fits) return answer;
     if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
     return { ...answer, rooms: new Rooms(fit.value), fit: fit.value, notes: fit.value.notes };
