@@ -28,8 +28,9 @@ export class Picker {
 
   search(text) {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    // By their names before by their structure, and published configs before other projects' presets of the same models
-    const place = (one) => (one.name.toLowerCase().includes(words[0] || "") ? 0 : 2) + (one.source === "preset" ? 1 : 0);
+    // By their names before by their structure, published configs before other projects' presets, an owner's own before others'
+    const word = words[0] || "", owns = (owner) => word && (owner.startsWith(word) || word.startsWith(owner));
+    const place = ({ name, source }) => (name.toLowerCase().includes(word) ? 0 : 4) + (source === "preset" ? 2 : 0) + (owns(name.toLowerCase().split("/")[0]) ? 0 : 1);
     const found = this.models.filter((one) => words.every((word) => one.words.includes(word))).sort((a, b) => place(a) - place(b));
     return [...(this.isPattern(text) ? [{ name: text.replace(/\s/g, ""), structure: "a pattern of layers" }] : []), ...found];
   }
