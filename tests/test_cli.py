@@ -358,6 +358,20 @@ def test_cross_says_from_where_on() -> None:
     assert data["pairs"][0]["cheaper_first"] == "deepseek-ai/DeepSeek-V3"
 
 
+def test_one_token_is_one() -> None:
+    # 129 layers × 8,192 B a token against 16 × 128 × 128 × 4 B of one state, 128 times as much as a layer's token
+    from memcurve.cli.cross import sentences
+    from memcurve.crossed import compare
+    from memcurve.export import make_subjects
+
+    many = memcurve.pattern("1mha", n_layers=129).curve(dtype="bf16")
+    state = memcurve.pattern("1gdn", n_layers=1, conv_kernel=0).curve(dtype="bf16")
+    a, b = make_subjects([many, state])
+    lines = list(sentences(a, b, *compare(a, b, 1), 1))
+    assert lines[0] == "below 1 token 1mha is cheaper"
+    assert lines[1].startswith("from 1 token on 1gdn is cheaper: 1,048,576 B")
+
+
 def test_cross_of_curves_that_do_not_cross() -> None:
     assert "take the same at every context" in call("cross", "mha@label=a", "mha@label=b").stdout
     text = call("cross", "gqa", "mha").stdout

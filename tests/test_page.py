@@ -197,6 +197,30 @@ def test_a_models_file_holds_what_fit_answers() -> None:
                 assert curves == [curve.to_dict() for curve in answer.curves]
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "google/gemma-2-9b", "LiquidAI/LFM2-1.2B", "openai/gpt-oss-20b"])
+def test_dtypes_that_are_called_alike_answer_alike(name: str) -> None:
+    data, model = model_data(name, ("H100 80GB",), (1, 2)), load(name)
+    for engine in NAMES:
+        own = data["engines"][engine]
+        held = without_dtype(data["curves"][own["curve"]])
+        assert own["alike"]
+        for dtype, (called, planned) in own["alike"].items():
+            curve = model.curve(engine, dtype)
+            assert called == curve.dtype
+            assert held == without_dtype(curve.to_dict())
+            if not planned:
+                assert "no_fit" in own
+            elif "no_fit" not in own:
+                told = {} if model.dtype else {"dtype": own.get("dtype")}
+                plain = fit(model, gpu="H100 80GB", gpus=2, engine=engine, context=5000, batch=3, **told)
+                asked = fit(model, gpu="H100 80GB", gpus=2, engine=engine, context=5000, batch=3, dtype=dtype)
+                assert plain.to_dict() == asked.to_dict()
+
+
+def without_dtype(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != "dtype"}
+
+
 def test_the_site_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every = [one["name"] for one in site_data()["models"]]
     names = sorted(every)[6::8]

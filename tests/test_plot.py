@@ -169,6 +169,44 @@ def test_contexts_that_an_engine_refuses_are_not_drawn() -> None:
     assert drawn(memcurve.plot([curve], min_ctx=0, max_ctx=300, batch=8))[0][0] == 8
 
 
+def test_memory_is_drawn_as_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memcurve.cli import run
+
+    curve = load("Qwen/Qwen3-8B").curve()
+    # 36 layers × 131,072 tokens × 8 heads × 128 × 2 (key and value) × 2 B are 18 GiB: the axis is in GiB
+    axes = memcurve.plot(curve, memory={"small": 2**30, "large": 24 * 2**30}).axes[0]
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in axes.lines[1:]}
+    assert lines == {"small: 1.00 GiB": [1, 1], "large: 24.00 GiB": [24, 24]}
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["Qwen/Qwen3-8B", *lines]
+    assert axes.get_ylim()[1] > 24
+    assert [str(line.get_label()) for line in memcurve.plot(curve, memory=2**30).axes[0].lines[1:]] == [
+        "memory: 1.00 GiB"
+    ]
+    with pytest.raises(memcurve.BadConfig, match="memory: -1; expected"):
+        memcurve.plot(curve, memory=-1)
+    monkeypatch.setattr("memcurve.figures.hurry", lambda: None)
+    target = tmp_path / "a.svg"
+    assert run(["plot", "Qwen/Qwen3-8B", "--gpu", "H100", "--gpu", "L4", "--memory", "60GiB", "-o", str(target)]) == 0
+    text = target.read_text()
+    assert [word in text for word in ("H100 80GB: 79.11 GiB", "L4: 22.03 GiB", "memory: 60.00 GiB")] == [True] * 3
+
+
+def test_a_subject_may_have_an_at_in_its_name() -> None:
+    from memcurve.cli.plot import parted
+
+    for text, name, tail in (
+        ("a/b", "a/b", ""),
+        ("a/b@engine=vllm,dtype=bf16", "a/b", "engine=vllm,dtype=bf16"),
+        ("./a@b.json@engine=vllm", "./a@b.json", "engine=vllm"),
+        ("./a@b.json", "./a@b.json", ""),
+        ("a/b@label=x@y", "a/b", "label=x@y"),
+        ("a/b@main", "a/b@main", ""),
+    ):
+        assert parted(text) == (name, tail)
+
+
 # -- labels -----------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +228,21 @@ def test_labels_stand_apart_and_name_their_points() -> None:
         context, value = text.xy
         assert text.get_text() == f"{context:,.0f}"
         assert value * 2**20 == full.bytes(int(context)) or value * 2**20 == (context - 1) // 128 * 1_048_576
+
+
+def test_labels_stand_on_the_outer_sides_of_crossings_that_are_close() -> None:
+    # T × 8,192 B against n × 1,048,576 B, in a corner of the figure: from 128 n + 1 tokens on
+    full = memcurve.pattern("1mha", n_layers=1).curve(dtype="bf16").replace(name="full")
+    flat = [memcurve.pattern("1gdn", n_layers=n, conv_kernel=0).curve(dtype="bf16").replace(name=f"{n}") for n in (8, 9, 10, 12)]  # fmt: skip
+    figure = memcurve.plot([full, *flat], min_ctx=1, max_ctx=20_000)
+    figure.draw_without_rendering()
+    places = {text.get_text(): (text, figure.axes[0].transData.transform(text.xy)) for text in figure.axes[0].texts if isinstance(text, Annotation)}  # fmt: skip
+    assert set(places) == {"1,025", "1,153", "1,281", "1,537"}
+    middles = {name: Text.get_window_extent(text).x0 + Text.get_window_extent(text).width / 2 - x for name, (text, (x, _)) in places.items()}  # fmt: skip
+    # Left of the first or straight at it, right of the last, and straight above or below those between
+    assert middles["1,025"] < 3
+    assert middles["1,537"] > -3
+    assert max(abs(middles["1,153"]), abs(middles["1,281"])) < 3
 
 
 def test_many_crossings_get_numbers_and_a_table() -> None:
@@ -308,7 +361,9 @@ def test_the_map_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["mha", "gqa", "--heatmap"], "subjects: 2; expected one"),
         (["mha", "--heatmap", "-o", "a.html"], "expected a name that ends in one of .pdf, .svg, .png, .csv"),
         (["mha", "--heatmap", "--batch", "2"], "batch: a map has its own"),
-        (["mha", "--memory", "60GiB"], "expected --heatmap beside it"),
+        (["mha", "--heatmap", "--gpu", "H100"], "gpu: 'H100'; expected --memory"),
+        (["mha", "--memory", "60GiB", "-o", "a.csv"], "csv has no lines at memory; expected pdf, svg, png or html"),
+        (["mha", "--gpu", "H9000"], "H9000"),
         (["mha", "--heatmap", "--engine", "all"], "expected one engine"),
     ):
         with pytest.raises(memcurve.BadConfig, match=message):

@@ -16,7 +16,7 @@ from .units import SHORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from fractions import Fraction
 
     from .terms import Expr
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 1_000_000
 MAX_LISTED = 60  # runs of crossings that a page lists
+COLUMNS = 5  # curves beside each other in a table, which fit on paper
 MODULES = ("format.js", "dom.js", "curve.js", "chart.js")  # in this order they are one script
 
 
@@ -142,9 +143,16 @@ def to_csv(subjects: Sequence[Subject], contexts: list[int], batch: int) -> str:
     return stream.getvalue()
 
 
-def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title: str, log: str = "") -> str:
+def to_html(
+    subjects: Sequence[Subject],
+    contexts: list[int],
+    batch: int,
+    title: str,
+    log: str = "",
+    memory: Mapping[str, int] | None = None,
+) -> str:
     """A page that needs no network: exact bytes at the pointer, zoom, switches for log axes and single curves, crossings, a
-    GPU's memory, a table. log: the axes that are logarithmic at first.
+    GPU's memory, a table. log: the axes that are logarithmic at first. memory: bytes at which lines are drawn, by name.
     """
     from .gpus import table as devices
 
@@ -164,23 +172,19 @@ def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title:
         said.append(f"<li>and {len(runs) - MAX_LISTED} more: memcurve cross lists them</li>")
     ends = {low, high, *(2**n for n in range(60) if low <= 2**n <= high)}
     kinks = {context for xs in lines if len(xs) < 20 for context in xs}
-    names = "".join(f'<th scope="col">{escape(subject.name)}</th>' for subject in subjects)
-    table = [f'<tr><th scope="col">tokens</th>{names}</tr>']
-    for context in sorted(ends | kinks):
-        cells = (
-            shown(subject.values([context], batch)[0]) if context >= subject.curve.first_context(batch) else "—"
-            for subject in subjects
-        )
-        table.append(f"<tr><th scope='row'>{context:,}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    tables = [
+        to_table(subjects[first : first + COLUMNS], sorted(ends | kinks), batch)
+        for first in range(0, len(subjects), COLUMNS)
+    ]
     found = {
         "low": low, "high": high, "batch": batch, "log": log, "crossings": marks,
         "curves": [page_data(subject, batch) for subject in subjects],
-        "gpus": [(one.name, one.memory_bytes) for one in devices()],
+        "gpus": [(one.name, one.memory_bytes) for one in devices()], "memory": list((memory or {}).items()),
     }  # fmt: skip
     values = {
         "title": escape(title),
         "crossings": "\n".join(said) or "<li>none here</li>",
-        "table": "\n".join(table),
+        "table": "\n".join(tables),
         "data": json.dumps(found).replace("<", "\\u003c").replace("&", "\\u0026"),
         "style": beside("web", "static", "style.css"),
         "theme": beside("web", "static", "theme.js"),
@@ -189,6 +193,20 @@ def to_html(subjects: Sequence[Subject], contexts: list[int], batch: int, title:
     pieces = beside("page.html").split("{{")
     rest = (piece.partition("}}") for piece in pieces[1:])
     return pieces[0] + "".join(values[name] + text for name, _, text in rest)
+
+
+def to_table(subjects: Sequence[Subject], contexts: list[int], batch: int) -> str:
+    """A table of bytes by context, as HTML."""
+    names = "".join(f'<th scope="col">{escape(subject.name)}</th>' for subject in subjects)
+    rows = [f'<tr><th scope="col">tokens</th>{names}</tr>']
+    for context in contexts:
+        cells = (
+            shown(subject.values([context], batch)[0]) if context >= subject.curve.first_context(batch) else "—"
+            for subject in subjects
+        )
+        rows.append(f"<tr><th scope='row'>{context:,}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head, body = rows[0], "\n".join(rows[1:])
+    return f"<table><caption>Bytes at some contexts</caption><thead>{head}</thead><tbody>\n{body}\n</tbody></table>"
 
 
 def beside(*names: str) -> str:

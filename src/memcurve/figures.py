@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from .base import BadConfig, MissingExtraError
+from .base import BadConfig, MissingExtraError, whole
 from .curve import MemoryCurve
 from .export import Subject, check_range, corners, default_title, make_subjects, outline
 from .marks import mark_crossings
-from .units import show_tokens
+from .units import show_bytes, show_tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ DASHES: tuple[Any, ...] = (
     (0, (2, 3)),
     (0, (4, 1, 1, 1, 1, 1, 1, 1)),
 )
+MEMORY = "#A83C00"
 UNITS = (("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40), ("PiB", 2**50))
 
 
@@ -67,10 +68,11 @@ def plot(
     batch: int = 1,
     log: str = "",
     title: str | None = None,
+    memory: int | Mapping[str, int] | None = None,
 ) -> Figure:
     """A Matplotlib Figure of bytes over context, one line per curve, crossings marked with their exact context.
 
-    log: "", "x", "y" or "xy", the axes that are logarithmic. Lines run through exact breakpoints, so a window's edge is
+    log: "", "x", "y" or "xy", the axes that are logarithmic. memory: bytes at which a line is drawn, or several by name. Lines run through exact breakpoints, so a window's edge is
     where it is, and steps are upright. MissingExtraError without Matplotlib.
     """
     subjects = make_subjects([curves] if isinstance(curves, MemoryCurve) else curves)
@@ -105,6 +107,18 @@ def plot(
             linewidth=1.3 if many else 1.8,
             marker="o" if low >= max_ctx else None,
         )
+    lines = {} if memory is None else {"memory": memory} if isinstance(memory, int) else memory
+    for index, (name, size) in enumerate(lines.items()):
+        ends = [low, max(max_ctx, low + 1)]
+        text = f"{name}: {show_bytes(size)}"
+        axes.plot(
+            ends,
+            [whole("memory", size, 1) / scale] * 2,
+            label=text,
+            color=MEMORY,
+            linestyle=DASHES[(index + 5) % 8],
+            linewidth=1,
+        )
     if "x" in log:
         axes.set_xscale("log", base=2)
     elif low < max_ctx:
@@ -129,7 +143,7 @@ def plot(
             frameon=False,
             handlelength=4,
         )
-    elif subjects:
+    elif subjects or lines:
         axes.legend(fontsize=8, handlelength=4)
     figure.set_layout_engine("constrained")
     mark_crossings(figure, axes, subjects, batch, low, max_ctx, scale)

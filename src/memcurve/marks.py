@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 FEW, MANY = 12, 24
 SIZE = 7  # of the labels, in points
+NEAR = 40  # points apart, about a label's width: labels stand on the sides where no other crossing is
+AWAY = (5, 12, 20, 30, 42, 56, 72, 90)  # points from the crossing; beyond the first with a line to it
+SIDES = ((1, 0), (-1, 0), (1, -1), (-1, 1), (1, 1), (-1, -1), (0, -1), (0, 1))  # right and up, by preference
 
 
 def mark_crossings(
@@ -49,8 +52,11 @@ def mark_crossings(
         figure.set_layout_engine("none")
     spots = Spots(figure, axes)
     if len(places) <= FEW:
-        for place in places:
-            spots.label(span(place.runs[0]), place.context, place.value / scale)
+        at = [spots.at(place.context, place.value / scale) for place in places]
+        for place, own in zip(places, at, strict=True):
+            text = span(place.runs[0])
+            if not spots.label(text, place.context, place.value / scale, free_sides(own, at)):
+                spots.label(text, place.context, place.value / scale, SIDES[2:], AWAY[1:])
         return
     # Marks within a label's height of each other share it: 2–5.
     at = [spots.at(place.context, place.value / scale) for place in places]
@@ -87,6 +93,13 @@ def add_lines(figure: Figure, lines: Sequence[str]) -> None:
     figure.text(0.01, share, "\n".join(cut), va="top", fontsize=6, linespacing=1.15, in_layout=False)
 
 
+def free_sides(own: Any, points: Sequence[Any]) -> list[tuple[int, int]]:
+    """The sides of a point where none of the other points is near, so that a label there is read as its own."""
+    apart = [point - own for point in points if 0 < max(abs(point - own)) < NEAR]
+    right, left = (any(sign * there[0] >= 0 for there in apart) for sign in (1, -1))
+    return [(x, y) for x, y in SIDES if not (x > 0 and right) and not (x < 0 and left)]
+
+
 class Spots:
     """The free spots for labels, in pixels: within the axes, off the legend, off other labels, and off the lines if it can be."""
 
@@ -111,15 +124,17 @@ class Spots:
         """A point of the data, in points of the figure."""
         return self.axes.transData.transform((x, y)) / self.dots
 
-    def label(self, text: str, x: float, y: float) -> None:
-        """Writes a text as near to its point as it can stand, with a line to it unless it is right beside."""
+    def label(
+        self, text: str, x: float, y: float, sides: Sequence[tuple[int, int]] = SIDES, aways: Sequence[int] = AWAY
+    ) -> bool:
+        """Writes a text as near to its point as it can stand, with a line to it unless it is right beside; whether it can."""
         from matplotlib.transforms import Bbox
 
         at = self.at(x, y)
         width, height = 0.58 * SIZE * len(text) + 3, SIZE + 2
         best, cost = None, float("inf")
-        for away in (5, 12, 20, 30, 42, 56, 72, 90):
-            for right, up in ((1, 0), (-1, 0), (1, -1), (-1, 1), (1, 1), (-1, -1), (0, -1), (0, 1)):
+        for away in aways:
+            for right, up in sides:
                 left = right * away + (right - 1) * width / 2
                 low = up * away + (up - 1) * height / 2
                 box = Bbox.from_bounds(at[0] + left, at[1] + low, width, height)
@@ -137,11 +152,12 @@ class Spots:
                 if (new := away + 3.0 * min(int(over), 40)) < cost:
                     best, cost = (left, low, away, spot), new
         if best is None:
-            return
+            return False
         left, low, away, spot = best
         self.taken.append(spot)
         self.axes.annotate(
             text, (x, y), textcoords="offset points", xytext=(left + 1, low + 1.5), fontsize=SIZE, zorder=6, va="bottom",
             bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.4},
-            arrowprops=None if away <= 5 else {"arrowstyle": "-", "linewidth": 0.5, "color": "#555555", "shrinkA": 0, "shrinkB": 2},
+            arrowprops=None if away == AWAY[0] else {"arrowstyle": "-", "linewidth": 0.5, "color": "#555555", "shrinkA": 0, "shrinkB": 2},
         )  # fmt: skip
+        return True

@@ -15,7 +15,7 @@ from .fitting import DEFAULT_CONTEXT, device, weights_of
 from .gpus import gpu
 from .layers import parts
 from .model import describe
-from .pages import rooms_data
+from .pages import room_data, rooms_data
 from .plan import Plan
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 SCHEMA = 1
+TWO_BYTES = ("bfloat16", "float16")
 STATIC = Path(__file__).parent / "web" / "static"
 COUNTS = (1, 2, 4, 8)
 DEVICES = (
@@ -68,7 +69,7 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
     """A model of the catalogue under every engine.
 
     curves, forms and texts hold what recurs. engines: by name an error, or the model's own curve (of a config
-    without a dtype that of bf16, with what is missing), and by count of GPUs an error, or
+    without a dtype that of bf16, with what is missing), alike: dtypes under which the curve is the same (see `alike`), and by count of GPUs an error, or
     weights of each stage and a cell per device: the number of an error's text, or [form, set aside, room, shares' numbers …]. A form has all of
     `rooms_data` but these.
     """
@@ -91,7 +92,11 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
         weights = reckoned(model, dtype, engine)
         if model.encoder_context:
             curve = curve.at_encoder(model.encoder_context)
-        engines[engine] = {"curve": curves.place(curve.to_dict()), **missing}
+        engines[engine] = {
+            "curve": curves.place(curve.to_dict()),
+            "alike": alike(model, engine, dtype, devices[0]),
+            **missing,
+        }
         if (option := RANKS_OPTION.get(engine)) is not None:
             engines[engine]["ranks"] = {
                 str(count): rank(model, engine, dtype, {option: count}, curves) for count in counts
@@ -112,6 +117,37 @@ def reckoned(model: Model, dtype: str | None, engine: str) -> Weights | str:
         return weights_of(model, model.name, None, dtype, engine)
     except MemcurveError as error:
         return str(error)
+
+
+def alike(model: Model, engine: str, dtype: str | None, card: str) -> dict[str, tuple[str, bool]]:
+    """The dtypes that give the same curve as the one that is held: what the engine calls them, and whether a GPU's plan is
+    the same too."""
+    own, _, plan = seen(model, engine, dtype, card)
+    found = {}
+    for name in {*TWO_BYTES, model.dtype or dtype or TWO_BYTES[0]}:
+        try:
+            curve, called, other = seen(model, engine, name, card)
+        except MemcurveError:
+            continue
+        if curve == own:
+            found[name] = called, plan == other
+    return dict(sorted(found.items()))
+
+
+def seen(model: Model, engine: str, dtype: str | None, card: str) -> tuple[object, str, object]:
+    """A curve without its dtype, that dtype, and the weights with what one GPU has beside them, or why there are none."""
+    curve, weights = model.curve(engine, dtype), reckoned(model, dtype, engine)
+    data = curve.to_dict() | {"dtype": None}
+    if isinstance(weights, str):
+        return data, curve.dtype, weights
+    sizes = [(tensor.name, tensor.bytes) for tensor in weights.tensors]
+    try:
+        one, options = device(card, None, engine, {})
+        plan = Plan(model, engine, dtype, one.memory_bytes, weights, options, driver_bytes=one.driver_bytes)
+        room = room_data(plan.stages(1, 1)[0], DEFAULT_CONTEXT, 1)
+    except MemcurveError as error:
+        return data, curve.dtype, str(error)
+    return data, curve.dtype, (sizes, {key: value for key, value in room.items() if key != "curve"})
 
 
 def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any], curves: Table) -> int | str:

@@ -70,7 +70,7 @@ def sentences(a: Subject, b: Subject, order: Order, crossed: Sequence[Crossing],
         else:
             yield f"{cheaper.name} is cheaper at every context"
         return
-    yield f"below {crossed[0].context:,} tokens {cheaper.name} is cheaper"
+    yield f"below {tokens(crossed[0])} {cheaper.name} is cheaper"
     said = crossed if len(crossed) <= MAX_SAID else crossed[: MAX_SAID - 2]
     for one in said:
         yield sentence(one, batch)
@@ -84,4 +84,8 @@ def sentences(a: Subject, b: Subject, order: Order, crossed: Sequence[Crossing],
 
 def sentence(one: Crossing, batch: int) -> str:
     fewer, more = bytes_of(one.cheaper, one, batch), bytes_of(one.dearer, one, batch)
-    return f"from {one.context:,} tokens on {one.cheaper.name} is cheaper: {fewer:,} B ({show_bytes(fewer)}) against {more:,} B"
+    return f"from {tokens(one)} on {one.cheaper.name} is cheaper: {fewer:,} B ({show_bytes(fewer)}) against {more:,} B"
+
+
+def tokens(one: Crossing) -> str:
+    return f"{one.context:,} token{'' if one.context == 1 else 's'}"

@@ -49,12 +49,18 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step", type=count, default=100, help="tokens between the rows of csv and json (default: 100)"
     )
+    parser.add_argument(
+        "--gpu", action="append", default=[], help="draws a line at the memory of this GPU; may be given again"
+    )
+    parser.add_argument(
+        "--memory",
+        help="draws a line at so many bytes, such as 60GiB; in a map the edge of what fits, as the engine's pool would hold it",
+    )
     parser.add_argument("--log", default="", choices=("", "x", "y", "xy"), help="logarithmic axes: x, y or xy")
     maps = parser.add_argument_group("map of context and batch, of one subject: pdf, svg, png, csv or json")
     maps.add_argument(
         "--heatmap", action="store_true", help="bytes as colours, both axes logarithmic, with the engine's own bounds"
     )
-    maps.add_argument("--memory", help="such as 60GiB: draws the edge of what fits, as the engine's pool would hold it")
     flag(maps, "max_batch", type=count, default=256, help="largest batch of the map (default: 256)")
     parser.add_argument("--title", help="title instead of engine, dtype and batch")
     add_engine(parser, "bf16 for the seed's figure and patterns, else the config's own")
@@ -66,13 +72,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.heatmap:
         return run_map(arguments)
-    if arguments.memory is not None:
-        raise BadConfig(f"memory: {show(arguments.memory)}; expected --heatmap beside it")
+    lines = memory_lines(arguments)
     seed = not arguments.subjects
     output = arguments.output or ("deltanet_memory_plot.pdf" if seed else "memcurve.pdf")
     ending = os.path.splitext(output)[1].removeprefix(".").lower()
     if ending not in FORMATS:
         raise BadConfig(f"output {show(output)}: expected a name that ends in one of .{', .'.join(FORMATS)}")
+    if lines and ending in ("csv", "json"):
+        raise BadConfig(f"output {show(output)}: {ending} has no lines at memory; expected pdf, svg, png or html")
     check_range(arguments.min_ctx, arguments.max_ctx)
     contexts = [arguments.min_ctx, arguments.max_ctx]
     if seed or ending in ("csv", "json"):
@@ -93,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
         subjects = seeds.subjects(**own, dtype=arguments.dtype or "bf16")
     else:
         subjects = all_subjects(arguments, sizes)
-        if sizes and not any(is_pattern(text.partition("@")[0]) for text in arguments.subjects):
+        if sizes and not any(is_pattern(parted(text)[0]) for text in arguments.subjects):
             raise BadConfig(
                 f"{next(iter(sizes))}: sizes are for patterns; expected one such as 3gdn:1mha among the subjects"
             )
@@ -104,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     title = arguments.title or default_title(subjects, arguments.batch)
     if ending in ("json", "csv", "html"):
         text = (
-            to_html(subjects, contexts, arguments.batch, title, arguments.log)
+            to_html(subjects, contexts, arguments.batch, title, arguments.log, lines)
             if ending == "html"
             else (to_json if ending == "json" else to_csv)(subjects, contexts, arguments.batch)
         )
@@ -113,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
         from ..figures import hurry, plot, plot_seed
 
         hurry()
-        if seed and not arguments.log and not arguments.title:
+        if seed and not arguments.log and not arguments.title and not lines:
             figure = plot_seed(subjects, contexts, arguments.batch)
         else:
             figure = plot(
@@ -123,10 +130,20 @@ def run(arguments: argparse.Namespace) -> None:
                 batch=arguments.batch,
                 log=arguments.log,
                 title=title,
+                memory=lines,
             )
         save(figure, output)
     print(f"wrote {output}")
     return None
+
+
+def memory_lines(arguments: argparse.Namespace) -> dict[str, int]:
+    """The amounts of memory to draw, by name."""
+    from ..gpus import gpu
+
+    cards = [gpu(name) for name in arguments.gpu]
+    own = {} if arguments.memory is None else {"memory": parse_bytes(arguments.memory)}
+    return {card.name: card.memory_bytes for card in cards} | own
 
 
 def run_map(arguments: argparse.Namespace) -> None:
@@ -142,6 +159,8 @@ def run_map(arguments: argparse.Namespace) -> None:
     for name, given in (("batch", arguments.batch != 1), ("log", arguments.log)):
         if given:
             raise BadConfig(f"{name}: a map has its own; expected --max_batch and no --log")
+    if arguments.gpu:
+        raise BadConfig(f"gpu: {show(arguments.gpu[0])}; expected --memory, what a GPU leaves for the state, in a map")
     if len(arguments.subjects) != 1:
         raise BadConfig(f"subjects: {len(arguments.subjects)}; expected one with --heatmap")
     check_range(arguments.min_ctx, arguments.max_ctx)
@@ -197,11 +216,22 @@ def all_subjects(arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[S
     return make_subjects(curves)
 
 
+def parted(text: str) -> tuple[str, str]:
+    """A subject and the pairs after its @: the first @ that a word and = follow, since files may have one in their names."""
+    name = ""
+    for piece in text.split("@"):
+        rest = text[len(name) + 1 :]
+        if name and piece.partition("=")[0].isidentifier() and "=" in piece:
+            return name, rest
+        name += ("@" if name else "") + piece
+    return text, ""
+
+
 def subject_curves(text: str, arguments: argparse.Namespace, sizes: dict[str, Any]) -> list[MemoryCurve]:
     """SUBJECT, or SUBJECT@engine=E,dtype=D,label=L,…: the rest of the pairs are the engine's options. engine=all: each
     engine that has the model, and a line on stderr for each that has not."""
-    name, at, tail = text.partition("@")
-    pairs = [f"{pair}" for pair in tail.split(",")] if at and "=" in tail else []
+    name, tail = parted(text)
+    pairs = tail.split(",") if tail else []
     own = engine_options(pairs)
     model = subject_model(name if pairs else text, sizes)
     label = own.pop("label", None)

@@ -2,54 +2,27 @@
 
 import { Card } from "./card.js";
 import { Chart, swatch } from "./chart.js";
-import { commandLines, crossLine, options, plotLine, pythonLines, quote, source as nameOf } from "./commands.js";
+import { commandLines, crossLine, options, plotLine, pathOf, pythonLines, quote } from "./commands.js";
 import { Refused } from "./curve.js";
 import { el, find } from "./dom.js";
-import { group, parseBytes, parseCount, showBytes, showTokens } from "./format.js";
+import { count, group, parseBytes, parseCount, showBytes } from "./format.js";
+import { MOST, TAKES, hasRanks, ranksOf, readLink, writeLink } from "./link.js";
 import { Budget, crossings, pairsOf, TooMany } from "./lines.js";
 import { Picker } from "./picker.js";
 import { Api, Files, NeedsPython } from "./source.js";
 
-const LONGEST = 2 ** 20, MOST_MODELS = 8, MOST_CONTEXT = 2 ** 23, MOST_BATCH = 4096;
-const DEFAULT = { models: ["Qwen/Qwen3-Next-80B-A3B-Thinking", "meta-llama/Meta-Llama-3.1-70B"], engine: "vllm", dtype: "", gpu: "H100 80GB", memory: null, gpus: 4, tp: 0, context: 32768, batch: 8, logx: true, logy: true };
+const LONGEST = 2 ** 20;
 const answers = document.documentElement.dataset.source === "files" ? new Files() : new Api();
-const files = new Map(); // by name: the subject that a dropped file is
-let state, begun, rows = [], cards = [], asking = 0, crossing = 0, gpus = [];
+const files = new Map(); // by name: a dropped file's own name, and the subject that it is
+const shownName = (name) => name.replace(/^file:/, "");
+let state, begun, rows = [], cards = [], asking = 0, crossing = 0;
 
 // -- the link -----------------------------------------------------------------------------------------------------------
 
-function readLink() {
-  const words = new URLSearchParams(location.hash.slice(1));
-  const number = (key, most) => { const value = parseCount(words.get(key) || ""); return value && value <= most ? value : undefined; };
-  const found = {
-    models: words.getAll("m").slice(0, MOST_MODELS), engine: words.get("e") || undefined, dtype: words.get("d") || undefined,
-    gpu: words.get("g") ?? undefined, memory: number("mem", 2 ** 50), gpus: number("n", 64), tp: number("tp", 64),
-    context: number("c", MOST_CONTEXT), batch: number("b", MOST_BATCH),
-  };
-  const log = words.get("log");
-  const given = Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined));
-  if (!words.size) return { ...DEFAULT };
-  return { ...DEFAULT, gpu: "", gpus: 1, batch: 1, ...given, ...(log === null ? {} : { logx: log.includes("x"), logy: log.includes("y") }) };
-}
-
-function link() {
-  const words = new URLSearchParams();
-  for (const name of state.models) words.append("m", name);
-  words.set("e", state.engine);
-  if (state.dtype) words.set("d", state.dtype);
-  if (state.gpu) words.set("g", state.gpu);
-  if (state.memory) words.set("mem", state.memory);
-  if (state.gpu || state.memory) words.set("n", state.gpus);
-  if (state.tp) words.set("tp", state.tp);
-  words.set("c", state.context);
-  words.set("b", state.batch);
-  words.set("log", (state.logx ? "x" : "") + (state.logy ? "y" : ""));
-  return `#${words.toString().replaceAll("%2F", "/").replaceAll("%3A", ":")}`;
-}
-
 // A choice is a step back to; a move of a slider is not.
 function keep(step) {
-  if (link() !== location.hash) history[step ? "pushState" : "replaceState"](null, "", link());
+  const link = writeLink(state);
+  if (link !== location.hash) history[step ? "pushState" : "replaceState"](null, "", link);
 }
 
 let waiting = 0;
@@ -64,7 +37,7 @@ function questions() {
   const engines = state.engine === "all" ? begun.engines.map((one) => one.name) : [state.engine];
   return state.models.flatMap((name) => engines.map((engine) => ({
     name, asked: {
-      subject: files.get(name) || { model: name }, engine, dtype: state.dtype || null, gpu: state.gpu || null, memory: state.gpu ? null : state.memory,
+      subject: files.get(name)?.asked || { model: name }, file: files.get(name)?.file || null, engine, dtype: state.dtype || null, gpu: state.gpu || null, memory: state.gpu ? null : state.memory,
       gpus: state.gpus, tp: state.tp && ["vllm", "sglang"].includes(engine) ? state.tp : 0, context: state.context, batch: state.batch,
     },
   })));
@@ -75,7 +48,7 @@ async function ask() {
   const turn = (asking += 1), many = state.engine === "all", asked = questions();
   document.body.setAttribute("aria-busy", "true");
   const found = await Promise.all(asked.map(async ({ name, asked: one }, index) => {
-    const row = { index, name: many ? `${name} · ${one.engine}` : name, asked: one, engine: one.engine, shown: true };
+    const row = { index, name: many ? `${shownName(name)} · ${one.engine}` : shownName(name), asked: one, engine: one.engine, shown: true };
     const lost = name.startsWith("file:") && !files.has(name);
     try {
       if (lost) throw new Error(`${name.slice(5)}: a file stays on the machine that it was dropped on; drop it here again`);
@@ -113,7 +86,7 @@ function memoryLines() {
   for (const row of rows) {
     if (!row.rooms || !row.shown) continue;
     const room = row.rooms.rooms.reduce((a, b) => (a.room(context, batch) < b.room(context, batch) ? a : b));
-    found.set(`room of ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room(context, batch))), index: row.index });
+    found.set(`room for ${row.name.split("/").pop()}`, { y: Math.max(0, Number(room.room(context, batch))), index: row.index });
   }
   return found.size > 4 ? [] : [...found].map(([name, line]) => ({ name, ...line }));
 }
@@ -141,7 +114,7 @@ function readout() {
     find("readout").replaceChildren(el("table", {}, head, el("tbody", {}, ...lines)));
   }
   if (!rows.length) return;
-  find("readout").querySelector("caption").textContent = `At ${group(at)} tokens, ${group(batch)} request${batch === 1n ? "" : "s"}${reading === null ? "" : " (pointed at)"}`;
+  find("readout").querySelector("caption").textContent = `At ${count(at, "token")}, ${count(batch, "request")}${reading === null ? "" : " (pointed at)"}`;
   for (const { row, exact, near } of readoutRows) {
     const value = row.failed ? null : row.at(at, batch, true);
     exact.textContent = value === null ? "—" : `${group(value)} B`;
@@ -155,7 +128,7 @@ function numbers() {
   const contexts = [...new Set([...Array.from({ length: 11 }, (_, power) => 1024 * 2 ** power), state.context])].sort((a, b) => a - b);
   const head = el("tr", {}, el("th", { scope: "col" }, "tokens"), ...good.map((row) => el("th", { scope: "col" }, row.name)));
   const lines = contexts.map((context) => el("tr", {}, el("th", { scope: "row" }, group(context)), ...good.map((row) => { const value = row.at(BigInt(context), batch, true); return el("td", {}, value === null ? "—" : group(value)); })));
-  find("table").replaceChildren(el("table", {}, el("caption", {}, `Bytes of ${group(batch)} request${batch === 1n ? "" : "s"}`), el("thead", {}, head), el("tbody", {}, ...lines)));
+  find("table").replaceChildren(el("table", {}, el("caption", {}, `Bytes of ${count(batch, "request")}`), el("thead", {}, head), el("tbody", {}, ...lines)));
 }
 
 // Lines break between words, not at the hyphens of options nor between an option and its value.
@@ -180,17 +153,21 @@ function code(text, name) {
 }
 
 function commands() {
-  const good = rows.filter((row) => !row.failed), shown = rows.length > 3 ? rows.slice(0, 3) : rows;
-  const found = [];
-  for (const row of shown) {
-    const asked = row.asked, answer = row.failed ? null : row;
+  const good = rows.filter((row) => !row.failed), found = [], more = [];
+  for (const row of rows) {
     if (row.failed && !row.python) continue;
-    found.push(code(commandLines(asked, answer, state.context, state.batch).join("\n"), `the command line of ${row.name}`));
+    const block = code(commandLines(row.asked, row.failed ? null : row, state.context, state.batch).join("\n"), `the command line of ${row.name}`);
+    (found.length < 3 ? found : more).push(block);
   }
-  if (good.length) found.push(code(plotLine(good, state.batch), "the command line of the figure"), code(pythonLines(good[0].asked, good[0], state.context, state.batch), "the lines of Python"));
-  const texts = found.map((block) => block.querySelector("pre").textContent).join("\n\n");
+  if (more.length) found.push(el("details", {}, el("summary", {}, `${more.length} more`), ...more));
+  const whole = good.filter((row) => !row.fit || row.fit.pp === 1);
+  if (whole.length) found.push(code(plotLine(whole, state.batch), "the command line of the figure"));
+  if (good.length) found.push(code(["import memcurve", ...good.map((row) => pythonLines(row.asked, row, state.context, state.batch))].join("\n\n"), "the lines of Python"));
+  const own = state.models.flatMap((name) => files.get(name)?.file || []), twice = own.find((name, place) => own.indexOf(name) !== place);
+  const texts = found.map((block) => block.textContent).join("\n\n");
   if (find("commands").dataset.text === texts) return;
   find("commands").dataset.text = texts;
+  if (twice) found.unshift(el("p", { class: "hint" }, `Several files here are called ${twice}: give the commands the path of each.`));
   find("commands").replaceChildren(...(found.length ? found : [el("p", { class: "hint" }, "Choose a model.")]));
 }
 
@@ -212,7 +189,7 @@ function render() {
     readout();
     numbers();
     commands();
-    say(`At ${group(context)} tokens, batch ${group(batch)}. ${said.join(". ")}`);
+    say(`At ${count(context, "token")}, batch ${group(batch)}. ${said.join(". ")}`);
     performance.measure("memcurve-render", { start: begin, end: performance.now() });
   });
 }
@@ -220,6 +197,7 @@ function render() {
 function change(values, { questions: again = false, curves = false, step = false } = {}) {
   const begin = performance.now();
   Object.assign(state, values);
+  tell("");
   fill();
   if (step) keep(true); else keepSoon();
   if (again) ask();
@@ -243,14 +221,13 @@ function cross() {
     let whole = true;
     good.forEach((row, index) => good.slice(index + 1).forEach((other) => {
       const [a, b] = [row, other].map((one) => pairsOf(data(one), batch, one.shared));
-      const first = row.shared || other.shared ? 1n : 0n;
       try {
-        for (const [context, cheaper] of crossings(a, b, batch, first, last, budget)) found.push({ context, pair: cheaper ? [row, other] : [other, row] });
+        for (const [context, cheaper] of crossings(a, b, batch, 1n, last, budget)) found.push({ context, pair: cheaper ? [row, other] : [other, row] });
       } catch (error) { if (!(error instanceof TooMany)) throw error; whole = false; }
     }));
     found.sort((a, b) => Number(a.context - b.context));
     chart.set({ marks: found.length > 200 ? [] : found.map(({ context, pair }) => ({ x: Number(context), y: Number(pair[0].at(context, batch)), names: pair.map((one) => one.name) })) });
-    const items = found.slice(0, 20).map(({ context, pair }) => el("li", {}, `from ${group(context)} tokens on ${pair[0].name} takes less than ${pair[1].name}`));
+    const items = found.slice(0, 20).map(({ context, pair }) => el("li", {}, `from ${count(context, "token")} on ${pair[0].name} takes less than ${pair[1].name}`));
     if (found.length > 20) items.push(el("li", {}, `and ${group(found.length - 20)} more`));
     place.replaceChildren();
     if (good.length < 2) return;
@@ -267,31 +244,48 @@ const data = (row) => (row.rooms ? row.rooms.curve : row.curve).data;
 const onSlider = (value) => Math.max(1, Math.round(2 ** Math.floor(value / 4) * (4 + (value % 4)) / 4));
 const offSlider = (number) => { const power = Math.floor(Math.log2(number)); return Math.round(4 * power + 4 * (number / 2 ** power - 1)); };
 
+// Says beside a field what is wrong with it, and what is used meanwhile; nothing where it is right.
+function check(id, good, used) {
+  const field = find(id), place = find(`${id}-error`), typed = field.value.trim().slice(0, 60);
+  field.setAttribute("aria-invalid", String(!good));
+  place.hidden = good;
+  place.textContent = good ? "" : `${typed || "nothing"}: expected ${TAKES[id]}; ${used} is still used`;
+  return good;
+}
+
+// So much memory, as short as it is exact.
+const showExact = (bytes) => (parseBytes(showBytes(bytes)) === bytes ? showBytes(bytes) : `${group(bytes)} B`);
+
 function fill() {
-  const set = (id, value) => { const field = find(id); if (field.value !== String(value) && document.activeElement !== field) field.value = value; };
+  const set = (id, value) => {
+    const field = find(id);
+    if (document.activeElement === field) return;
+    if (field.value !== String(value)) field.value = value;
+    check(id, true);
+  };
   find("engine").value = state.engine;
   find("dtype").value = state.dtype;
   find("gpu").value = state.gpu || (state.memory ? "bytes" : "");
   find("memory-field").hidden = find("gpu").value !== "bytes";
-  set("memory", state.memory ? showBytes(state.memory) : "");
+  set("memory", state.memory ? showExact(state.memory) : "");
   const none = !state.gpu && find("gpu").value !== "bytes";
   find("gpus").disabled = none;
-  find("tp").disabled = none || !["vllm", "sglang", "all"].includes(state.engine);
+  find("tp").disabled = !hasRanks(state);
   set("gpus", state.gpus);
-  const ranks = Array.from({ length: state.gpus }, (_, place) => place + 1).filter((tp) => state.gpus % tp === 0 && tp <= 8);
+  const ranks = ranksOf(state.gpus);
   find("tp").replaceChildren(el("option", { value: "0" }, "as fits"), ...ranks.map((tp) => el("option", { value: tp }, String(tp))));
   find("tp").value = ranks.includes(state.tp) ? state.tp : 0;
   for (const key of ["context", "batch"]) {
     set(key, group(state[key]));
     const slider = find(`${key}-slider`);
     if (onSlider(Number(slider.value)) !== state[key]) slider.value = offSlider(state[key]);
-    slider.setAttribute("aria-valuetext", `${group(state[key])} ${key === "context" ? "tokens" : state[key] === 1 ? "request" : "requests"}`);
+    slider.setAttribute("aria-valuetext", count(state[key], key === "context" ? "token" : "request"));
   }
   find("logx").checked = state.logx;
   find("logy").checked = state.logy;
   const engine = begun.engines.find((one) => one.name === state.engine);
   find("how").textContent = engine ? engine.how : "every engine, one curve each";
-  document.title = `${state.models.map((name) => name.split("/").pop()).join(", ") || "nothing chosen"} · memcurve`;
+  document.title = `${state.models.map((name) => shownName(name).split("/").pop()).join(", ") || "nothing chosen"} · memcurve`;
   chosen();
 }
 
@@ -300,7 +294,7 @@ function chosen() {
   if (list.dataset.names === `${names} ${many}`) return;
   list.dataset.names = `${names} ${many}`;
   list.replaceChildren(...state.models.map((name, place) => {
-    const shown = name.replace(/^file:/, "");
+    const shown = shownName(name);
     const button = el("button", { type: "button", "aria-label": `Remove ${shown}` }, "✕");
     button.addEventListener("click", () => {
       change({ models: state.models.filter((_, other) => other !== place) }, { questions: true, step: true });
@@ -314,24 +308,34 @@ function add(name) {
   const problem = find("file-error");
   problem.hidden = true;
   if (state.models.includes(name)) return change({}, { questions: files.has(name) });
-  if (state.models.length >= MOST_MODELS) {
-    problem.textContent = `at most ${MOST_MODELS} models: remove one first`;
+  if (state.models.length >= MOST.models) {
+    problem.textContent = `at most ${MOST.models} models: remove one first`;
     problem.hidden = false;
     return undefined;
   }
   return change({ models: [...state.models, name] }, { questions: true, step: true });
 }
 
+// The name of a file that was dropped: another file that is called the same gets a number.
+function kept(own, subject) {
+  const text = JSON.stringify(subject);
+  for (let number = 1; ; number += 1) {
+    const shown = number === 1 ? own : `${own.slice(0, 190)} (${number})`, name = `file:${shown}`, known = files.get(name);
+    if (known && state.models.includes(name) && known.text !== text) continue;
+    files.set(name, { text, file: own, asked: { ...subject, name: shown.slice(0, 200) } });
+    return name;
+  }
+}
+
 async function open(file) {
   const problem = find("file-error");
   problem.hidden = true;
   try {
-    const subject = await answers.open(file), name = `file:${file.name}`;
-    files.set(name, subject);
-    add(name);
+    const subject = await answers.open(file);
+    add(kept(file.name, subject));
   } catch (error) {
     problem.replaceChildren(error.message);
-    if (error instanceof NeedsPython) problem.append(code(`memcurve fit ${quote(`./${file.name}`)} --gpu H100-80G --engine vllm`, "the command line"));
+    if (error instanceof NeedsPython) problem.append(code(`memcurve fit ${quote(pathOf(file.name))} --gpu H100-80G --engine vllm`, "the command line"));
     problem.hidden = false;
   }
 }
@@ -348,22 +352,18 @@ function wire() {
   });
   on("memory", "change", () => {
     const value = parseBytes(find("memory").value);
-    find("memory").setAttribute("aria-invalid", String(!value));
-    if (value) change({ memory: value }, { questions: true, step: true });
+    if (check("memory", Boolean(value), showExact(state.memory || 0))) change({ memory: value }, { questions: true, step: true });
   });
   on("gpus", "change", () => {
-    const value = Math.round(Number(find("gpus").value));
-    const good = value >= 1 && value <= 64;
-    find("gpus").setAttribute("aria-invalid", String(!good));
-    if (good) change({ gpus: value, tp: 0 }, { questions: true, step: true });
+    const value = parseCount(find("gpus").value);
+    if (check("gpus", value !== null && value >= 1 && value <= MOST.gpus, group(state.gpus))) change({ gpus: value, tp: 0 }, { questions: true, step: true });
   });
   on("tp", "change", () => change({ tp: Number(find("tp").value) }, { questions: true, step: true }));
-  for (const [key, most] of [["context", MOST_CONTEXT], ["batch", MOST_BATCH]]) {
+  for (const key of ["context", "batch"]) {
     on(`${key}-slider`, "input", () => change({ [key]: onSlider(Number(find(`${key}-slider`).value)) }, { curves: key === "batch" }));
     on(key, "change", () => {
-      const value = parseCount(find(key).value), good = value !== null && value >= 1 && value <= most;
-      find(key).setAttribute("aria-invalid", String(!good));
-      if (!good) return;
+      const value = parseCount(find(key).value);
+      if (!check(key, value !== null && value >= 1 && value <= MOST[key], group(state[key]))) return;
       change({ [key]: value }, { curves: key === "batch" });
       find(key).value = group(value);
     });
@@ -373,7 +373,7 @@ function wire() {
   on("logy", "change", () => change({ logy: find("logy").checked }, { curves: true }));
   on("whole", "click", () => chart.zoom(null));
   on("numbers", "toggle", numbers);
-  on("file", "change", () => { const [file] = find("file").files; if (file) open(file); find("file").value = ""; });
+  on("file", "change", () => { [...find("file").files].forEach(open); find("file").value = ""; });
   for (const kind of ["dragover", "dragenter"]) document.addEventListener(kind, (event) => { if (event.dataTransfer?.types.includes("Files")) { event.preventDefault(); find("drop").classList.add("over"); } });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) find("drop").classList.remove("over"); });
   document.addEventListener("drop", (event) => {
@@ -382,28 +382,31 @@ function wire() {
     find("drop").classList.remove("over");
     [...event.dataTransfer.files].forEach(open);
   });
-  window.addEventListener("popstate", () => { state = readLink(); restore(); });
+  window.addEventListener("popstate", restore);
 }
 
+// The state that the link asks for, and in a line what of it is not understood.
 function restore() {
-  if (![...begun.engines.map((one) => one.name), "all"].includes(state.engine)) state.engine = DEFAULT.engine;
-  if (state.gpu && !gpus.includes(state.gpu)) {
-    find("problem").textContent = `GPU ${state.gpu}: not among those listed here`;
-    find("problem").hidden = false;
-    state.gpu = "";
-  } else find("problem").hidden = true;
+  const dtypes = [...find("dtype").options].map((one) => one.value);
+  const [found, said] = readLink(location.hash, { engines: [...begun.engines.map((one) => one.name), "all"], dtypes, gpus: begun.gpus.map((one) => one.name), files: answers.files });
+  state = found;
+  tell(said.length ? `Not all of the link was understood. ${said.join(". ")}.` : "");
   fill();
   ask();
 }
 
+function tell(text) {
+  find("problem").textContent = text;
+  find("problem").hidden = !text;
+}
+
 async function start() {
   chart = new Chart(find("figure"), {
-    cursor: (context) => { reading = context; readout(); },
+    cursor: (context, keys) => { reading = context; readout(); if (keys) say(find("figure").getAttribute("aria-valuetext")); },
     pick: (context) => change({ context: Math.max(1, context) }),
     view: () => { find("whole").hidden = !chart.view; },
   });
   begun = await answers.start();
-  gpus = begun.gpus.map((one) => one.name);
   find("engine").replaceChildren(...begun.engines.map((one) => el("option", {}, one.name)), el("option", { value: "all" }, "all engines"));
   const vendors = [...new Set(begun.gpus.map((one) => one.vendor))];
   find("gpu").replaceChildren(
@@ -411,14 +414,11 @@ async function start() {
     ...(answers.files ? [] : [el("option", { value: "bytes" }, "another size …")]),
     ...vendors.map((vendor) => el("optgroup", { label: vendor }, ...begun.gpus.filter((one) => one.vendor === vendor).map((one) => el("option", { value: one.name }, `${one.name} (${showBytes(one.memory_bytes)})`)))),
   );
-  const picker = new Picker(find("search"), find("found"), add);
+  if (answers.files) find("drop").querySelector("label").textContent = "Drop a config.json or a .gguf file here for the command that reads it";
+  const picker = new Picker(find("search"), find("found"), add, say);
   picker.set(begun.models, begun.patterns);
   wire();
-  state = readLink();
   restore();
 }
 
-start().catch((error) => {
-  find("problem").textContent = error.message;
-  find("problem").hidden = false;
-});
+start().catch((error) => tell(error.message));

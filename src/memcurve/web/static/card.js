@@ -3,7 +3,7 @@
 import { swatch } from "./chart.js";
 import { Refused } from "./curve.js";
 import { el } from "./dom.js";
-import { group, showBytes, showTokens } from "./format.js";
+import { count, group, showBytes, showTokens } from "./format.js";
 
 const PARTS = [
   ["weights", "weights"], ["kv", "keys and values"], ["state", "states"], ["padding", "padding"], ["aside", "set aside"], ["free", "free"],
@@ -52,14 +52,14 @@ export class Card {
     if (row.rooms) {
       const [most, why] = row.rooms.requests(context), longest = row.rooms.longest(batch), fits = most >= batch;
       this.verdict.className = `verdict ${fits ? "yes" : "no"}`;
-      this.verdict.textContent = `${fits ? "✓ Fits" : "✗ Does not fit"}: ${group(batch)} request${batch === 1n ? "" : "s"} of ${group(context)} tokens`;
+      this.verdict.textContent = `${fits ? "✓ Fits" : "✗ Does not fit"}: ${count(batch, "request")} of ${count(context, "token")}`;
       this.fact(
         ["Most requests", most >= 2n ** 31n ? "any number" : `${group(most)}, bound by ${why}`],
-        ["Largest context", longest === null ? "without an end" : `${group(longest)} tokens${longest && /[kM]$/.test(showTokens(Number(longest))) ? ` (${showTokens(Number(longest))})` : ""}, for ${group(batch)} request${batch === 1n ? "" : "s"}`],
+        ["Largest context", longest === null ? "without an end" : `${count(longest, "token")}${longest && /[kM]$/.test(showTokens(Number(longest))) ? ` (${showTokens(Number(longest))})` : ""}, for ${count(batch, "request")}`],
         ["Weights", row.fit.weights],
       );
       this.stages.forEach((bar) => { bar.element.hidden = false; bar.update(context, batch); });
-      said += `, ${fits ? "fits" : "does not fit"}, at most ${group(most)} requests`;
+      said += `, ${fits ? "fits" : "does not fit"}, at most ${count(most, "request")}`;
     } else {
       const each = row.at(context, batch + 1n, true);
       this.fact(...(each === null ? [] : [["One more request", `${group(each - row.bytes)} B`]]), ...(row.shared && batch > 1n ? [["n_ctx", `${group(context * batch)}, shared out`]] : []));

@@ -1,6 +1,6 @@
 // Bytes against context, in SVG of the size it is shown at. Every value is computed where it is drawn or read.
 
-import { group, showBytes, showSize, showTokens } from "./format.js";
+import { count, group, showBytes, showSize, showTokens } from "./format.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const DASHES = ["", "9 4", "2 3", "9 3 2 3", "5 2 2 2 2 2", "14 4", "4 4"];
@@ -25,7 +25,7 @@ export function swatch(index) {
 }
 
 // series: {name, index, at(context) → BigInt or null, kinks, shown}. marks: {x, y, names}. lines: {y, name}.
-// on.cursor(context or null) while reading, on.pick(context) where a place is chosen, on.view() after a zoom.
+// on.cursor(context or null, whether by keys) while reading, on.pick(context) where a place is chosen, on.view() after a zoom.
 export class Chart {
   constructor(svg, on = {}) {
     this.svg = svg;
@@ -92,10 +92,10 @@ export class Chart {
 
   // -- reading and zooming ------------------------------------------------------------------------------------------
 
-  read(context) {
+  read(context, keys = false) {
     this.cursor = context;
     this.overlay();
-    if (this.on.cursor) this.on.cursor(context);
+    if (this.on.cursor) this.on.cursor(context, keys);
   }
 
   zoom(view) {
@@ -162,7 +162,7 @@ export class Chart {
         const shift = context < this.from ? -0.25 : 0.25;
         this.zoom([this.at(shift), this.at(1 + shift)]);
       }
-      this.read(context);
+      this.read(context, true);
     } else if (event.key === "+" || event.key === "=") this.scale(0.7, Math.min(1, Math.max(0, (this.x(start) - this.box.left) / (this.box.right - this.box.left))));
     else if (event.key === "-") this.scale(1.4, 0.5);
     else if (event.key === "0" || event.key === "Escape") this.zoom(null);
@@ -173,8 +173,8 @@ export class Chart {
 
   // -- drawing ------------------------------------------------------------------------------------------------------
 
-  // Points of a curve: every token, or one for each pixel; a step is upright.
-  outline(series) {
+  // Points of a curve: every token, or one for each pixel, and what the library says of kinks.
+  sample(series) {
     const from = this.from, to = this.to, most = Math.max(64, this.box.right - this.box.left);
     let xs = [];
     if (to - from <= most) for (let x = from; x <= to; x += 1) xs.push(x);
@@ -187,14 +187,36 @@ export class Chart {
       const y = series.at(x);
       if (y !== null) points.push([x, Number(y)]);
     }
+    return points;
+  }
+
+  // The same with steps upright, each at its own token, where they are high enough to be seen.
+  upright(series, points) {
     const slope = (i) => (i > 0 && i < points.length ? (points[i][1] - points[i - 1][1]) / (points[i][0] - points[i - 1][0]) : null);
     const found = points.slice(0, 1);
     for (let i = 1; i < points.length; i += 1) {
-      const rise = slope(i), before = slope(i - 1);
-      if (points[i][0] - points[i - 1][0] === 1 && rise !== before && rise !== slope(i + 1)) found.push([points[i][0], points[i - 1][1] + (before || 0)]);
+      const rise = slope(i);
+      if (rise !== slope(i - 1) && rise !== slope(i + 1)) found.push(...this.steps(series, points[i - 1], points[i]));
       found.push(points[i]);
     }
     return found;
+  }
+
+  // What lies between two points: the step that takes half of the way at least, and those before and after it.
+  steps(series, low, high) {
+    const [from, to] = [low[0], high[0]], way = high[1] - low[1];
+    if (to - from < 1 || Math.abs(this.y(high[1]) - this.y(low[1])) < 1) return [];
+    const value = (x) => (x === from ? low[1] : x === to ? high[1] : Number(series.at(x)));
+    let [a, b] = [from, to];
+    while (b - a > 1) {
+      const middle = Math.floor((a + b) / 2);
+      if ((value(middle) - low[1]) * Math.sign(way) * 2 < Math.abs(way)) a = middle; else b = middle;
+    }
+    const [before, after] = [[a, value(a)], [b, value(b)]];
+    if (Math.abs(after[1] - before[1]) * 2 < Math.abs(way)) return [];
+    const own = a > this.low ? series.at(a - 1) : null, slope = own === null ? 0 : before[1] - Number(own);
+    const foot = slope === after[1] - before[1] ? [] : [[b, before[1] + slope]];
+    return [...this.steps(series, low, before), ...(a > from ? [before] : []), ...foot, ...(b < to ? [after] : []), ...this.steps(series, after, high)];
   }
 
   ticks(from, to, log, room) {
@@ -221,7 +243,7 @@ export class Chart {
     this.box = { left: 72, right: width - 14, top: 16, bottom: height - 44 };
     const { left, right, top, bottom } = this.box;
     const shown = this.series.filter((one) => one.shown !== false);
-    const drawn = shown.map((one) => [one, this.outline(one)]);
+    const drawn = shown.map((one) => [one, this.sample(one)]);
     const values = drawn.flatMap(([, points]) => points.map(([, y]) => y)).filter((y) => y > 0);
     const highest = values.reduce((a, b) => Math.max(a, b), 1), lowest = values.reduce((a, b) => Math.min(a, b), highest);
     // A memory far above the curves would flatten them: it is in the figure only within reach.
@@ -241,42 +263,63 @@ export class Chart {
     parts.push(...this.memories(near, most));
     const clip = node("svg", { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top), viewBox: `${left} ${top} ${Math.max(1, right - left)} ${Math.max(1, bottom - top)}` });
     for (const [one, points] of drawn) {
-      const text = points.map(([x, y]) => `${this.x(x).toFixed(1)},${this.y(y).toFixed(1)}`).join(" ");
+      const text = this.upright(one, points).map(([x, y]) => `${this.x(x).toFixed(1)},${this.y(y).toFixed(1)}`).join(" ");
       clip.append(node("polyline", { class: `curve c${one.index % COLOURS}`, points: text, "stroke-dasharray": dash(one.index) }));
     }
     const names = new Set(shown.map((one) => one.name));
     const marks = this.marks.filter((mark) => mark.x >= this.from && mark.x <= this.to && mark.names.every((name) => names.has(name)));
-    let last = -Infinity;
     for (const mark of marks) {
-      const [x, y] = [this.x(mark.x), this.y(mark.y)];
-      const ring = node("circle", { class: "ring", cx: x, cy: y, r: 4.5 });
-      ring.append(node("title", {}, `from ${group(mark.x)} tokens on ${mark.names[0]} below ${mark.names[1]}`));
+      const ring = node("circle", { class: "ring", cx: this.x(mark.x), cy: this.y(mark.y), r: 4.5 });
+      ring.append(node("title", {}, `from ${count(mark.x, "token")} on ${mark.names[0]} below ${mark.names[1]}`));
       clip.append(ring);
-      if (marks.length <= 12 && x - last > 56 && x < right - 60) {
-        clip.append(node("text", { class: "halo", x: x + 8, y: y + 16 }, group(mark.x)));
-        last = x;
-      }
     }
+    if (marks.length <= 12) clip.append(...this.labels(marks));
     parts.push(clip, (this.top = node("g", { class: "overlay" })));
     svg.replaceChildren(...parts);
     this.overlay();
   }
 
-  // Lines at amounts of memory, each label where the one before leaves room; those beyond the figure are only told.
+  // Contexts beside their crossings, each where no other label and no other crossing is nearer; else it is left to the list.
+  labels(marks) {
+    const { left, right, top, bottom } = this.box, taken = [], parts = [];
+    const rings = marks.map((mark) => [this.x(mark.x), this.y(mark.y)]);
+    rings.forEach(([x, y], own) => {
+      if (rings.slice(0, own).some(([p, q]) => Math.hypot(p - x, q - y) < 6)) return; // one of these is enough
+      const text = group(marks[own].x), width = text.length * 7;
+      for (const [dx, dy, anchor] of [[8, 16, "start"], [-8, -8, "end"], [-8, 16, "end"], [8, -8, "start"], [0, -12, "middle"], [0, 22, "middle"]]) {
+        const from = x + dx - { start: 0, middle: width / 2, end: width }[anchor];
+        const box = [from, y + dy - 10, from + width, y + dy + 2], hits = (other, room) => other[0] - room < box[2] && other[2] + room > box[0] && other[1] - room < box[3] && other[3] + room > box[1];
+        if (box[0] < left || box[2] > right || box[1] < top || box[3] > bottom || taken.some((other) => hits(other, 3))) continue;
+        if (rings.some(([p, q]) => Math.hypot(p - x, q - y) >= 6 && hits([p, q, p, q], 12))) continue;
+        taken.push(box);
+        parts.push(node("text", { class: "halo", x: x + dx, y: y + dy, "text-anchor": anchor }, text));
+        break;
+      }
+    });
+    return parts;
+  }
+
+  // Lines at amounts of memory, each label beside its line where no other line or label is; those beyond the figure are only told.
   memories(near, most) {
-    const { left, right, top } = this.box, parts = [];
-    let last = top, told = top + 14;
+    const { left, right, top, bottom } = this.box, parts = [], taken = [], ys = near.map((line) => this.y(line.y));
+    let told = top + 14;
     for (const line of [...this.lines].sort((a, b) => b.y - a.y)) {
       const kind = line.index === undefined ? "memory" : `memory c${line.index % COLOURS}`, size = showBytes(line.y);
-      const text = `${(line.name.length + size.length) * 7 > (right - left) * 0.8 ? line.name.split(" ")[0] : line.name}: ${size}`;
+      const text = `${(line.name.length + size.length) * 7 > (right - left) * 0.8 ? line.name.split(" ")[0] : line.name}: ${size}`, width = text.length * 7;
       if (!near.includes(line)) {
-        parts.push(node("text", { class: kind, x: left + 6, y: told }, `${text}, ${line.y > most ? "above" : "below"} the figure`));
+        const where = line.y > 0 ? `${text}, ${line.y > most ? "above" : "below"} the figure` : `no ${line.name}`;
+        parts.push(node("text", { class: kind, x: left + 6, y: told }, where));
         told += 16;
         continue;
       }
-      const y = this.y(line.y), place = y >= top + 20 && y - 5 >= last + 15 ? y - 5 : Math.max(y + 15, last + 15);
-      last = place;
-      parts.push(node("line", { class: kind, x1: left, x2: right, y1: y, y2: y }), node("text", { class: kind, x: left + 6, y: place }, text));
+      const y = this.y(line.y), free = ([x, base]) => {
+        const box = [x, base - 11, x + width, base + 3];
+        return box[0] >= left && box[2] <= right && box[1] >= 1 && box[3] <= bottom && !ys.some((one) => one > box[1] && one < box[3]) && !taken.some((other) => other[0] < box[2] && other[2] > box[0] && other[1] < box[3] && other[3] > box[1]);
+      };
+      const beside = [left + 6, left + (right - left) / 3, left + (right - left) * 2 / 3].flatMap((x) => [[x, y - 5], [x, y + 14]]);
+      const [x, base] = beside.find(free) || beside[0];
+      taken.push([x, base - 11, x + width, base + 3]);
+      parts.push(node("line", { class: kind, x1: left, x2: right, y1: y, y2: y }), node("text", { class: kind, x, y: base }, text));
     }
     return parts;
   }
@@ -309,6 +352,6 @@ export class Chart {
     this.svg.setAttribute("aria-valuemin", this.low);
     this.svg.setAttribute("aria-valuemax", this.high);
     this.svg.setAttribute("aria-valuenow", at ?? this.from);
-    this.svg.setAttribute("aria-valuetext", `${group(at ?? this.from)} tokens: ${said.join("; ") || "nothing"}`);
+    this.svg.setAttribute("aria-valuetext", `${count(at ?? this.from, "token")}: ${said.join("; ") || "nothing"}`);
   }
 }

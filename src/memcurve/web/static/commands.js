@@ -17,9 +17,12 @@ export function options(row) {
   return name && ranks > 1 ? { [name]: ranks } : {};
 }
 
+// A file of this folder, whatever its name begins with.
+export const pathOf = (name) => `./${name}`;
+
 // What stands for a subject in a command: its name, its pattern, or the file.
-export function source(subject) {
-  return subject.model || `${subject.name}${subject.gguf ? ".gguf" : ".json"}`;
+function source(asked) {
+  return asked.file ? pathOf(asked.file) : asked.subject.model;
 }
 
 // asked: subject, engine, dtype, gpu or memory, gpus, tp.
@@ -38,7 +41,7 @@ function tellsFit(asked, row) {
 }
 
 export function commandLines(asked, row, context, batch) {
-  const name = quote(source(asked.subject)), dtype = asked.dtype ? ` --dtype ${asked.dtype}` : "";
+  const name = quote(source(asked)), dtype = asked.dtype ? ` --dtype ${asked.dtype}` : "";
   const many = batch > 1 ? ` --batch ${batch}` : "";
   const found = [];
   const own = Object.entries(row ? options(row) : {}).map(([key, value]) => ` -O ${key}=${value}`).join("");
@@ -51,24 +54,30 @@ export function commandLines(asked, row, context, batch) {
   return found;
 }
 
+// Where all contexts are of the whole cache, plot's axis is that one's; beside other engines it is each request's, as here.
 export function plotLine(rows, batch) {
-  const subjects = rows.map((row) => {
-    const own = Object.entries({ engine: row.engine, ...options(row) }).map(([key, value]) => `${key}=${value}`);
-    return quote(`${source(row.asked.subject)}@${own.join(",")}`);
-  });
-  const dtype = rows[0].asked.dtype ? ` --dtype ${rows[0].asked.dtype}` : "";
-  return `memcurve plot ${subjects.join(" ")}${dtype}${batch > 1 ? ` --batch ${batch}` : ""} --max_ctx 1M --log xy -o curves.html`;
+  const note = batch > 1 && rows.every((row) => row.shared) ? `  # contexts are n_ctx, ${batch} times those of each request` : "";
+  return `memcurve plot ${subjects(rows, batch)} --max_ctx 1M --log xy -o curves.html${note}`;
 }
 
 export function crossLine(rows, batch) {
-  return plotLine(rows, batch).replace("memcurve plot", "memcurve cross").replace(" --log xy -o curves.html", "");
+  return `memcurve cross ${subjects(rows, batch)} --max_ctx 1M`;
+}
+
+function subjects(rows, batch) {
+  const words = rows.map((row) => {
+    const own = Object.entries({ engine: row.engine, ...options(row) }).map(([key, value]) => `${key}=${value}`);
+    return quote(`${source(row.asked)}@${own.join(",")}`);
+  });
+  const dtype = rows[0].asked.dtype ? ` --dtype ${rows[0].asked.dtype}` : "";
+  return `${words.join(" ")}${dtype}${batch > 1 ? ` --batch ${batch}` : ""}`;
 }
 
 export function pythonLines(asked, row, context, batch) {
   const load = asked.subject.model && !asked.subject.model.includes("/") ? "pattern" : "load";
   const dtype = asked.dtype ? [["dtype", asked.dtype]] : [];
   const words = (pairs) => pairs.map(([key, value]) => `${key}=${python(value)}`).join(", ");
-  const found = ["import memcurve", "", `model = memcurve.${load}(${python(source(asked.subject))}${load === "pattern" ? ', dtype="bf16"' : ""})`];
+  const found = [`model = memcurve.${load}(${python(source(asked))}${load === "pattern" ? ', dtype="bf16"' : ""})`];
   const own = Object.entries(row ? options(row) : {});
   if (!row || !row.fit || row.fit.pp === 1) {
     found.push(`curve = model.curve(${words([["engine", asked.engine], ...dtype, ...own])})`);

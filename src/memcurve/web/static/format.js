@@ -8,6 +8,11 @@ export function group(number) {
   return String(number).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 }
 
+// A number and its unit: 1 token, 8,192 tokens.
+export function count(number, unit) {
+  return `${group(number)} ${unit}${String(number) === "1" ? "" : "s"}`;
+}
+
 // Bytes as show_bytes of the library has them: 512 B, 3.07 GiB.
 export function showBytes(bytes) {
   let size = Number(bytes), unit = 0;

@@ -1,13 +1,14 @@
 // The searchable list of models: a combobox with a listbox, by mouse and by keys.
 
 import { el } from "./dom.js";
+import { count } from "./format.js";
 
 const MOST = 40;
 
 export class Picker {
-  constructor(input, list, add) {
-    Object.assign(this, { input, list, add, models: [], kinds: null, rows: [], active: -1 });
-    input.addEventListener("input", () => this.show());
+  constructor(input, list, add, say) {
+    Object.assign(this, { input, list, add, say, models: [], kinds: null, rows: [], active: -1 });
+    input.addEventListener("input", () => { this.show(); say(`${count(this.rows.length, "model")} found`); });
     input.addEventListener("focus", () => this.show());
     input.addEventListener("blur", () => this.hide());
     input.addEventListener("keydown", (event) => this.key(event));
@@ -27,7 +28,10 @@ export class Picker {
 
   search(text) {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = this.models.filter((one) => words.every((word) => one.words.includes(word)));
+    // By their names before by their structure, published configs before other projects' presets, an owner's own before others'
+    const word = words[0] || "", owns = (owner) => word && (owner.startsWith(word) || word.startsWith(owner));
+    const place = ({ name, source }) => (name.toLowerCase().includes(word) ? 0 : 4) + (source === "preset" ? 2 : 0) + (owns(name.toLowerCase().split("/")[0]) ? 0 : 1);
+    const found = this.models.filter((one) => words.every((word) => one.words.includes(word))).sort((a, b) => place(a) - place(b));
     return [...(this.isPattern(text) ? [{ name: text.replace(/\s/g, ""), structure: "a pattern of layers" }] : []), ...found];
   }
 

@@ -24,6 +24,15 @@ function row(asked, data) {
   return { asked, engine: asked.engine, shared: false, rooms: null, fit: null, why: null, notes: [], ...data };
 }
 
+// A config.json goes as its text, which keeps every number, and Infinity and NaN, which Python writes and JSON has not.
+function check(text, name) {
+  let config;
+  try { config = JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/g, (word) => (word[0] === '"' ? word : "0"))); } catch {
+    throw new Error(`${name}: not JSON; expected a config.json or a .gguf file`);
+  }
+  if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(`${name}: not an object; expected a config.json`);
+}
+
 export class Api {
   constructor() {
     this.known = new Map();
@@ -57,7 +66,7 @@ export class Api {
   // asked: subject, engine, dtype, gpu or memory, gpus, tp, context, batch.
   async ask(asked) {
     const subject = { ...asked.subject, engine: asked.engine, dtype: asked.dtype };
-    const fits = asked.gpu || asked.memory;
+    const pattern = Boolean(asked.subject.model) && !asked.subject.model.includes("/"), wanted = asked.gpu || asked.memory, fits = wanted && !pattern;
     const device = asked.gpu ? { gpu: asked.gpu } : { gpu_memory: asked.memory };
     const [curve, fit] = await Promise.allSettled([
       this.once("curve", subject),
@@ -66,6 +75,7 @@ export class Api {
     if (curve.status === "rejected") throw curve.reason;
     const found = curve.value;
     const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
+    if (wanted && pattern) return this.alone(asked, subject, { ...answer, why: "a pattern has no weights; memcurve fit takes those of a checkpoint: --weights" });
     if (!fits) return answer;
     if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
     return { ...answer, rooms: new Rooms(fit.value), fit: fit.value, notes: fit.value.notes };
@@ -84,15 +94,14 @@ export class Api {
     const magic = new Uint8Array(await file.slice(0, 4).arrayBuffer());
     if (String.fromCharCode(...magic) !== "GGUF") {
       if (file.size > 1 << 20) throw new Error(`${file.name}: ${file.size} bytes; expected a config.json of at most 1 MiB, or a .gguf file`);
-      let config;
-      try { config = JSON.parse(await file.text()); } catch { throw new Error(`${file.name}: not JSON; expected a config.json or a .gguf file`); }
-      if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(`${file.name}: not an object; expected a config.json`);
-      return { config, name: file.name.replace(/\.json$/, "") };
+      const text = await file.text();
+      check(text, file.name);
+      return { config: text };
     }
     for (let size = 1 << 20; ; size *= 4) {
       try {
         const found = await this.post("gguf", await file.slice(0, Math.min(size, 32 << 20)).arrayBuffer(), "application/octet-stream");
-        return { gguf: found.gguf, name: file.name.replace(/\.gguf$/, "") };
+        return { gguf: found.gguf };
       } catch (error) {
         if (size >= Math.min(file.size, 32 << 20) || !/more bytes|ends/.test(error.message)) throw error;
       }
@@ -124,13 +133,15 @@ export class Files {
     if (own.error) throw new Error(own.error);
     const curve = data.curves[own.curve];
     if (own.missing && !asked.dtype) throw new Error(own.missing);
-    if (asked.dtype && asked.dtype !== own.dtype && (own.missing || asked.dtype !== data.dtype || curve.dtype !== data.dtype)) {
-      throw new NeedsPython("This page holds each model in its own dtype, or in bfloat16 where it names none; for another run memcurve itself:");
-    }
+    const [dtype, planned] = asked.dtype ? own.alike[asked.dtype] || [] : [curve.dtype, true];
+    if (!dtype) throw new NeedsPython(`This page holds this model in ${Object.keys(own.alike).join(" and ") || curve.dtype} under ${asked.engine}; for ${asked.dtype} run memcurve itself:`);
     const shared = this.site.engines.find((one) => one.name === asked.engine).shared_context;
-    const answer = row(asked, { structure: data.structure, dtype: curve.dtype, curve: new Curve(curve), shared, notes: curve.notes });
+    const answer = row(asked, { structure: data.structure, dtype, curve: new Curve(curve), shared, notes: curve.notes });
     if (!asked.gpu && !asked.memory) return answer;
-    try { return { ...answer, ...this.fit(data, own, asked) }; } catch (error) {
+    try {
+      if (!planned) throw new NeedsPython(`This page holds what fits without ${asked.dtype} named; with it run memcurve itself:`);
+      return { ...answer, ...this.fit(data, own, asked) };
+    } catch (error) {
       const python = error instanceof NeedsPython, ranks = asked.tp || asked.gpus;
       if (!own.ranks || ranks === 1) return { ...answer, why: error.message, python };
       const held = own.ranks[ranks];
