@@ -80,7 +80,7 @@ class Settings:
         piece = whole("prefill_step_size", prefill_step_size, 1)
         if max(piece, prompt or 0) > INT64_MAX:
             raise BadConfig(f"prefill_step_size: {show(piece)}, prompt {show(prompt)}; expected at most {INT64_MAX}")
-        self.schedule, self.feed = schedule, Feed(None if schedule == "forward" else piece, prompt)
+        self.schedule, self.feed = schedule, Feed(piece=None if schedule == "forward" else piece, prompt=prompt)
         self.window = None if max_kv_size is None else whole("max_kv_size", max_kv_size, 1)
         if self.window is not None and self.window < KEPT_FIRST:
             raise NotDescribed(f"max_kv_size: {self.window}; expected {KEPT_FIRST} or more, the tokens that are always kept")
@@ -152,7 +152,7 @@ def keep(
 
 
 PLAIN = (FullAttention, LatentAttention)
-GROWN, FIXED = Cache("grown"), Cache("fixed")
+GROWN, FIXED = Cache(form="grown"), Cache(form="fixed")
 
 
 class Ledger:
@@ -162,7 +162,7 @@ class Ledger:
         self.asked = asked
         self.held: list[tuple[str, Tensors, Expr]] = []
         self.rows: dict[Cache, Expr] = {}
-        self.bytes: dict[Cache, tuple[int, int | None]] = {}
+        self.bytes: dict[tuple[Cache, bool], tuple[int, int]] = {}
         self.refusals: list[Refusal] = []
         self.quantised = False
 
@@ -201,11 +201,9 @@ class Ledger:
         yield f"{name}_biases", heads * (width // self.asked.group) * e
 
     def add(self, cache: Cache, plain: Tensors, packed: Tensors | None) -> None:
-        # A cache that is quantised and one in a list, which is not, are two sorts.
-        key = cache if packed is None else cache.replace(keep=cache.keep + 1) if cache.form == "grown" else cache
-        before_it, after_it = self.bytes.get(key, (0, None if packed is None else 0))
-        more = None if packed is None or after_it is None else after_it + sum(size for _, size in packed)
-        self.bytes[key] = before_it + sum(size for _, size in plain), more
+        key = (cache, packed is not None)
+        held, after = self.bytes.get(key, (0, 0))
+        self.bytes[key] = held + sum(size for _, size in plain), after + sum(size for _, size in packed or ())
 
     def kept(self, batches: str, quantises: str, notes: tuple[str, ...]) -> Kept:
         asked, refusals = self.asked, self.refusals
@@ -218,8 +216,10 @@ class Ledger:
         if batches and asked.schedule == "batch_generator":
             refusals = [*refusals, Refusal(why=batches, batch=2)]
         course = None
-        if asked.bits is not None or any(cache.form in ("rotating", "chunked") for cache in self.bytes):
-            held = tuple((cache, *sizes) for cache, sizes in self.bytes.items())
+        if asked.bits is not None or any(cache.form in ("rotating", "chunked") for cache, _ in self.bytes):
+            held = tuple(
+                (cache, plain, packed if both else None) for (cache, both), (plain, packed) in self.bytes.items()
+            )
             course = Moments(feed=asked.feed, held=held, start=asked.start if self.quantised else None)
         return Kept(terms=collect_terms(self.held), notes=notes, refusals=tuple(dict.fromkeys(refusals)), course=course)
 
@@ -235,30 +235,30 @@ def width_of(dtype: str, e: int) -> int:
 def keeps(layer: Layer, states: Mapping[str, str], window: int | None) -> Iterator[tuple[Row, Cache]]:
     """What one layer keeps: (name, heads, width, dtype) per tensor of a row, and the cache. window: of a model whose plain
     caches all rotate."""
-    plain = GROWN if window is None else Cache("rotating", window, KEPT_FIRST)
+    plain = GROWN if window is None else Cache(form="rotating", size=window, keep=KEPT_FIRST)
     match layer:
         case FullAttention() if not layer.extra:
             yield kv(layer.kv_heads, layer.head_dim, layer.v_head_dim), plain
         case SlidingAttention() if not layer.keeps_prompt:
-            yield kv(layer.kv_heads, layer.head_dim, layer.v_head_dim), Cache("rotating", layer.window)
+            yield kv(layer.kv_heads, layer.head_dim, layer.v_head_dim), Cache(form="rotating", size=layer.window)
         case ChunkedAttention():
-            yield kv(layer.kv_heads, layer.head_dim, layer.v_head_dim), Cache("chunked", layer.chunk)
+            yield kv(layer.kv_heads, layer.head_dim, layer.v_head_dim), Cache(form="chunked", size=layer.chunk)
         case LatentAttention():
             row: Row = (("latent", 1, layer.kv_lora_rank, "model"), ("rope_key", 1, layer.rope_head_dim, "model"))
-            yield row, plain if layer.window is None else Cache("rotating", layer.window)
+            yield row, plain if layer.window is None else Cache(form="rotating", size=layer.window)
         case SparseIndexer():
             # Index keys go in as keys and as values (deepseek_v32.py, Indexer).
             yield (("index_key", 1, layer.head_dim, "model"), ("index_value", 1, layer.head_dim, "model")), GROWN
         case CompressedAttention():
             # LayerCache and Compressor (deepseek_v41.py): what waits for a full group does so in fp32, with its gate.
             window_rows: Expr = ("min", "context", layer.window)
-            yield (("window_kv", 1, layer.head_dim, "model"),), Cache("compressed", rows=window_rows)
+            yield (("window_kv", 1, layer.head_dim, "model"),), Cache(form="compressed", rows=window_rows)
             entry: Row = (("compressed_kv", 1, layer.head_dim, "model"),)
             if layer.index_head_dim:
                 entry += (("index_key", 1, layer.index_head_dim, "model"),)
-            yield entry, Cache("compressed", rows=("floor", "context", layer.ratio))
+            yield entry, Cache(form="compressed", rows=("floor", "context", layer.ratio))
             waiting: Row = tuple((name, 1, layer.head_dim, "float32") for name in ("waiting_kv", "waiting_gate"))
-            yield waiting, Cache("compressed", rows=("mod", "context", layer.ratio))
+            yield waiting, Cache(form="compressed", rows=("mod", "context", layer.ratio))
         case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | RGLRU():
             channels = layer.width if isinstance(layer, RGLRU) else layer.conv_channels
             if layer.conv_kernel is not None:
