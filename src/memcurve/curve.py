@@ -372,6 +372,8 @@ class MemoryCurve(Record):
             lines.append("  keeps nothing")
         elif context is not None:
             lines.append(f"  total {self.bytes(context, batch, encoder_context):,} B")
+            if self.course is not None:
+                lines.append(f"  at most {self.peak(context, batch):,} B on the way there")
         if self.allocator is not None:
             lines.extend(f"  {line}" for line in self.allocator.explain(context))
         lines.extend(f"  note: {note}" for note in self.notes)

@@ -55,6 +55,7 @@ CACHE_DTYPES = ({"dtype": "bfloat16"}, {"kv_bits": 8, "quantized_kv_start": 0}, 
 SCHEDULES = ("generate_step", "batch_generator", "forward")
 # What mx.quantize takes (mlx 0.32.4).
 BITS, GROUPS = (1, 2, 3, 4, 5, 6, 8), (32, 64, 128)
+DTYPES = ("bfloat16", "float16", "float32")
 KEPT_FIRST = 4  # tokens that max_kv_size never overwrites (make_prompt_cache)
 # Dtype of the states of recurrent kinds, where the model's module does not make another of it.
 STATES = {"mamba": "model", "rwkv": "model", "rg-lru": "model"}
@@ -140,6 +141,8 @@ def keep(
         own_cache = any(not isinstance(part, PLAIN) for layer in layers for part in parts(layer))
     window = None if own_cache else asked.window
     own_dtypes, e = dtypes or {}, dtype_bytes(dtype)
+    if dtype not in DTYPES:
+        raise BadConfig(f"dtype: {show(dtype)}; expected one of {', '.join(DTYPES)}, and kv_bits for quantised caches")
     ledger = Ledger(asked)
     for index, layer in enumerate(layers):
         listed = isinstance(layer, Parallel)
