@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STEP = 256
 
 
-def steps(tokens: Any) -> Any:
+def steps(tokens: int) -> int:
     """Rows of the whole steps that hold so many tokens."""
     return -(-tokens // STEP) * STEP
 

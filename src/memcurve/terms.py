@@ -58,7 +58,9 @@ def compile_expr(expr: Expr, minimum: Callable[[Any, Any], Any] = min) -> Functi
     if op == "rows":
         from .buffers import rows
 
-        return lambda T, B, E: rows(a(T, B, E), right)
+        assert isinstance(right, int)
+        piece = right
+        return lambda T, B, E: rows(a(T, B, E), piece)
     if not isinstance(right, int):
         b = compile_expr(right)
         divisor: Function = lambda T, B, E: b(T, B or 1, E)  # noqa: E731

@@ -17,9 +17,10 @@ really uses (some read neither head_dim nor layer_types). The engine turns kinds
 The layers may be more or fewer than the model's (loops, shared caches): an entry of the list each.
 
 Facts, all optional, by keyword of engines.mlx.keep:
-    own_cache: bool     the module has a make_cache, so that max_kv_size is ignored (False without)
-    states: dict        kind of layer -> "float32" or "model", where the state's dtype is not what engines.mlx.STATES says
-    batches: str        why batch_generator raises; "" where it runs (ChunkedAttention and CompressedAttention: the engine says it)
+    own_cache: bool     the module has a make_cache, so that max_kv_size is ignored (without: where it makes more than plain caches)
+    states: dict        kind of layer -> dtype of its recurrent state, "model" or a name (usual: engines.mlx.STATES, else float32)
+    dtypes: dict        (index in layers, name of a tensor) -> dtype, where one layer's tensor has another than the usual
+    batches: str        why two or more sequences in a batch raise; "" where they run
     quantises: str      why a forward over quantised caches raises; "" where it runs (group sizes and rotating caches: the engine says it)
     reads: tuple[str]   notes for `explain`: keys of the config that the module ignores
 """
