@@ -45,7 +45,8 @@ def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
     )
     parser.add_argument("--dtype", help=f"{SEED_DTYPES}, or a long name (default: {default_dtype})")
     add_options(
-        parser, "such as state_dtype=bf16 (logical), max_cache_len=4096 (transformers), tensor_parallel_size=2 (vllm), kv_bits=4 (mlx)"
+        parser,
+        "such as state_dtype=bf16 (logical), max_cache_len=4096 (transformers), tensor_parallel_size=2 (vllm), kv_bits=4 (mlx)",
     )
 
 

@@ -109,7 +109,9 @@ def unevaluated() -> Iterator[None]:
 
 def ask(model: Any, workload: dict[str, Any]) -> int | str:
     """Bytes that the caches have allocated after a workload, or what MLX-LM raises."""
-    run = {"forward": run_forward, "generate_step": run_generate_step, "batch_generator": run_batch}[workload["schedule"]]
+    run = {"forward": run_forward, "generate_step": run_generate_step, "batch_generator": run_batch}[
+        workload["schedule"]
+    ]
     try:
         with unevaluated():
             return sum(held(cache) for cache in run(model, workload))
