@@ -144,15 +144,19 @@ def keep(
     if dtype not in DTYPES:
         raise BadConfig(f"dtype: {show(dtype)}; expected one of {', '.join(DTYPES)}, and kv_bits for quantised caches")
     ledger = Ledger(asked)
+    alike: dict[tuple[Layer, int], int] = {}
+    apart = {index for index, _ in own_dtypes}
     for index, layer in enumerate(layers):
-        listed = isinstance(layer, Parallel)
+        key = layer, index if index in apart else -1
+        alike[key] = alike.get(key, 0) + 1
+    for (layer, index), count in alike.items():
         for part in parts(layer):
             for row, cache in keeps(part, usual, window):
                 sizes = tuple(
                     (name, heads, width, width_of(own_dtypes.get((index, name), tag), e))
                     for name, heads, width, tag in row
                 )
-                ledger.enter(part.kind, sizes, cache, listed)
+                ledger.enter(part.kind, sizes, cache, isinstance(layer, Parallel), count)
     notes = reads
     if own_cache and max_kv_size is not None:
         notes = ("max_kv_size: ignored, the model's module makes its own caches", *notes)
@@ -174,8 +178,8 @@ class Ledger:
         self.refusals: list[Refusal] = []
         self.quantised = False
 
-    def enter(self, kind: str, sizes: Sizes, cache: Cache, listed: bool) -> None:
-        """One cache of one layer; listed: in a CacheList."""
+    def enter(self, kind: str, sizes: Sizes, cache: Cache, listed: bool, count: int) -> None:
+        """A cache that `count` layers have; listed: in a CacheList."""
         if self.asked.schedule == "batch_generator" and (why := NO_BATCH.get(cache.form)):
             raise Refused(f"{why} does not yet support batching with history")
         slots = self.rows.get(cache)
@@ -183,8 +187,8 @@ class Ledger:
             slots = self.rows[cache] = cache.slots(self.asked.feed)
         plain = tuple((name, heads * width * e) for name, heads, width, e in sizes)
         if self.asked.bits is None or listed or cache.form not in ("grown", "rotating"):
-            self.held.append((kind, plain, slots))
-            self.add(cache, plain, None)
+            self.held += [(kind, plain, slots)] * count
+            self.add(cache, plain, None, count)
             return
         start, group = self.asked.start, self.asked.group
         uneven = next((width for _, _, width, _ in sizes if width % group), None)
@@ -198,10 +202,10 @@ class Ledger:
         else:
             self.quantised = True
         if start > 1:
-            self.held.append((kind, plain, ("mul", slots, before(start))))
+            self.held += [(kind, plain, ("mul", slots, before(start)))] * count
         packed = tuple(one for size in sizes for one in self.packed(*size))
-        self.held.append((kind, packed, slots if start == 1 else ("mul", slots, reached(start))))
-        self.add(cache, plain, packed)
+        self.held += [(kind, packed, slots if start == 1 else ("mul", slots, reached(start)))] * count
+        self.add(cache, plain, packed, count)
 
     def packed(self, name: str, heads: int, width: int, e: int) -> Iterator[tuple[str, int]]:
         """QuantizedKVCache: codes, and a scale and a bias per group."""
@@ -210,10 +214,11 @@ class Ledger:
         yield f"{name}_scales", heads * (width // self.asked.group) * e
         yield f"{name}_biases", heads * (width // self.asked.group) * e
 
-    def add(self, cache: Cache, plain: Tensors, packed: Tensors | None) -> None:
+    def add(self, cache: Cache, plain: Tensors, packed: Tensors | None, count: int) -> None:
         key = (cache, packed is not None)
         held, after = self.bytes.get(key, (0, 0))
-        self.bytes[key] = held + sum(size for _, size in plain), after + sum(size for _, size in packed or ())
+        more, later = (sum(size for _, size in tensors) for tensors in (plain, packed or ()))
+        self.bytes[key] = held + count * more, after + count * later
 
     def kept(self, batches: str, quantises: str, notes: tuple[str, ...]) -> Kept:
         asked, refusals = self.asked, self.refusals

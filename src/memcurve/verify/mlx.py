@@ -82,8 +82,7 @@ def installed() -> str:
 def build(config: dict[str, Any], dtype: str) -> Any:
     """The model of a config, its parameters in one dtype and never made."""
     mlx_lm()
-    import mlx.core as mx
-
+    mx = importlib.import_module("mlx.core")
     model_class, args_class = sys.modules["mlx_lm.utils"].__dict__["_get_classes"](config)
     model = model_class(args_class.from_dict(config))
     model.set_dtype(getattr(mx, dtype))
@@ -131,8 +130,7 @@ def caches_for(model: Any, workload: dict[str, Any]) -> list[Any]:
 
 def run_forward(model: Any, workload: dict[str, Any]) -> list[Any]:
     """One forward of the whole prompt, then single tokens, quantised after each as generate_step does."""
-    import mlx.core as mx
-
+    mx = importlib.import_module("mlx.core")
     caches = caches_for(model, workload)
     for tokens in (workload["prompt"], *[1] * workload["steps"]):
         model(mx.zeros((workload["batch"], tokens), mx.int32), cache=caches)
@@ -143,8 +141,7 @@ def run_forward(model: Any, workload: dict[str, Any]) -> list[Any]:
 
 
 def run_generate_step(model: Any, workload: dict[str, Any]) -> list[Any]:
-    import mlx.core as mx
-
+    mx = importlib.import_module("mlx.core")
     caches = caches_for(model, workload)
     options = {name: workload[name] for name in OPTIONS if name != "max_kv_size"}
     tokens = mlx_lm().generate_step(
@@ -162,8 +159,7 @@ def run_generate_step(model: Any, workload: dict[str, Any]) -> list[Any]:
 
 def run_batch(model: Any, workload: dict[str, Any]) -> list[Any]:
     """Prompts of `lengths`, or all of one; until the longest has all its tokens."""
-    import mlx.core as mx
-
+    mx = importlib.import_module("mlx.core")
     generator = mlx_lm().BatchGenerator(
         model,
         max_tokens=workload["steps"] + 1000,
@@ -192,7 +188,8 @@ def found(config: dict[str, Any], workload: dict[str, Any]) -> int | str:
         curve = load(config).curve(
             "mlx", workload["dtype"], schedule=workload["schedule"], prompt=workload["prompt"], **options
         )
-        return curve.bytes(workload["prompt"] + workload["steps"], workload["batch"])
+        total: int = curve.bytes(workload["prompt"] + workload["steps"], workload["batch"])
+        return total
     except Refused as error:
         return str(error)
 

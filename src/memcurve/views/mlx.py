@@ -155,10 +155,9 @@ def module_of(config: Config) -> str:
         if (model_type, name) in BY_ARCHITECTURE:
             return BY_ARCHITECTURE[model_type, name]
     module = REMAPPED.get(model_type, model_type)
-    known = modules()
-    if module in known:
+    if "." not in module and f"\n{json.dumps(module)}:" in _lines():
         return module
-    hint = nearest(model_type, (*known, *REMAPPED))
+    hint = nearest(model_type, (*modules(), *REMAPPED))
     raise NotDescribed(
         f"engine mlx: MLX-LM {VERSION} has no module for model type {show(model_type)}"
         + (f"; nearest: {hint}" if hint else "")
