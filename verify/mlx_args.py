@@ -54,7 +54,7 @@ def build() -> str:
         raise SystemExit(f"mlx-lm {version} is installed; expected {PINNED}")
     # olmo.py exits without this package, of which it uses nothing.
     sys.modules.setdefault("hf_olmo", types.ModuleType("hf_olmo"))
-    asked = set(re.findall(r'"(\w+)"', (VIEWS / "mlx_models.py").read_text() + (VIEWS / "mlx.py").read_text()))
+    asked = set(re.findall(r'"(\w+)"', "".join(path.read_text() for path in VIEWS.glob("mlx*.py"))))
     lines = {}
     for path in sorted(Path(mlx_lm.models.__file__).parent.glob("*.py")):
         module = importlib.import_module(f"mlx_lm.models.{path.stem}")

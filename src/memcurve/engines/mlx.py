@@ -268,12 +268,15 @@ def keeps(layer: Layer, states: Mapping[str, str], window: int | None) -> Iterat
             # LayerCache and Compressor (deepseek_v41.py): what waits for a full group does so in fp32, with its gate.
             window_rows: Expr = ("min", "context", layer.window)
             yield (("window_kv", 1, layer.head_dim, "model"),), Cache(form="compressed", rows=window_rows)
-            entry: Row = (("compressed_kv", 1, layer.head_dim, "model"),)
-            if layer.index_head_dim:
-                entry += (("index_key", 1, layer.index_head_dim, "model"),)
-            yield entry, Cache(form="compressed", rows=("floor", "context", layer.ratio))
-            waiting: Row = tuple((name, 1, layer.head_dim, "float32") for name in ("waiting_kv", "waiting_gate"))
-            yield waiting, Cache(form="compressed", rows=("mod", "context", layer.ratio))
+            # Layers of ratio 0 read what an earlier one compressed; with 1 nothing waits.
+            if layer.ratio:
+                entry: Row = (("compressed_kv", 1, layer.head_dim, "model"),)
+                if layer.index_head_dim:
+                    entry += (("index_key", 1, layer.index_head_dim, "model"),)
+                yield entry, Cache(form="compressed", rows=("floor", "context", layer.ratio))
+            if layer.ratio > 1:
+                waiting: Row = tuple((name, 1, layer.head_dim, "float32") for name in ("waiting_kv", "waiting_gate"))
+                yield waiting, Cache(form="compressed", rows=("mod", "context", layer.ratio))
         case GatedDeltaNet() | KimiDeltaAttention() | Mamba() | Mamba2() | RGLRU():
             channels = layer.width if isinstance(layer, RGLRU) else layer.conv_channels
             if layer.conv_kernel is not None:
@@ -284,7 +287,12 @@ def keeps(layer: Layer, states: Mapping[str, str], window: int | None) -> Iterat
             yield (("recurrent_state", 1, layer.recurrent_elements, states.get(layer.kind, "float32")),), FIXED
         case ShortConv():
             columns = layer.conv_kernel - 1 if layer.columns is None else layer.columns
-            yield (("conv_state", layer.channels, columns, layer.dtype),), FIXED
+            if layer.dtype == "model":
+                yield (("conv_state", layer.channels, columns, "model"),), FIXED
+            else:
+                # Token ids, gathered from the first on (NgramEmbedding of longcat_flash_ngram.py).
+                ids = Cache(form="fixed", rows=("min", "context", columns))
+                yield (("token_ids", layer.channels, 1, layer.dtype),), ids
         case RWKV():
             yield (("token_shift", 2, layer.hidden, "model"),), FIXED
             yield (("recurrent_state", 1, layer.recurrent_elements, states.get(layer.kind, "float32")),), FIXED

@@ -34,6 +34,7 @@ from ..base import NotDescribed, Refused, nearest, show
 from ..config import Config
 from ..layers import FullAttention, SlidingAttention
 from . import View
+from .mlx_checks import check
 from .mlx_models import BATCHES, QUANTISES, STATES, reader_of
 
 TYPE_CHECKING = False
@@ -93,6 +94,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         return View(layers=layers, dtype=dtype)
     module = module_of(config)
     args = arguments(module, config.root)
+    check(args)
     seen = reader_of(args.model_type)(args)
     own = "cache" in entry(module)
     if not own:

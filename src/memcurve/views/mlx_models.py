@@ -42,9 +42,24 @@ HEADS_WITHOUT_KV = frozenset(
 
 
 # Dtypes of states that differ from engines.mlx.STATES; why a batch, or a quantised cache, fails in a module.
-STATES: dict[str, dict[str, str]] = {}
-BATCHES: dict[str, str] = {}
-QUANTISES: dict[str, str] = {}
+STATES: dict[str, dict[str, str]] = {"bailing_moe_linear": {"lightning attention": "model"}}
+BATCHES = {
+    "gpt_bigcode": "gpt_bigcode.py takes the offset of its positions as one number ([convert] Only length-1 arrays can be converted)",
+    "gemma2": "gemma2.py does not broadcast the mask of a batch to its groups of heads ([broadcast_shapes])",
+    "nemotron-nas": "nemotron-nas.py keeps an empty cache for a block without attention, which can't be merged",
+    "phi3small": "phi3small.py does not broadcast the mask of a batch to its groups of heads ([broadcast_shapes])",
+}
+# Attention written out in the module takes arrays, and gets the lists that a QuantizedKVCache returns.
+_BY_HAND = "{} works on the keys and values itself, and a quantised cache gives lists of arrays"
+QUANTISES = {
+    module: _BY_HAND.format(f"{module}.py")
+    for module in (
+        "afm7 bailing_hybrid bailing_moe_v3 deepseek_v3 gemma2 glm4_moe_lite kimi_k3 kimi_linear kimi_vl mistral4 olmo phi "
+        "phi3small phixtral plamo plamo2 stablelm"
+    ).split()
+}
+# Modules that stop on a context of several tokens unless their mask is an array: why.
+PROMPTS = {"olmo": 'olmo.py adds the mask to its scores, and the mask of several tokens is the word "causal"'}
 
 
 # -- sizes --------------------------------------------------------------------------------------------------------
