@@ -118,6 +118,7 @@ def keep(
     states: Mapping[str, str] | None = None,
     dtypes: Mapping[tuple[int, str], str] | None = None,
     batches: str = "",
+    batch_that_runs: int = 0,
     quantises: str = "",
     reads: tuple[str, ...] = (),
 ) -> Kept:
@@ -132,7 +133,7 @@ def keep(
 
     own_cache: the module has a make_cache (if None: where it makes anything but plain caches); states: dtype of a kind's states,
     "model" or a name; dtypes: dtype of the tensor of that name in the layer of that index, where it is not the usual one;
-    batches: why two sequences in a batch raise; quantises: why a forward over quantised caches raises; reads: notes of what
+    batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises; reads: notes of what
     the module ignores.
     """
     asked = Settings(schedule, prompt, max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size)
@@ -160,7 +161,7 @@ def keep(
     notes = reads
     if own_cache and max_kv_size is not None:
         notes = ("max_kv_size: ignored, the model's module makes its own caches", *notes)
-    return ledger.kept(batches, quantises, notes)
+    return ledger.kept(batches, batch_that_runs, quantises, notes)
 
 
 PLAIN = (FullAttention, LatentAttention)
@@ -220,7 +221,7 @@ class Ledger:
         more, later = (sum(size for _, size in tensors) for tensors in (plain, packed or ()))
         self.bytes[key] = held + count * more, after + count * later
 
-    def kept(self, batches: str, quantises: str, notes: tuple[str, ...]) -> Kept:
+    def kept(self, batches: str, batch_that_runs: int, quantises: str, notes: tuple[str, ...]) -> Kept:
         asked, refusals = self.asked, self.refusals
         if self.quantised and quantises:
             # The next forward after quantising; a single forward of the prompt is followed by one of a token.
@@ -229,7 +230,9 @@ class Ledger:
                 late = INT64_MAX if asked.feed.prompt is None else max(late, asked.feed.prompt + 1)
             refusals = [*refusals, Refusal(why=quantises, context=late)]
         if batches and asked.schedule == "batch_generator":
-            refusals = [*refusals, Refusal(why=batches, batch=2)]
+            if batch_that_runs > 2:
+                refusals = [*refusals, Refusal(why=batches, batch=2, last_batch=batch_that_runs - 1)]
+            refusals = [*refusals, Refusal(why=batches, batch=max(batch_that_runs + 1, 2))]
         course = None
         if asked.bits is not None or any(cache.form in ("rotating", "chunked") for cache, _ in self.bytes):
             held = tuple(
