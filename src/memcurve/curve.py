@@ -240,7 +240,7 @@ class MemoryCurve(Record):
             last, (slope, low, high) = over.settles(first)
         except Endless:
             raise TooLarge(f"{self.name}: grows by a factor that itself goes up and down; no largest context") from None
-        most = min((one.context - 1 for one in self.refusals if batch >= one.batch), default=None)
+        most = min((one.context - 1 for one in self.refusals if one.covers(one.context, batch)), default=None)
         if slope == 0 and high <= 0:
             return most
         if slope == 0 and low <= 0:
@@ -372,6 +372,8 @@ class MemoryCurve(Record):
             lines.append("  keeps nothing")
         elif context is not None:
             lines.append(f"  total {self.bytes(context, batch, encoder_context):,} B")
+            if self.course is not None:
+                lines.append(f"  at most {self.peak(context, batch):,} B on the way there")
         if self.allocator is not None:
             lines.extend(f"  {line}" for line in self.allocator.explain(context))
         lines.extend(f"  note: {note}" for note in self.notes)
@@ -467,7 +469,7 @@ class MemoryCurve(Record):
         for entry in _field(data, "refusals", list) if "refusals" in data else ():
             if not isinstance(entry, dict):
                 raise BadConfig(f"refusals: {show(entry)}; expected a dict")
-            sizes = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
+            sizes = {name: whole(name, entry.get(name)) for name in ("context", "batch", "last_batch")}
             refusals.append(Refusal(why=_field(entry, "why", str), **sizes))
         return cls(
             name=_field(data, "name", str),

@@ -339,14 +339,15 @@ class Limits(Record):
 
 
 class Refusal(Record):
-    """What an engine raises from so many tokens on, and from so many sequences on."""
+    """What an engine raises from so many tokens on, with sequences from `batch` to `last_batch`."""
 
     why: str
     context: int = 0
     batch: int = 0
+    last_batch: int = INT64_MAX
 
     def covers(self, context: int, batch: int) -> bool:
-        return context >= self.context and batch >= self.batch
+        return context >= self.context and self.batch <= batch <= self.last_batch
 
 
 class Course(Record):

@@ -55,6 +55,7 @@ CACHE_DTYPES = ({"dtype": "bfloat16"}, {"kv_bits": 8, "quantized_kv_start": 0}, 
 SCHEDULES = ("generate_step", "batch_generator", "forward")
 # What mx.quantize takes (mlx 0.32.4).
 BITS, GROUPS = (1, 2, 3, 4, 5, 6, 8), (32, 64, 128)
+DTYPES = ("bfloat16", "float16", "float32")
 KEPT_FIRST = 4  # tokens that max_kv_size never overwrites (make_prompt_cache)
 # Dtype of the states of recurrent kinds, where the model's module does not make another of it.
 STATES = {"mamba": "model", "rwkv": "model", "rg-lru": "model"}
@@ -117,6 +118,7 @@ def keep(
     states: Mapping[str, str] | None = None,
     dtypes: Mapping[tuple[int, str], str] | None = None,
     batches: str = "",
+    batch_that_runs: int = 0,
     quantises: str = "",
     reads: tuple[str, ...] = (),
 ) -> Kept:
@@ -131,7 +133,7 @@ def keep(
 
     own_cache: the module has a make_cache (if None: where it makes anything but plain caches); states: dtype of a kind's states,
     "model" or a name; dtypes: dtype of the tensor of that name in the layer of that index, where it is not the usual one;
-    batches: why two sequences in a batch raise; quantises: why a forward over quantised caches raises; reads: notes of what
+    batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises; reads: notes of what
     the module ignores.
     """
     asked = Settings(schedule, prompt, max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size)
@@ -140,20 +142,26 @@ def keep(
         own_cache = any(not isinstance(part, PLAIN) for layer in layers for part in parts(layer))
     window = None if own_cache else asked.window
     own_dtypes, e = dtypes or {}, dtype_bytes(dtype)
+    if dtype not in DTYPES:
+        raise BadConfig(f"dtype: {show(dtype)}; expected one of {', '.join(DTYPES)}, and kv_bits for quantised caches")
     ledger = Ledger(asked)
+    alike: dict[tuple[Layer, int], int] = {}
+    apart = {index for index, _ in own_dtypes}
     for index, layer in enumerate(layers):
-        listed = isinstance(layer, Parallel)
+        key = layer, index if index in apart else -1
+        alike[key] = alike.get(key, 0) + 1
+    for (layer, index), count in alike.items():
         for part in parts(layer):
             for row, cache in keeps(part, usual, window):
                 sizes = tuple(
                     (name, heads, width, width_of(own_dtypes.get((index, name), tag), e))
                     for name, heads, width, tag in row
                 )
-                ledger.enter(part.kind, sizes, cache, listed)
+                ledger.enter(part.kind, sizes, cache, isinstance(layer, Parallel), count)
     notes = reads
     if own_cache and max_kv_size is not None:
         notes = ("max_kv_size: ignored, the model's module makes its own caches", *notes)
-    return ledger.kept(batches, quantises, notes)
+    return ledger.kept(batches, batch_that_runs, quantises, notes)
 
 
 PLAIN = (FullAttention, LatentAttention)
@@ -171,8 +179,8 @@ class Ledger:
         self.refusals: list[Refusal] = []
         self.quantised = False
 
-    def enter(self, kind: str, sizes: Sizes, cache: Cache, listed: bool) -> None:
-        """One cache of one layer; listed: in a CacheList."""
+    def enter(self, kind: str, sizes: Sizes, cache: Cache, listed: bool, count: int) -> None:
+        """A cache that `count` layers have; listed: in a CacheList."""
         if self.asked.schedule == "batch_generator" and (why := NO_BATCH.get(cache.form)):
             raise Refused(f"{why} does not yet support batching with history")
         slots = self.rows.get(cache)
@@ -180,8 +188,8 @@ class Ledger:
             slots = self.rows[cache] = cache.slots(self.asked.feed)
         plain = tuple((name, heads * width * e) for name, heads, width, e in sizes)
         if self.asked.bits is None or listed or cache.form not in ("grown", "rotating"):
-            self.held.append((kind, plain, slots))
-            self.add(cache, plain, None)
+            self.held += [(kind, plain, slots)] * count
+            self.add(cache, plain, None, count)
             return
         start, group = self.asked.start, self.asked.group
         uneven = next((width for _, _, width, _ in sizes if width % group), None)
@@ -195,10 +203,10 @@ class Ledger:
         else:
             self.quantised = True
         if start > 1:
-            self.held.append((kind, plain, ("mul", slots, before(start))))
+            self.held += [(kind, plain, ("mul", slots, before(start)))] * count
         packed = tuple(one for size in sizes for one in self.packed(*size))
-        self.held.append((kind, packed, slots if start == 1 else ("mul", slots, reached(start))))
-        self.add(cache, plain, packed)
+        self.held += [(kind, packed, slots if start == 1 else ("mul", slots, reached(start)))] * count
+        self.add(cache, plain, packed, count)
 
     def packed(self, name: str, heads: int, width: int, e: int) -> Iterator[tuple[str, int]]:
         """QuantizedKVCache: codes, and a scale and a bias per group."""
@@ -207,12 +215,13 @@ class Ledger:
         yield f"{name}_scales", heads * (width // self.asked.group) * e
         yield f"{name}_biases", heads * (width // self.asked.group) * e
 
-    def add(self, cache: Cache, plain: Tensors, packed: Tensors | None) -> None:
+    def add(self, cache: Cache, plain: Tensors, packed: Tensors | None, count: int) -> None:
         key = (cache, packed is not None)
         held, after = self.bytes.get(key, (0, 0))
-        self.bytes[key] = held + sum(size for _, size in plain), after + sum(size for _, size in packed or ())
+        more, later = (sum(size for _, size in tensors) for tensors in (plain, packed or ()))
+        self.bytes[key] = held + count * more, after + count * later
 
-    def kept(self, batches: str, quantises: str, notes: tuple[str, ...]) -> Kept:
+    def kept(self, batches: str, batch_that_runs: int, quantises: str, notes: tuple[str, ...]) -> Kept:
         asked, refusals = self.asked, self.refusals
         if self.quantised and quantises:
             # The next forward after quantising; a single forward of the prompt is followed by one of a token.
@@ -221,7 +230,9 @@ class Ledger:
                 late = INT64_MAX if asked.feed.prompt is None else max(late, asked.feed.prompt + 1)
             refusals = [*refusals, Refusal(why=quantises, context=late)]
         if batches and asked.schedule == "batch_generator":
-            refusals = [*refusals, Refusal(why=batches, batch=2)]
+            if batch_that_runs > 2:
+                refusals = [*refusals, Refusal(why=batches, batch=2, last_batch=batch_that_runs - 1)]
+            refusals = [*refusals, Refusal(why=batches, batch=max(batch_that_runs + 1, 2))]
         course = None
         if asked.bits is not None or any(cache.form in ("rotating", "chunked") for cache, _ in self.bytes):
             held = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import Refused
+from ..base import NotDescribed, Refused
 from ..layers import (
     ChunkedAttention,
     CompressedAttention,
@@ -29,6 +29,8 @@ def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
     ones (sglang/srt/distributed/utils.py, the same name). llama.cpp: the output counts as one more layer, and equal GPUs
     take equal shares (src/llama-model.cpp, load_tensors). The others as Accelerate's balanced map: evenly, the first ones more.
     """
+    if engine == "mlx":
+        raise NotDescribed("engine mlx: how MLX-LM divides layers over machines is not described; expected one stage")
     if engine == "llamacpp":
         # upper_bound over the shares 1/n, 2/n, …: layer i is on the first GPU whose share is beyond i / (layers + 1).
         return [min(layers, -(-(layers + 1) * (stage + 1) // stages)) for stage in range(stages)]

@@ -21,6 +21,7 @@ Facts, all optional, by keyword of engines.mlx.keep:
     states: dict        kind of layer -> dtype of its recurrent state, "model" or a name (usual: engines.mlx.STATES, else float32)
     dtypes: dict        (index in layers, name of a tensor) -> dtype, where one layer's tensor has another than the usual
     batches: str        why two or more sequences in a batch raise; "" where they run
+    batch_that_runs: int    how many sequences run all the same; 0 if none
     quantises: str      why a forward over quantised caches raises; "" where it runs (group sizes and rotating caches: the engine says it)
     reads: tuple[str]   notes for `explain`: keys of the config that the module ignores
 """
@@ -35,7 +36,7 @@ from ..config import Config
 from ..layers import FullAttention, SlidingAttention
 from . import View
 from .mlx_checks import check
-from .mlx_models import BATCHES, QUANTISES, STATES, reader_of
+from .mlx_models import BATCHES, GROUPED, QUANTISES, STATES, reader_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     for fact, table in (("batches", BATCHES), ("quantises", QUANTISES), ("states", STATES)):
         if args.model_type in table:
             facts[fact] = table[args.model_type]
+    if args.model_type in GROUPED:
+        # A mask [B, 1, L, L] beside scores [B, kv_heads, groups, L, L] counts for the heads where there are B of them.
+        facts["batch_that_runs"] = args.kv_heads
     ignored = [key for key in TELLING if args.root.get(key) is not None and key not in args.asked]
     notes = []
     if args.model_type != config.model_type:
@@ -157,10 +161,9 @@ def module_of(config: Config) -> str:
         if (model_type, name) in BY_ARCHITECTURE:
             return BY_ARCHITECTURE[model_type, name]
     module = REMAPPED.get(model_type, model_type)
-    known = modules()
-    if module in known:
+    if "." not in module and f"\n{json.dumps(module)}:" in _lines():
         return module
-    hint = nearest(model_type, (*known, *REMAPPED))
+    hint = nearest(model_type, (*modules(), *REMAPPED))
     raise NotDescribed(
         f"engine mlx: MLX-LM {VERSION} has no module for model type {show(model_type)}"
         + (f"; nearest: {hint}" if hint else "")

@@ -51,6 +51,8 @@ BATCHES = {
 }
 # Attention written out in the module takes arrays, and gets the lists that a QuantizedKVCache returns.
 _BY_HAND = "{} works on the keys and values itself, and a quantised cache gives lists of arrays"
+# Of these, modules whose masks fit by chance where there are as many sequences as key-value heads.
+GROUPED = ("gemma2", "phi3small")
 QUANTISES = {
     module: _BY_HAND.format(f"{module}.py")
     for module in (
