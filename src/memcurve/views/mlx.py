@@ -71,7 +71,7 @@ PUT = {
 # Keys that change what is kept in other engines; said to be ignored where a module does not ask for them.
 TELLING = (
     "head_dim", "num_key_value_heads", "layer_types", "sliding_window", "sliding_window_pattern", "attention_chunk_size",
-    "full_attention_idx", "attention_window_size", "lru_width", "use_cla", "no_rope_layers", "n_head", "n_layer", "n_embd", "indexer_types",
+    "full_attention_idx", "attention_window_size", "lru_width", "conv1d_width", "use_cla", "no_rope_layers", "n_head", "n_layer", "n_embd", "indexer_types",
     "max_window_layers", "use_sliding_window", "attn_type_list", "layer_type_list", "hybrid_layer_ids",
 )  # fmt: skip
 

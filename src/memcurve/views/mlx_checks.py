@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..config import Config
 
 # Keys that a module multiplies or builds a layer with: a null there stops it, where it takes the key at all.
-NUMBERS = ("hidden_size", "intermediate_size", "rms_norm_eps", "vocab_size")
+NUMBERS = ("hidden_size", "rms_norm_eps")
 # Keys that must hold an object, and what must be in it.
 OBJECTS = {
     "deepseek_v2": ("rope_scaling", ("factor",)),

@@ -262,11 +262,16 @@ def afmoe(args: Config) -> tuple[Layer, ...]:
 
 
 def laguna(args: Config) -> tuple[Layer, ...]:
-    """Full without layer_types; one of them must be (laguna.py, fa_idx)."""
+    """Full without layer_types; one of them must be (laguna.py, fa_idx). Queries have num_attention_heads_per_layer."""
+    queries, kv = args.counts("num_attention_heads_per_layer") or [args.heads], args.count("num_key_value_heads")
+    for heads in queries:
+        if heads % kv:
+            args.bad("num_key_value_heads", kv, f"a divisor of num_attention_heads_per_layer, {heads}")
+    full = heads_of(kv, args.count("head_dim"))
     if args.get("layer_types") is None:
-        return stated(args)
+        return (full,) * args.layers
     found = per_layer(args, words(args, needs=(FULL,)))
-    return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=False)
+    return by_word(found, full, lambda: args.count("sliding_window"), full_words=False)
 
 
 def exaone_moe(args: Config) -> tuple[Layer, ...]:
@@ -722,12 +727,13 @@ def gear(args: Config) -> tuple[Layer, ...]:
 
 
 def recurrent_gemma(args: Config) -> tuple[Layer, ...]:
-    """block_types repeated; one key of hidden_size // heads, and a recurrence of hidden_size channels (lru_width is not read)."""
+    """block_types repeated; one key of hidden_size // heads, and a recurrence of hidden_size channels behind a convolution of 4:
+    Griffin hands on neither lru_width nor conv1d_width."""
     key = "block_types" if args.get("block_types") is not None else "_block_types"
     found, count = words(args, key, ("attention",)), args.layers
     size = args.ratio("hidden_size", "num_attention_heads")
     sliding = slid(heads_of(1, size), args.count("attention_window_size"))
-    state = RGLRU(width=args.hidden, conv_kernel=args.count("conv1d_width", least=2))
+    state = RGLRU(width=args.hidden, conv_kernel=4)
     return tuple(state if found[i % len(found)] == "recurrent" else sliding for i in range(count))
 
 
