@@ -102,6 +102,19 @@ class Settings:
         # The first forward that leaves so many tokens, or more, is followed by quantising.
         self.start = max(start, 1)
 
+    def stops(self, why: str, window: int | None) -> list[Refusal]:
+        """Where a forward of several tokens gets no array as its mask: create_attention_mask says "causal", RotatingKVCache.make_mask
+        as long as the tokens are no more than its window; batches always get arrays.
+        """
+        piece, prompt = self.feed.piece, self.feed.prompt
+        # The last token of a prompt comes alone, except where all come at once.
+        alone = 0 if piece is None else 1
+        if self.schedule == "batch_generator" or piece == 1 or (prompt is not None and prompt < alone + 2):
+            return []
+        longest = min(piece or INT64_MAX, INT64_MAX if prompt is None else prompt - alone)
+        last = None if window is None or longest <= window else window + alone
+        return [Refusal(why=why, context=alone + 2, last_context=last)]
+
 
 def keep(
     layers: Sequence[Layer],
@@ -120,6 +133,8 @@ def keep(
     batches: str = "",
     batch_that_runs: int = 0,
     quantises: str = "",
+    prompts: str = "",
+    uncounted: str = "",
     reads: tuple[str, ...] = (),
 ) -> Kept:
     """Options by MLX-LM's names, and what the view knows of the model.
@@ -133,7 +148,8 @@ def keep(
 
     own_cache: the module has a make_cache (if None: where it makes anything but plain caches); states: dtype of a kind's states,
     "model" or a name; dtypes: dtype of the tensor of that name in the layer of that index, where it is not the usual one;
-    batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises; reads: notes of what
+    batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises;
+    prompts: why one of several tokens raises without an array as its mask; uncounted: why the size of quantised caches can't be asked; reads: notes of what
     the module ignores.
     """
     asked = Settings(schedule, prompt, max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size)
@@ -161,6 +177,11 @@ def keep(
     notes = reads
     if own_cache and max_kv_size is not None:
         notes = ("max_kv_size: ignored, the model's module makes its own caches", *notes)
+    if asked.bits is not None and uncounted and quantized_kv_start == 0:
+        # The offset of a cache that stays empty is 0.
+        ledger.refusals.append(Refusal(why=uncounted, context=asked.start))
+    if prompts:
+        ledger.refusals += asked.stops(prompts, window)
     return ledger.kept(batches, batch_that_runs, quantises, notes)
 
 
