@@ -23,6 +23,7 @@ Facts, all optional, by keyword of engines.mlx.keep:
     batches: str        why two or more sequences in a batch raise; "" where they run
     batch_that_runs: int    how many sequences run all the same; 0 if none
     quantises: str      why a forward over quantised caches raises; "" where it runs (group sizes and rotating caches: the engine says it)
+    prompts: str        why a forward of several tokens that fit their caches raises; "" where it runs
     reads: tuple[str]   notes for `explain`: keys of the config that the module ignores
 """
 
@@ -36,7 +37,7 @@ from ..config import Config
 from ..layers import FullAttention, SlidingAttention
 from . import View
 from .mlx_checks import check
-from .mlx_models import BATCHES, GROUPED, QUANTISES, STATES, reader_of
+from .mlx_models import BATCHES, GROUPED, PROMPTS, QUANTISES, STATES, reader_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # make_prompt_cache gives KVCache to every layer; a window is a mask only.
         seen = tuple(_kept_whole(layer) for layer in seen)
     facts: dict[str, Any] = {"own_cache": own}
-    for fact, table in (("batches", BATCHES), ("quantises", QUANTISES), ("states", STATES)):
+    for fact, table in (("batches", BATCHES), ("quantises", QUANTISES), ("prompts", PROMPTS), ("states", STATES)):
         if args.model_type in table:
             facts[fact] = table[args.model_type]
     if args.model_type in GROUPED:
