@@ -469,8 +469,9 @@ class MemoryCurve(Record):
         for entry in _field(data, "refusals", list) if "refusals" in data else ():
             if not isinstance(entry, dict):
                 raise BadConfig(f"refusals: {show(entry)}; expected a dict")
-            sizes = {name: whole(name, entry.get(name)) for name in ("context", "batch", "last_batch")}
-            refusals.append(Refusal(why=_field(entry, "why", str), **sizes))
+            sizes = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
+            last = None if entry.get("last_batch") is None else whole("last_batch", entry["last_batch"])
+            refusals.append(Refusal(why=_field(entry, "why", str), last_batch=last, **sizes))
         return cls(
             name=_field(data, "name", str),
             engine=_field(data, "engine", str),

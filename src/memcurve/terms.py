@@ -339,15 +339,16 @@ class Limits(Record):
 
 
 class Refusal(Record):
-    """What an engine raises from so many tokens on, with sequences from `batch` to `last_batch`."""
+    """What an engine raises from so many tokens on, with so many sequences or more, or up to last_batch."""
 
     why: str
     context: int = 0
     batch: int = 0
-    last_batch: int = INT64_MAX
+    last_batch: int | None = None
 
     def covers(self, context: int, batch: int) -> bool:
-        return context >= self.context and self.batch <= batch <= self.last_batch
+        within = self.last_batch is None or batch <= self.last_batch
+        return context >= self.context and batch >= self.batch and within
 
 
 class Course(Record):

@@ -241,11 +241,10 @@ class Ledger:
 
     def kept(self, batches: str, batch_that_runs: int, quantises: str, notes: tuple[str, ...]) -> Kept:
         asked, refusals = self.asked, self.refusals
-        if self.quantised and quantises:
-            # The next forward after quantising; a single forward of the prompt is followed by one of a token.
-            late = asked.start + 1
-            if asked.feed.piece is None:
-                late = INT64_MAX if asked.feed.prompt is None else max(late, asked.feed.prompt + 1)
+        feed = asked.feed
+        if self.quantised and quantises and (feed.piece is not None or feed.prompt is not None):
+            # The next forward after quantising; one of a whole prompt is followed by one of a token.
+            late = asked.start + 1 if feed.piece is not None else max(asked.start, feed.prompt or 0) + 1
             refusals = [*refusals, Refusal(why=quantises, context=late)]
         if batches and asked.schedule == "batch_generator":
             if batch_that_runs > 2:
