@@ -121,7 +121,10 @@ class MemoryCurve(Record):
                     zero, real = self.limits.admit(least, batch)
                     context = np.where(context == 0, zero, context)
                 batch = real
-            self._refuse(int(context.max()), batch)
+            for refusal in self.refusals:
+                last = INT64_MAX if refusal.last_context is None else refusal.last_context
+                if refusal.covers(refusal.context, batch) and ((context >= refusal.context) & (context <= last)).any():
+                    raise Refused(refusal.why)
             bound = self._upper(int(context.max()), batch, encoder)
             if bound > INT64_MAX:
                 raise TooLarge(
@@ -240,7 +243,10 @@ class MemoryCurve(Record):
             last, (slope, low, high) = over.settles(first)
         except Endless:
             raise TooLarge(f"{self.name}: grows by a factor that itself goes up and down; no largest context") from None
-        most = min((one.context - 1 for one in self.refusals if one.covers(one.context, batch)), default=None)
+        most = min(
+            (one.context - 1 for one in self.refusals if one.last_context is None and one.covers(one.context, batch)),
+            default=None,
+        )
         if slope == 0 and high <= 0:
             return most
         if slope == 0 and low <= 0:
@@ -469,9 +475,10 @@ class MemoryCurve(Record):
         for entry in _field(data, "refusals", list) if "refusals" in data else ():
             if not isinstance(entry, dict):
                 raise BadConfig(f"refusals: {show(entry)}; expected a dict")
-            sizes = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
-            last = None if entry.get("last_batch") is None else whole("last_batch", entry["last_batch"])
-            refusals.append(Refusal(why=_field(entry, "why", str), last_batch=last, **sizes))
+            sizes: dict[str, Any] = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
+            for name in ("last_context", "last_batch"):
+                sizes[name] = None if entry.get(name) is None else whole(name, entry[name])
+            refusals.append(Refusal(why=_field(entry, "why", str), **sizes))
         return cls(
             name=_field(data, "name", str),
             engine=_field(data, "engine", str),

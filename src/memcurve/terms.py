@@ -339,16 +339,20 @@ class Limits(Record):
 
 
 class Refusal(Record):
-    """What an engine raises from so many tokens on, with so many sequences or more, or up to last_batch."""
+    """What an engine raises with so many tokens and sequences, from the first numbers to the last; None: without end."""
 
     why: str
     context: int = 0
+    last_context: int | None = None
     batch: int = 0
     last_batch: int | None = None
 
     def covers(self, context: int, batch: int) -> bool:
-        within = self.last_batch is None or batch <= self.last_batch
-        return context >= self.context and batch >= self.batch and within
+        return _within(context, self.context, self.last_context) and _within(batch, self.batch, self.last_batch)
+
+
+def _within(number: int, first: int, last: int | None) -> bool:
+    return number >= first and (last is None or number <= last)
 
 
 class Course(Record):

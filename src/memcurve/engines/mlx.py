@@ -99,9 +99,21 @@ class Settings:
             raise Refused(f"[quantize] The requested number of bits {self.bits} is not supported; 1 to 6 and 8 are")
         if self.group not in GROUPS:
             raise Refused(f"[quantize] The requested group size {self.group} is not supported; 32, 64 and 128 are")
-        self.from_empty = start == 0
         # The first forward that leaves so many tokens, or more, is followed by quantising.
         self.start = max(start, 1)
+
+    def stops(self, why: str, window: int | None) -> list[Refusal]:
+        """Where a forward of several tokens gets no array as its mask: create_attention_mask says "causal", RotatingKVCache.make_mask
+        as long as the tokens are no more than its window; batches always get arrays.
+        """
+        piece, prompt = self.feed.piece, self.feed.prompt
+        # The last token of a prompt comes alone, except where all come at once.
+        alone = 0 if piece is None else 1
+        if self.schedule == "batch_generator" or piece == 1 or (prompt is not None and prompt < alone + 2):
+            return []
+        longest = min(piece or INT64_MAX, INT64_MAX if prompt is None else prompt - alone)
+        last = None if window is None or longest <= window else window + alone
+        return [Refusal(why=why, context=alone + 2, last_context=last)]
 
 
 def keep(
@@ -122,6 +134,7 @@ def keep(
     batch_that_runs: int = 0,
     quantises: str = "",
     prompts: str = "",
+    uncounted: str = "",
     reads: tuple[str, ...] = (),
 ) -> Kept:
     """Options by MLX-LM's names, and what the view knows of the model.
@@ -135,8 +148,9 @@ def keep(
 
     own_cache: the module has a make_cache (if None: where it makes anything but plain caches); states: dtype of a kind's states,
     "model" or a name; dtypes: dtype of the tensor of that name in the layer of that index, where it is not the usual one;
-    batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises; prompts: why one of
-    several tokens raises that fits its caches; reads: notes of what the module ignores.
+    batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises;
+    prompts: why one of several tokens raises without an array as its mask; uncounted: why the size of quantised caches can't be asked; reads: notes of what
+    the module ignores.
     """
     asked = Settings(schedule, prompt, max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size)
     usual = {**STATES, **(states or {})}
@@ -163,23 +177,12 @@ def keep(
     notes = reads
     if own_cache and max_kv_size is not None:
         notes = ("max_kv_size: ignored, the model's module makes its own caches", *notes)
+    if asked.bits is not None and uncounted and quantized_kv_start == 0:
+        # The offset of a cache that stays empty is 0.
+        ledger.refusals.append(Refusal(why=uncounted, context=asked.start))
     if prompts:
-        ledger.refusals.extend(_prompt_refused(asked, window, prompts))
-    if asked.bits is not None and asked.from_empty and any(isinstance(layer, NoState) for layer in layers):
-        raise Refused(
-            "AttributeError: 'NoneType' object has no attribute 'nbytes' (a QuantizedKVCache that nothing is put in)"
-        )
+        ledger.refusals += asked.stops(prompts, window)
     return ledger.kept(batches, batch_that_runs, quantises, notes)
-
-
-def _prompt_refused(asked: Settings, window: int | None, why: str) -> tuple[Refusal, ...]:
-    """The mask of a first forward is a word, not an array, where its tokens fit the window (RotatingKVCache.make_mask), if there is
-    one; batches always have arrays, and later pieces find the window full."""
-    piece, prompt = asked.feed.piece, asked.feed.prompt
-    least = 2 if piece is None else 3
-    tokens = least if prompt is None else prompt if piece is None else min(piece, prompt - 1)
-    fits = tokens > 1 and (prompt is None or window is None or tokens <= window) and piece != 1
-    return (Refusal(why=why, context=least),) if fits and asked.schedule != "batch_generator" else ()
 
 
 PLAIN = (FullAttention, LatentAttention)

@@ -23,7 +23,8 @@ Facts, all optional, by keyword of engines.mlx.keep:
     batches: str        why two or more sequences in a batch raise; "" where they run
     batch_that_runs: int    how many sequences run all the same; 0 if none
     quantises: str      why a forward over quantised caches raises; "" where it runs (group sizes and rotating caches: the engine says it)
-    prompts: str        why a forward of several tokens that fit their caches raises; "" where it runs
+    prompts: str        why a forward of several tokens raises where its mask is no array; "" where it runs
+    uncounted: str      why the size of quantised caches can't be asked; "" where it can
     reads: tuple[str]   notes for `explain`: keys of the config that the module ignores
 """
 
@@ -34,7 +35,7 @@ from os.path import dirname, join
 
 from ..base import NotDescribed, Refused, nearest, show
 from ..config import Config
-from ..layers import FullAttention, SlidingAttention
+from ..layers import FullAttention, NoState, SlidingAttention
 from . import View
 from .mlx_checks import check
 from .mlx_models import BATCHES, GROUPED, PROMPTS, QUANTISES, STATES, reader_of
@@ -103,7 +104,12 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # make_prompt_cache gives KVCache to every layer; a window is a mask only.
         seen = tuple(_kept_whole(layer) for layer in seen)
     facts: dict[str, Any] = {"own_cache": own}
-    for fact, table in (("batches", BATCHES), ("quantises", QUANTISES), ("prompts", PROMPTS), ("states", STATES)):
+    if any(isinstance(layer, NoState) for layer in seen) and args.model_type == "nemotron-nas":
+        facts["uncounted"] = (
+            "AttributeError: an entry that stays empty is quantised with the others, and its nbytes fails"
+        )
+    tables = (("batches", BATCHES), ("quantises", QUANTISES), ("prompts", PROMPTS), ("states", STATES))
+    for fact, table in tables:
         if args.model_type in table:
             facts[fact] = table[args.model_type]
     if args.model_type in GROUPED:

@@ -101,7 +101,8 @@ export class Curve {
       shared: term.shared,
     }));
     this.limits = data.limits || null;
-    this.refusals = (data.refusals || []).map((one) => ({ why: one.why, context: whole(one.context), batch: whole(one.batch), last: one.last_batch === null ? null : whole(one.last_batch) }));
+    const end = (last) => (last === null ? null : whole(last));
+    this.refusals = (data.refusals || []).map((one) => [one.why, [whole(one.context), end(one.last_context)], [whole(one.batch), end(one.last_batch)]]);
     const weight = (shared) => data.terms.flatMap((term, i) => (term.shared === shared ? [[this.terms[i].layers * this.terms[i].size, term.slots]] : []));
     this.each = sum(weight(false));
     this.once = sum(weight(true));
@@ -113,7 +114,8 @@ export class Curve {
 
   // The context and the batch that the engine goes by; Refused where it would.
   admit(context, batch) {
-    for (const one of this.refusals) if (context >= one.context && batch >= one.batch && (one.last === null || batch <= one.last)) throw new Refused(one.why);
+    const within = (number, [first, last]) => number >= first && (last === null || number <= last);
+    for (const [why, contexts, batches] of this.refusals) if (within(context, contexts) && within(batch, batches)) throw new Refused(why);
     const limits = this.limits;
     if (!limits) return [context, batch];
     if (batch > whole(limits.most_batch)) throw new Refused(limits.too_many);
