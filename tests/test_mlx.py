@@ -35,14 +35,14 @@ def pieces(piece: int | None, prompt: int, context: int) -> list[int]:
     return [*[piece] * (left // piece), *([left % piece] if left % piece else []), *[1] * (context - left)]
 
 
-def replayed(form: str, size: int, keep: int, forwards: list[int]) -> list[int]:
+def replayed(form: str, size: int, forwards: list[int]) -> list[int]:
     """Rows after each forward, by what update_and_fetch of each class does."""
     rows, offset, found = 0, 0, []
     start = 0  # ChunkedKVCache: tokens cut in front
     for n in forwards:
         if form == "rotating" and n > 1:
-            # _update_concat: the last size - 1 (or those kept) in temporal order, and the new ones
-            rows = min(min(rows, offset), max(size - 1, keep)) + n
+            # _update_concat: the last size - 1 in temporal order, and the new ones
+            rows = min(min(rows, offset), size - 1) + n
         elif form == "rotating":
             # _update_in_place: grow, else cut
             if offset >= rows and rows < size:
@@ -75,9 +75,9 @@ PIECES = st.one_of(st.none(), st.integers(1, 700), st.sampled_from([1, 2, 100, 2
 def test_rows_and_their_peak_follow_the_caches(
     form: str, size: int, piece: int | None, prompt: int, steps: int, data: Any
 ) -> None:
-    context, keep = prompt + steps, data.draw(st.sampled_from([0, 4])) if form == "rotating" else 0
-    held = replayed(form, size, keep, pieces(piece, prompt, context))
-    cache = Cache(form=form, size=size, keep=keep)
+    context = prompt + steps
+    held = replayed(form, size, pieces(piece, prompt, context))
+    cache = Cache(form=form, size=size)
     said = [prompt, *([None, prompt + 7] if steps == 0 else [])]
     for given_prompt in said:
         slots = cache.slots(Feed(piece=piece, prompt=given_prompt))
@@ -173,7 +173,7 @@ def test_batches_of_chunked_caches_are_refused() -> None:
         ({"prompt": 0}, BadConfig, "prompt: 0; expected an integer of 1 or more"),
         ({"prefill_step_size": 0}, BadConfig, "prefill_step_size: 0; expected an integer of 1 or more"),
         ({"prefill_step_size": 2**70}, BadConfig, "prefill_step_size: 1180591620717411303424"),
-        ({"max_kv_size": 3}, NotDescribed, "max_kv_size: 3; expected 4 or more"),
+        ({"max_kv_size": 4}, NotDescribed, "max_kv_size: 4; expected more than 4"),
         ({"kv_bits": 4, "schedule": "batch_generator"}, BadConfig, "kv_bits: 4; expected None with schedule batch_generator"),
         ({"kv_bits": 7}, Refused, "[quantize] The requested number of bits 7 is not supported"),
         ({"kv_bits": 4, "kv_group_size": 16}, Refused, "[quantize] The requested group size 16 is not supported"),
@@ -189,7 +189,7 @@ def test_options_are_checked(options: dict[str, Any], error: type[Exception], me
 
 CURVES = st.fixed_dictionaries(
     {"schedule": st.sampled_from(["generate_step", "forward", "batch_generator"]), "prompt": st.integers(1, 900)},
-    optional={"prefill_step_size": st.sampled_from([1, 100, 256, 300, 2048]), "max_kv_size": st.integers(4, 900)},
+    optional={"prefill_step_size": st.sampled_from([1, 100, 256, 300, 2048]), "max_kv_size": st.integers(5, 900)},
 )
 
 

@@ -83,9 +83,10 @@ class Settings:
             raise BadConfig(f"prefill_step_size: {show(piece)}, prompt {show(prompt)}; expected at most {INT64_MAX}")
         self.schedule, self.feed = schedule, Feed(piece=None if schedule == "forward" else piece, prompt=prompt)
         self.window = None if max_kv_size is None else whole("max_kv_size", max_kv_size, 1)
-        if self.window is not None and self.window < KEPT_FIRST:
+        if self.window is not None and self.window <= KEPT_FIRST:
+            # Longer prompts raise: masks are made for fewer tokens than stay ([broadcast_shapes]).
             raise NotDescribed(
-                f"max_kv_size: {self.window}; expected {KEPT_FIRST} or more, the tokens that are always kept"
+                f"max_kv_size: {self.window}; expected more than {KEPT_FIRST}, the tokens that always stay"
             )
         self.group, start = whole("kv_group_size", kv_group_size), whole("quantized_kv_start", quantized_kv_start)
         self.bits = None if kv_bits is None else whole("kv_bits", kv_bits)
@@ -273,7 +274,7 @@ def width_of(dtype: str, e: int) -> int:
 def keeps(layer: Layer, states: Mapping[str, str], window: int | None) -> Iterator[tuple[Row, Cache]]:
     """What one layer keeps: (name, heads, width, dtype) per tensor of a row, and the cache. window: of a model whose plain
     caches all rotate."""
-    plain = GROWN if window is None else Cache(form="rotating", size=window, keep=KEPT_FIRST)
+    plain = GROWN if window is None else Cache(form="rotating", size=window)
     match layer:
         case FullAttention() if not layer.extra:
             yield kv(layer.kv_heads, layer.head_dim, layer.v_head_dim), plain

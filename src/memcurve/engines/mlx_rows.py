@@ -122,9 +122,9 @@ class Feed(Record):
         assert self.piece is not None
         return steps(tokens) if self.prompt_rows == WHOLE_STEPS else growth(self.piece).pieces(tokens)
 
-    def rotating_at(self, tokens: int, window: int, kept: int) -> int:
-        """RotatingKVCache, of which the first `kept` tokens stay."""
-        piece, most = self.piece or INT64_MAX, max(window - 1, kept)
+    def rotating_at(self, tokens: int, window: int) -> int:
+        """RotatingKVCache, after the same."""
+        piece, most = self.piece or INT64_MAX, window - 1
         if piece == 1:
             return min(window, steps(tokens))
         left = tokens % piece or piece
@@ -141,13 +141,12 @@ class Feed(Record):
 
 
 class Cache(Record):
-    """A cache class: "grown" (KVCache), "rotating" (size: its window; keep: first tokens that stay), "chunked" (size: its
+    """A cache class: "grown" (KVCache), "rotating" (size: its window), "chunked" (size: its
     chunk), or another, whose rows follow from the context alone.
     """
 
     form: str
     size: int = 0
-    keep: int = 0
     rows: Expr = 1
 
     def slots(self, feed: Feed) -> Expr:
@@ -162,7 +161,7 @@ class Cache(Record):
         if self.form == "grown":
             return feed.grown_at(tokens)
         if self.form == "rotating":
-            return feed.rotating_at(tokens, self.size, self.keep)
+            return feed.rotating_at(tokens, self.size)
         return feed.chunked_at(tokens, self.size) if self.form == "chunked" else at(self.rows, tokens)
 
 

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..base import BadConfig, MemcurveError, MissingExtraError, NotDescribed, Refused
@@ -65,6 +66,8 @@ ASKED: tuple[dict[str, Any], ...] = (
 def mlx_lm() -> Any:
     """mlx_lm.generate, with the modules beside it loaded."""
     try:
+        # olmo.py exits without this package, of which it uses nothing.
+        sys.modules.setdefault("hf_olmo", ModuleType("hf_olmo"))
         for name in ("mlx_lm.utils", "mlx_lm.models.cache"):
             importlib.import_module(name)
         return importlib.import_module("mlx_lm.generate")
