@@ -67,6 +67,35 @@ def test_bytes_of_the_first_token(config: dict[str, Any], expected: int) -> None
     assert first(config) == expected
 
 
+def test_dtypes_that_meet_in_float32() -> None:
+    # muse_spark.py feeds its attention bfloat16 whatever its weights are
+    muse = load({"model_type": "muse_spark", "text_config": MUSE})
+    assert (
+        muse.curve("mlx", "fp16").bytes(1)
+        == muse.curve("mlx", "fp32").bytes(1)
+        == 2 * muse.curve("mlx", "bf16").bytes(1)
+    )
+    # an embedding packed by Hadamard rotations gives float16: 3 layers of 3 columns of 2·2·32 + 2·32 channels and 2 matrices of
+    # 32 × 32 in fp32, and a full one
+    delta = {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+    }
+    packed = {
+        "model_type": "prism_hadamard_qwen35", "schema_version": 1, "tensor_namespace": "mlx-lm-text",
+        "quantization": {"bits": 2, "group_size": 128, "mode": "affine"}, "modules": [{"path": "model.embed_tokens", "embedding": True}],
+        "text_config": {**SMALL, **delta, "model_type": "qwen3_5_text"},
+    }  # fmt: skip
+    for dtype, size in (("fp16", 2), ("bf16", 4)):
+        expected = 3 * (3 * 192 * size + 2 * 32 * 32 * 4) + 256 * 2 * 32 * 2 * size
+        assert load(packed).curve("mlx", dtype).bytes(1) == expected
+    with pytest.raises(Refused, match="packed module manifest"):
+        first({**packed, "modules": []})
+
+
 def test_what_a_module_ignores_is_said() -> None:
     note = "MLX-LM's qwen2.py does not read head_dim, layer_types, sliding_window"
     config = {**QWEN2, "head_dim": 64, "sliding_window": 40, "layer_types": WORDS}

@@ -43,6 +43,8 @@ HEADS_WITHOUT_KV = frozenset(
 
 # Dtypes of states that differ from engines.mlx.STATES; why a batch, or a quantised cache, fails in a module.
 STATES: dict[str, dict[str, str]] = {"bailing_moe_linear": {"lightning attention": "model"}}
+# muse_spark.py feeds its attention bfloat16, which meets float16 weights in float32.
+CASTS = {"muse_spark": {"float16": "float32"}}
 BATCHES = {
     "gpt_bigcode": "gpt_bigcode.py takes the offset of its positions as one number ([convert] Only length-1 arrays can be converted)",
     "gemma2": "gemma2.py does not broadcast the mask of a batch to its groups of heads ([broadcast_shapes])",
