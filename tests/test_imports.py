@@ -26,7 +26,7 @@ MAY = {
     "gguf": {"files"},
     "checkpoint": {"checkpoint", "config", "families", "files", "gguf", "hub", "layers", "model"},
     "views": {"config", "families", "gguf", "layers", "views"},
-    "catalog": set(),
+    "catalog": {"config"},
     "hub": {"config", "catalog"},
     "gpus": set(),
     "model": {"config", "families", "curve", "terms", "engines", "layers", "catalog", "gguf", "hub", "views"},

@@ -35,7 +35,7 @@ import json
 from os.path import dirname, join
 
 from ..base import NotDescribed, Refused, nearest, show
-from ..config import Config
+from ..config import Abridged, Config
 from ..layers import FullAttention, NoState, SlidingAttention
 from . import View
 from .mlx_checks import check
@@ -97,8 +97,11 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     if config is None:
         return View(layers=layers, dtype=dtype)
     module = module_of(config)
-    args = arguments(module, config.root)
-    check(args)
+    args, lacks = arguments(module, config.root)
+    if not isinstance(config.root, Abridged):
+        if lacks:
+            raise Refused(lacks)
+        check(args)
     seen = reader_of(args.model_type)(args)
     own = "cache" in entry(module)
     if not own:
@@ -127,7 +130,7 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # A mask [B, 1, L, L] beside scores [B, kv_heads, groups, L, L] counts for the heads where there are B of them.
         facts["batch_that_runs"] = args.kv_heads
     ignored = [key for key in TELLING if args.root.get(key) is not None and key not in args.asked]
-    notes = []
+    notes = [f"abridged in the catalogue: {lacks}"] if lacks else []
     if module != config.root["model_type"]:
         notes.append(f"MLX-LM runs {config.root['model_type']} in its module {module}")
     if ignored and seen != layers:
@@ -171,7 +174,7 @@ def modules() -> tuple[str, ...]:
 
 def module_of(config: Config) -> str:
     """utils.py, _get_classes: by the outermost model type, for one also by the architecture. NotDescribed for one without a module."""
-    model_type = config.root.get("model_type")
+    model_type = config.root.get("model_type", config.model_type if isinstance(config.root, Abridged) else None)
     if not isinstance(model_type, str):
         raise Refused("MLX-LM chooses a module by model_type, which the config lacks (KeyError: 'model_type')")
     names = config.root.get("architectures")
@@ -188,13 +191,15 @@ def module_of(config: Config) -> str:
     )
 
 
-def arguments(module: str, root: Mapping[str, Any]) -> Args:
-    """The ModelArgs of the module that is built in the end, from the config or its text_config."""
+def arguments(module: str, root: Mapping[str, Any]) -> tuple[Args, str]:
+    """The ModelArgs of the module that is built in the end, from the config or its text_config; and what it lacks, in a sentence."""
     if root.get("model_file") is not None:
         raise Refused(
             f"the config names a module of its own ({show(root['model_file'])}), which MLX-LM runs only if trusted"
         )
-    _complete(module, entry(module), {**root, "text_config": root.get("text_config")} if module in FLAT else root, "")
+    lacks = _lacking(
+        module, entry(module), {**root, "text_config": root.get("text_config")} if module in FLAT else root, ""
+    )
     data, path = root, ""
     nested = root.get("text_config")
     if module in INNER and not (module in FLAT and "text_config" not in root):
@@ -212,18 +217,21 @@ def arguments(module: str, root: Mapping[str, Any]) -> Args:
     if module == "mistral3" and data.get("model_type") in ("ministral3", "mistral4"):
         inner = data["model_type"]
     known = entry(inner)
-    _complete(inner, known, data, path)
-    return Args(data, inner.removesuffix(".text"), known, path)
+    lacks = lacks or _lacking(inner, known, data, path)
+    return Args(data, inner.removesuffix(".text"), known, path), lacks
 
 
-def _complete(module: str, known: Mapping[str, Any], data: Mapping[str, Any], path: str) -> None:
+def _lacking(module: str, known: Mapping[str, Any], data: Mapping[str, Any], path: str) -> str:
     """BaseModelArgs.from_dict: a key without a default must be there, be it null."""
     missing = [key for key in known["required"].split() if key not in data]
-    if missing:
-        raise Refused(
+    return (
+        ""
+        if not missing
+        else (
             f"MLX-LM's {module.removesuffix('.text')}.py needs {', '.join(path + key for key in missing)}, which the config lacks "
             f"(ModelArgs.__init__() missing {len(missing)} required positional argument{'s' if len(missing) > 1 else ''})"
         )
+    )
 
 
 def _packed(root: Mapping[str, Any]) -> None:
