@@ -131,8 +131,8 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         facts["batch_that_runs"] = args.kv_heads
     ignored = [key for key in TELLING if args.root.get(key) is not None and key not in args.asked]
     notes = [f"abridged in the catalogue: {lacks}"] if lacks else []
-    if module != config.root["model_type"]:
-        notes.append(f"MLX-LM runs {config.root['model_type']} in its module {module}")
+    if module != (named := config.root.get("model_type", module)):
+        notes.append(f"MLX-LM runs {named} in its module {module}")
     if ignored and seen != layers:
         notes.append(f"MLX-LM's {args.model_type}.py does not read {', '.join(ignored)}")
     if not own and any(isinstance(layer, SlidingAttention) for layer in layers):
