@@ -19,10 +19,13 @@ from .terms import (
     compile_expr,
     divides_by_batch,
     expr_data,
+    field,
     kinks_of,
     period_of,
     put,
     read_expr,
+    read_limits,
+    read_refusal,
     show_expr,
     uses,
     without_mod,
@@ -439,54 +442,35 @@ class MemoryCurve(Record):
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise BadConfig(f"curve: expected a dict with schema {SCHEMA}, as MemoryCurve.to_dict writes it")
         terms = []
-        for entry in _field(data, "terms", list):
+        for entry in field(data, "terms", list):
             if not isinstance(entry, dict):
                 raise BadConfig(f"terms: {show(entry)}; expected a dict")
             tensors = []
-            for pair in _field(entry, "tensors", list):
+            for pair in field(entry, "tensors", list):
                 if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
                     raise BadConfig(f"tensors: {show(pair)}; expected [name, bytes per slot]")
                 tensors.append((pair[0], whole("tensors", pair[1])))
             terms.append(
                 Term(
-                    kind=_field(entry, "kind", str),
+                    kind=field(entry, "kind", str),
                     layers=whole("layers", entry.get("layers")),
                     tensors=tuple(tensors),
                     slots=read_expr(entry.get("slots")),
-                    shared=_field(entry, "shared", bool),
+                    shared=field(entry, "shared", bool),
                 )
             )
-        notes = _field(data, "notes", list)
+        notes = field(data, "notes", list)
         if not all(isinstance(note, str) for note in notes):
             raise BadConfig("notes: expected a list of strings")
-        limits = None
-        if "limits" in data:
-            entry = _field(data, "limits", dict)
-            zero = entry.get("zero_context")
-            limits = Limits(
-                zero_context=zero if isinstance(zero, str) else whole("zero_context", zero),
-                most_batch=whole("most_batch", entry.get("most_batch"), least=1),
-                step_tokens=whole("step_tokens", entry.get("step_tokens")),
-                step_in_context=_field(entry, "step_in_context", bool),
-                too_many=_field(entry, "too_many", str),
-                too_short=_field(entry, "too_short", str),
-            )
-        refusals = []
-        for entry in _field(data, "refusals", list) if "refusals" in data else ():
-            if not isinstance(entry, dict):
-                raise BadConfig(f"refusals: {show(entry)}; expected a dict")
-            sizes: dict[str, Any] = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
-            for name in ("last_context", "last_batch"):
-                sizes[name] = None if entry.get(name) is None else whole(name, entry[name])
-            refusals.append(Refusal(why=_field(entry, "why", str), **sizes))
+        refusals = tuple(map(read_refusal, field(data, "refusals", list))) if "refusals" in data else ()
         return cls(
-            name=_field(data, "name", str),
-            engine=_field(data, "engine", str),
-            dtype=_field(data, "dtype", str),
+            name=field(data, "name", str),
+            engine=field(data, "engine", str),
+            dtype=field(data, "dtype", str),
             terms=tuple(terms),
             notes=tuple(notes),
-            limits=limits,
-            refusals=tuple(refusals),
+            limits=read_limits(field(data, "limits", dict)) if "limits" in data else None,
+            refusals=refusals,
         )
 
 
@@ -555,10 +539,3 @@ def order(
         return Order(first=start, crossings=(), ties=last_at_most(more, max(first, 1), end + repeats) is not None)
     again = repeats and bool(found) and found[-1] > last and bool(sign_changes(gap, last, end, most)[0])
     return Order(first=start, crossings=tuple(found), period=gap.period if again else None)
-
-
-def _field(data: Mapping[str, object], name: str, kind: type) -> Any:
-    value = data.get(name)
-    if not isinstance(value, kind):
-        raise BadConfig(f"{name}: {show(value)}; expected a {kind.__name__}")
-    return value

@@ -23,7 +23,7 @@ from .base import BadConfig, NotDescribed, Record, Refused, show, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, TypeAlias
 
     Expr: TypeAlias = int | str | tuple[str, "Expr", "Expr"]
@@ -349,6 +349,35 @@ class Refusal(Record):
 
     def covers(self, context: int, batch: int) -> bool:
         return _within(context, self.context, self.last_context) and _within(batch, self.batch, self.last_batch)
+
+
+def read_limits(entry: Mapping[str, object]) -> Limits:
+    zero = entry.get("zero_context")
+    return Limits(
+        zero_context=zero if isinstance(zero, str) else whole("zero_context", zero),
+        most_batch=whole("most_batch", entry.get("most_batch"), least=1),
+        step_tokens=whole("step_tokens", entry.get("step_tokens")),
+        step_in_context=field(entry, "step_in_context", bool),
+        too_many=field(entry, "too_many", str),
+        too_short=field(entry, "too_short", str),
+    )
+
+
+def read_refusal(entry: object) -> Refusal:
+    if not isinstance(entry, dict):
+        raise BadConfig(f"refusals: {show(entry)}; expected a dict")
+    sizes: dict[str, Any] = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
+    for name in ("last_context", "last_batch"):
+        sizes[name] = None if entry.get(name) is None else whole(name, entry[name])
+    return Refusal(why=field(entry, "why", str), **sizes)
+
+
+def field(data: Mapping[str, object], name: str, kind: type) -> Any:
+    """A field of a curve's data. BadConfig where it is not of its kind."""
+    value = data.get(name)
+    if not isinstance(value, kind):
+        raise BadConfig(f"{name}: {show(value)}; expected a {kind.__name__}")
+    return value
 
 
 def _within(number: int, first: int, last: int | None) -> bool:
