@@ -15,7 +15,8 @@ import memcurve
 from memcurve import BadConfig, NotDescribed, Refused, load
 from memcurve.layers import parts
 from memcurve.views.mlx import INNER, REMAPPED, entry, modules
-from memcurve.views.mlx_models import BATCHES, HEADS_WITHOUT_KV, QUANTISES, READERS, STATES, reader_of
+from memcurve.views.mlx_attention import HEADS_WITHOUT_KV, OWN_NAMES
+from memcurve.views.mlx_models import BATCHES, CASTS, PROMPTS, QUANTISES, READERS, STATES, reader_of
 
 SMALL = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 64,
@@ -158,8 +159,10 @@ def test_every_module_has_one_reader_and_its_keys() -> None:
     built = {INNER.get(module, module).removesuffix(".text") for module in modules()} | {"ministral3", "mistral4"}
     assert built <= set(read)
     assert set(REMAPPED.values()) <= set(modules())
-    assert all(module in READERS[reader_of(module)].split() for module in read)
-    for table in (BATCHES, QUANTISES, STATES, HEADS_WITHOUT_KV):
+    for name, names in READERS.items():
+        assert {reader_of(module).__name__ for module in names.split()} == {name.split(".")[1]}
+    assert set(OWN_NAMES) == set(READERS["mlx_attention.own_names"].split())
+    for table in (BATCHES, CASTS, PROMPTS, QUANTISES, STATES, HEADS_WITHOUT_KV):
         assert set(table) <= set(read)
 
 
