@@ -131,6 +131,11 @@ CASES: list[tuple[dict[str, Any], int]] = [
         {"model_type": "kimi_k3", "num_hidden_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "linear_attn_config": {"full_attn_layers": [3], "kda_layers": [1, 2], "head_dim": 32, "num_heads": 4, "short_conv_kernel_size": 4}},
         24 * 2 * T + 2 * (4 * 32 * 32 * 4 + 3 * 3 * 4 * 32 * 2),
     ),
+    # one latent layer, and one of 4 matrices of 32 × 32 in fp32 and 3 columns of 3·4·32
+    (
+        {"model_type": "bailing_moe_v3", "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 32, "layer_group_size": 2, "short_conv_kernel_size": 4, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
+        24 * 2 * T + 4 * 32 * 32 * 4 + 3 * 3 * 4 * 32 * 2,
+    ),
     # two latents in each of three layers, and the last 4 token ids as int64
     ({"model_type": "longcat_flash_ngram", "num_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "emb_neighbor_num": 5}, 2 * 3 * 24 * 2 * T + 4 * 8),
     # four windows of 128 rows of 64; the second layer also an entry per 4 tokens with an index key of 32, the last one per 2

@@ -15,7 +15,8 @@ import memcurve
 from memcurve import BadConfig, NotDescribed, Refused, load
 from memcurve.layers import parts
 from memcurve.views.mlx import INNER, REMAPPED, entry, modules
-from memcurve.views.mlx_models import BATCHES, HEADS_WITHOUT_KV, QUANTISES, READERS, STATES, reader_of
+from memcurve.views.mlx_attention import HEADS_WITHOUT_KV, OWN_NAMES
+from memcurve.views.mlx_models import BATCHES, CASTS, PROMPTS, QUANTISES, READERS, STATES, reader_of
 
 SMALL = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 64,
@@ -65,6 +66,35 @@ def first(config: dict[str, Any]) -> int:
 )  # fmt: skip
 def test_bytes_of_the_first_token(config: dict[str, Any], expected: int) -> None:
     assert first(config) == expected
+
+
+def test_dtypes_that_meet_in_float32() -> None:
+    # muse_spark.py feeds its attention bfloat16 whatever its weights are
+    muse = load({"model_type": "muse_spark", "text_config": MUSE})
+    assert (
+        muse.curve("mlx", "fp16").bytes(1)
+        == muse.curve("mlx", "fp32").bytes(1)
+        == 2 * muse.curve("mlx", "bf16").bytes(1)
+    )
+    # an embedding packed by Hadamard rotations gives float16: 3 layers of 3 columns of 2·2·32 + 2·32 channels and 2 matrices of
+    # 32 × 32 in fp32, and a full one
+    delta = {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+    }
+    packed = {
+        "model_type": "prism_hadamard_qwen35", "schema_version": 1, "tensor_namespace": "mlx-lm-text",
+        "quantization": {"bits": 2, "group_size": 128, "mode": "affine"}, "modules": [{"path": "model.embed_tokens", "embedding": True}],
+        "text_config": {**SMALL, **delta, "model_type": "qwen3_5_text"},
+    }  # fmt: skip
+    for dtype, size in (("fp16", 2), ("bf16", 4)):
+        expected = 3 * (3 * 192 * size + 2 * 32 * 32 * 4) + 256 * 2 * 32 * 2 * size
+        assert load(packed).curve("mlx", dtype).bytes(1) == expected
+    with pytest.raises(Refused, match="packed module manifest"):
+        first({**packed, "modules": []})
 
 
 def test_what_a_module_ignores_is_said() -> None:
@@ -129,8 +159,10 @@ def test_every_module_has_one_reader_and_its_keys() -> None:
     built = {INNER.get(module, module).removesuffix(".text") for module in modules()} | {"ministral3", "mistral4"}
     assert built <= set(read)
     assert set(REMAPPED.values()) <= set(modules())
-    assert all(module in READERS[reader_of(module)].split() for module in read)
-    for table in (BATCHES, QUANTISES, STATES, HEADS_WITHOUT_KV):
+    for name, names in READERS.items():
+        assert {reader_of(module).__name__ for module in names.split()} == {name.split(".")[1]}
+    assert set(OWN_NAMES) == set(READERS["mlx_attention.own_names"].split())
+    for table in (BATCHES, CASTS, PROMPTS, QUANTISES, STATES, HEADS_WITHOUT_KV):
         assert set(table) <= set(read)
 
 

@@ -8,7 +8,7 @@ One line per module, and per dataclass of a nested config (`module.text`):
     cache     1 where the module's Model has a make_cache of its own
     required  keys without a default: ModelArgs can't be made without them
     optional  the other keys that it takes
-    defaults  of these, what the readers of views/mlx_models.py ask for and the class has a value for
+    defaults  of these, what the modules views/mlx*.py ask for and the class has a value for
 """
 
 from __future__ import annotations

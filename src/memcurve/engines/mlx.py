@@ -136,6 +136,7 @@ def keep(
     quantises: str = "",
     prompts: str = "",
     uncounted: str = "",
+    casts: Mapping[str, str] | None = None,
     reads: tuple[str, ...] = (),
 ) -> Kept:
     """Options by MLX-LM's names, and what the view knows of the model.
@@ -150,15 +151,15 @@ def keep(
     own_cache: the module has a make_cache (if None: where it makes anything but plain caches); states: dtype of a kind's states,
     "model" or a name; dtypes: dtype of the tensor of that name in the layer of that index, where it is not the usual one;
     batches: why two sequences in a batch raise, or more, except batch_that_runs; quantises: why a forward over quantised caches raises;
-    prompts: why one of several tokens raises without an array as its mask; uncounted: why the size of quantised caches can't be asked; reads: notes of what
-    the module ignores.
+    prompts: why one of several tokens raises without an array as its mask; uncounted: why the size of quantised caches can't be asked; casts: dtype of
+    the weights -> dtype of what is cached, where the module mixes in another; reads: notes of what the module ignores.
     """
     asked = Settings(schedule, prompt, max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size)
     usual = {**STATES, **(states or {})}
     if own_cache is None:
         own_cache = any(not isinstance(part, PLAIN) for layer in layers for part in parts(layer))
     window = None if own_cache else asked.window
-    own_dtypes, e = dtypes or {}, dtype_bytes(dtype)
+    own_dtypes, e = dtypes or {}, dtype_bytes((casts or {}).get(dtype, dtype))
     if dtype not in DTYPES:
         raise BadConfig(f"dtype: {show(dtype)}; expected one of {', '.join(DTYPES)}, and kv_bits for quantised caches")
     ledger = Ledger(asked)

@@ -90,7 +90,7 @@ STRUCTURES = {
     "mamba.zamba2": "zamba2",
     "recurrent.minimax": "minimax",
     "recurrent.minimax_text_01": "minimax_text_01 minimax_m1",
-    "recurrent.bailing_hybrid": "bailing_hybrid",
+    "recurrent.bailing_hybrid": "bailing_hybrid bailing_moe_v3",
     "recurrent.lfm2": "lfm2 lfm2_moe",
     "recurrent.lfm3": "lfm3",
     "recurrent.inkling": "inkling_text inkling2_text",

@@ -25,6 +25,7 @@ Facts, all optional, by keyword of engines.mlx.keep:
     quantises: str      why a forward over quantised caches raises; "" where it runs (group sizes and rotating caches: the engine says it)
     prompts: str        why a forward of several tokens raises where its mask is no array; "" where it runs
     uncounted: str      why the size of quantised caches can't be asked; "" where it can
+    casts: dict         dtype of the weights -> dtype of keys and values, where the module mixes in another
     reads: tuple[str]   notes for `explain`: keys of the config that the module ignores
 """
 
@@ -38,7 +39,7 @@ from ..config import Abridged, Config
 from ..layers import FullAttention, NoState, SlidingAttention
 from . import View
 from .mlx_checks import check
-from .mlx_models import BATCHES, GROUPED, PROMPTS, QUANTISES, STATES, reader_of
+from .mlx_models import BATCHES, CASTS, GROUPED, PROMPTS, QUANTISES, STATES, reader_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,17 +112,27 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         facts["uncounted"] = (
             "AttributeError: an entry that stays empty is quantised with the others, and its nbytes fails"
         )
-    tables = (("batches", BATCHES), ("quantises", QUANTISES), ("prompts", PROMPTS), ("states", STATES))
+    tables = (
+        ("batches", BATCHES),
+        ("quantises", QUANTISES),
+        ("prompts", PROMPTS),
+        ("states", STATES),
+        ("casts", CASTS),
+    )
     for fact, table in tables:
         if args.model_type in table:
             facts[fact] = table[args.model_type]
+    packed = config.root.get("modules") if module == "prism_hadamard_qwen35" else None
+    if any(isinstance(record, dict) and record.get("embedding") for record in packed or ()):
+        # A packed embedding gives float16 (HadamardQuantizedEmbedding), which meets bfloat16 weights in float32.
+        facts["casts"] = {"bfloat16": "float32"}
     if args.model_type in GROUPED:
         # A mask [B, 1, L, L] beside scores [B, kv_heads, groups, L, L] counts for the heads where there are B of them.
         facts["batch_that_runs"] = args.kv_heads
     ignored = [key for key in TELLING if args.root.get(key) is not None and key not in args.asked]
     notes = [f"abridged in the catalogue: {lacks}"] if lacks else []
-    if args.model_type != config.model_type:
-        notes.append(f"MLX-LM runs {config.model_type} in its module {args.model_type}")
+    if module != (named := config.root.get("model_type", module)):
+        notes.append(f"MLX-LM runs {named} in its module {module}")
     if ignored and seen != layers:
         notes.append(f"MLX-LM's {args.model_type}.py does not read {', '.join(ignored)}")
     if not own and any(isinstance(layer, SlidingAttention) for layer in layers):
@@ -233,5 +244,5 @@ def _packed(root: Mapping[str, Any]) -> None:
         raise Refused("Hadamard packs require grouped GDN activations")
     if root.get("quantization") != {"bits": 2, "group_size": 128, "mode": "affine"}:
         raise Refused("Hadamard packs require 2-bit affine weights, group size 128")
-    if not root.get("modules"):
+    if not isinstance(root.get("modules"), list) or not root["modules"]:
         raise Refused("Hadamard pack is missing its packed module manifest")
