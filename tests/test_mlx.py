@@ -138,7 +138,9 @@ def test_a_piece_that_passes_the_start_is_quantised_with_the_rest() -> None:
 
 def test_max_kv_size_is_for_models_without_caches_of_their_own() -> None:
     # qwen2.py has no make_cache: RotatingKVCache(max_size=300, keep=4). llama.py has one, and ignores the option.
-    assert load(QWEN2).curve("mlx", "bf16", max_kv_size=300).bytes(5000) == 300 * ROW
+    rotating = load(QWEN2).curve("mlx", "bf16", max_kv_size=300)
+    assert rotating.bytes(5000) == 300 * ROW
+    assert not any("max_kv_size" in note for note in rotating.notes)
     own = load(LLAMA).curve("mlx", "bf16", max_kv_size=300)
     assert own.bytes(5000) == 5120 * ROW
     assert "max_kv_size: ignored, the model's module makes its own caches" in own.notes
@@ -236,6 +238,11 @@ def test_hostile_sizes_cost_no_time() -> None:
 def test_cuts_drift_through_the_offsets_and_come_round() -> None:
     # Pieces of 100 in steps of 256 grow every 200 tokens; 200·32 = 6,400 is a multiple of 256, where nothing is cut.
     assert growth(100).period == 6400
+    for prompt in (6301, 6401, 6457, 6500, 6557, 6701, 13001):
+        assert growth(100).rows(prompt) == replayed("grown", 0, pieces(100, prompt, prompt))[-1]
+    # 6,200 is cut and gets 256; 6,400 is a whole number of steps, so that its 56 spare rows stay beside another 256.
+    assert growth(100).rows(6401) == 6200 + 256
+    assert growth(100).rows(6501) == 6200 + 2 * 256
     assert len(growth(3).offsets) < 600
     assert growth(2**61 + 1).rows(5) == 256
 
