@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import lcm
 
 from .base import TooLarge
-from .buffers import rows
+from .buffers import growth, rows
 from .terms import compile_expr, kinks_of, period_of, spare, uses
 
 TYPE_CHECKING = False
@@ -38,7 +38,9 @@ class Lines:
     def __init__(self, weights: Mapping[Expr, int], constant: int, batch: int, encoder: int) -> None:
         self.period = lcm(*(period_of(slots, batch) for slots in weights))
         self.constant = constant * self.period
-        self.kinks = {kink for slots in weights for kink in kinks_of(slots, batch, encoder)}
+        self.kinks = {
+            kink for slots in weights for found in (kinks_of, cycles_of) for kink in found(slots, batch, encoder)
+        }
         self.parts = [
             (weight, line_of(slots, self.period, batch, encoder)) for slots, weight in weights.items() if weight
         ]
@@ -72,6 +74,16 @@ class Lines:
             context += (context - start) + self.period
         slope, low, high = self.over(context, None)
         return start, (slope, low, high)
+
+
+def cycles_of(expr: Expr, batch: int, encoder: int) -> set[int]:
+    """Contexts at which the rows of a buffer begin to repeat."""
+    if not isinstance(expr, tuple):
+        return set()
+    found = cycles_of(expr[1], batch, encoder) | cycles_of(expr[2], batch, encoder)
+    if expr[0] == "rows" and isinstance(expr[2], int):
+        found |= kinks_of(("min", expr[1], growth(expr[2]).start + 1), batch, encoder)
+    return found
 
 
 def line_of(expr: Expr, scale: int, batch: int, encoder: int) -> Over:
