@@ -273,7 +273,7 @@ def test_engines_side_by_side() -> None:
     # Qwen3-Next: the paper's count; W and K as Transformers has them; 465 blocks of 14,155,776 B in vLLM
     done = call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "all", "--context", "262144", "--json")
     rows = {row["engine"]: row["bytes"] for row in json.loads(done.stdout)["engines"]}
-    assert list(rows) == ["logical", "transformers", "vllm", "sglang", "llamacpp"]
+    assert list(rows) == ["logical", "transformers", "vllm", "sglang", "llamacpp", "mlx"]
     assert rows["vllm"] == [465 * 14_155_776]
     text = call("estimate", "Qwen/Qwen3-Next-80B-A3B-Thinking", "--engine", "all").stdout
     assert "logical" in text
@@ -302,7 +302,7 @@ def test_a_pool_of_memory() -> None:
 def test_types_name_the_engines_that_have_them() -> None:
     types = {row["type"]: row["engines"] for row in json.loads(call("models", "--types", "--json").stdout)["types"]}
     assert all(engines[:2] == ["logical", "transformers"] for engines in types.values())
-    assert types["qwen3_next"] == ["logical", "transformers", "vllm", "sglang", "llamacpp"]
+    assert types["qwen3_next"] == ["logical", "transformers", "vllm", "sglang", "llamacpp", "mlx"]
     assert types["rwkv6"] == ["logical", "transformers", "llamacpp"]
     assert types["reformer"] == ["logical", "transformers"]
 
@@ -385,18 +385,23 @@ def test_cross_of_all_engines_is_of_the_same_tokens() -> None:
     done = call("cross", "openai/gpt-oss-20b", "--dtype", "bf16", "--engine", "all", "--batch", "4", "--json")
     assert done.stderr == "llamacpp: n_ctx is 4 times the context\n"
     data = json.loads(done.stdout)
-    assert len(data["pairs"]) == 10
+    assert len(data["pairs"]) == 15
     model = load("openai/gpt-oss-20b")
-    llamacpp, vllm = model.curve("llamacpp", "bf16"), model.curve("vllm", "bf16")
+    curves = {name: model.curve(name, "bf16") for name in ("transformers", "vllm", "sglang", "llamacpp", "mlx")}
+
+    def size(name: str, t: int) -> int:
+        return int(curves[name].bytes(4 * t if name == "llamacpp" else t, 4))
+
     assert data["crossings"]
+    pairs = set()
     for one in data["crossings"]:
         t = one["context"]
-        both = {"llamacpp": llamacpp.bytes(4 * t, 4), "vllm": vllm.bytes(t, 4)}
-        names = one["cheaper"].rpartition(" ")[2], one["dearer"].rpartition(" ")[2]
-        assert {*names} == {"llamacpp", "vllm"}
-        assert (both[names[0]], both[names[1]]) == (one["bytes"], one["dearer_bytes"])
+        cheaper, dearer = one["cheaper"].rpartition(" ")[2], one["dearer"].rpartition(" ")[2]
+        pairs.add(frozenset((cheaper, dearer)))
+        assert (size(cheaper, t), size(dearer, t)) == (one["bytes"], one["dearer_bytes"])
         assert one["bytes"] < one["dearer_bytes"]
-        assert (llamacpp.bytes(4 * (t - 1), 4) - vllm.bytes(t - 1, 4)) * (both["llamacpp"] - both["vllm"]) <= 0
+        assert size(cheaper, t - 1) >= size(dearer, t - 1)
+    assert {frozenset(("llamacpp", "vllm")), frozenset(("mlx", "vllm"))} <= pairs
 
 
 def test_cross_keeps_many_crossings_short() -> None:

@@ -153,7 +153,7 @@ def test_falcons_heads_are_counted_before_they_are_repeated() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "exaone4", **SMALL, "sliding_window": 9, "sliding_window_pattern": "LLLG"}, "sliding_window_pattern: 'LLLG'; expected an integer, or layer_types beside it"),
+        ({"model_type": "exaone4", **SMALL, "sliding_window": 9, "sliding_window_pattern": "LLLX"}, "sliding_window_pattern: 'LLLX'; expected an integer, or a text of L and G"),
         ({"model_type": "gemma3n_text", **SMALL, "num_hidden_layers": 7, "num_kv_shared_layers": 7}, "num_kv_shared_layers: 7; expected an integer from 0 to 6"),
         ({"model_type": "reformer", "attn_layers": []}, 'attn_layers: a list; expected a list of "local" and "lsh"'),
         ({"model_type": "reformer", "attn_layers": ["local", "lhs"]}, 'attn_layers: a list; expected a list of "local" and "lsh"'),

@@ -104,6 +104,48 @@ CASES: list[tuple[dict[str, Any], int]] = [
         {"model_type": "nemotron-nas", "hidden_size": 512, "num_hidden_layers": 2, "num_attention_heads": 16, "block_configs": [{"attention": {"no_op": True}}, {"attention": {"n_heads_in_group": 8}}]},
         2 * 32 * 2 * 2 * T,
     ),
+    # the rest has its public code in mlx-lm alone; head_dim says nothing in Klear.py
+    ({"model_type": "Klear", **GQA, "head_dim": 64}, GQA_BYTES),
+    # 4 layers of 2 heads of 256 / 8, of which the last reads the third's
+    ({"model_type": "afm7", "hidden_dim": 256, "num_layers": 4, "num_kv_reuse_layers": 1, "num_heads": 8, "num_kv_heads": 2}, GQA_BYTES),
+    ({"model_type": "lille-130m", "n_embd": 256, "n_layer": 3, "n_head": 8, "n_kv_heads": 2}, GQA_BYTES),
+    ({"model_type": "phixtral", "model_dim": 256, "num_layers": 3, "num_heads": 8}, 4 * GQA_BYTES),
+    # 8 heads of 64
+    ({"model_type": "talkie", **GQA, "head_dim": 64}, 3 * 8 * 64 * 2 * 2 * T),
+    # each of three layers keeps all tokens, and the last 64 of its second run
+    ({"model_type": "iquestloopcoder", **GQA}, GQA_BYTES + 3 * 2 * 32 * 2 * 2 * 64),
+    # three layers slide over 100, the fourth is full: 2 heads of 32
+    ({"model_type": "spark2_5", **GQA, "num_hidden_layers": 4, "sliding_window": 100}, 2 * 32 * 2 * 2 * (3 * 100 + T)),
+    # one full layer, one that slides over 100, and 2 columns of the keys and values of one that mixes
+    (
+        {"model_type": "gear", **GQA, "head_dim": 32, "sliding_window": 100, "conv_L_cache": 3, "layer_types": ["conv_mixer", "sliding_attention", "full_attention"]},
+        2 * 32 * 2 * 2 * (2 + 100 + T),
+    ),
+    # the latent 16 and a rotary key of 8
+    *[
+        ({"model_type": name, "num_hidden_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8}, 3 * (16 + 8) * 2 * T)
+        for name in ("joyai_llm_flash", "youtu_llm")
+    ],
+    # one latent layer, two of 4 matrices of 32 × 32 in fp32 and 3 columns of 3·4·32
+    (
+        {"model_type": "kimi_k3", "num_hidden_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "linear_attn_config": {"full_attn_layers": [3], "kda_layers": [1, 2], "head_dim": 32, "num_heads": 4, "short_conv_kernel_size": 4}},
+        24 * 2 * T + 2 * (4 * 32 * 32 * 4 + 3 * 3 * 4 * 32 * 2),
+    ),
+    # one latent layer, and one of 4 matrices of 32 × 32 in fp32 and 3 columns of 3·4·32
+    (
+        {"model_type": "bailing_moe_v3", "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 32, "layer_group_size": 2, "short_conv_kernel_size": 4, "kv_lora_rank": 16, "qk_rope_head_dim": 8},
+        24 * 2 * T + 4 * 32 * 32 * 4 + 3 * 3 * 4 * 32 * 2,
+    ),
+    # two latents in each of three layers, and the last 4 token ids as int64
+    ({"model_type": "longcat_flash_ngram", "num_layers": 3, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "emb_neighbor_num": 5}, 2 * 3 * 24 * 2 * T + 4 * 8),
+    # four windows of 128 rows of 64; the second layer also an entry per 4 tokens with an index key of 32, the last one per 2
+    *[
+        (
+            {"model_type": name, "num_hidden_layers": 4, "head_dim": 64, "sliding_window": 128, "compress_ratios": [0, 4, 4, 2], "kv_source_layer_ids": [1, 3], "index_source_layer_ids": [1, 2], "index_head_dim": 32},
+            4 * 128 * 64 * 2 + T // 4 * (64 + 32) * 2 + T // 2 * 64 * 2,
+        )
+        for name in ("deepseek_v41", "deepseek_v41_text")
+    ],
     # one heavily compressed layer: 128 of the window, ⌊T / 128⌋ entries of 64
     ({"model_type": "deepseek_ref", "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 64, "sliding_window": 128, "compress_ratios": [128]}, 64 * 2 * (128 + T // 128)),
 ]  # fmt: skip

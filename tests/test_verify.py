@@ -26,10 +26,16 @@ def test_without_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "needs"), [("vllm", "vllm 0.33.0"), ("sglang", "sglang 0.5.23"), ("llamacpp", "llama-cpp-python 0.3.36")]
+    ("engine", "needs"),
+    [
+        ("vllm", "vllm 0.33.0"),
+        ("sglang", "sglang 0.5.23"),
+        ("llamacpp", "llama-cpp-python 0.3.36"),
+        ("mlx", "mlx-lm 0.32.2"),
+    ],
 )
 def test_without_the_engine(tmp_path: Path, engine: str, needs: str) -> None:
-    for name in ("torch", "llama_cpp"):
+    for name in ("torch", "llama_cpp", "mlx_lm"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('none', name='torch')")
     done = subprocess.run(
         [sys.executable, "-m", "memcurve", "verify", "--engine", engine, "llama"],
@@ -46,7 +52,7 @@ def test_without_the_engine(tmp_path: Path, engine: str, needs: str) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--engine", "sglnag", "llama"], "engine: 'sglnag'; expected transformers, vllm, sglang, llamacpp"),
+        (["--engine", "sglnag", "llama"], "engine: 'sglnag'; expected transformers, vllm, sglang, llamacpp, mlx"),
         (["--source", ".", "llama"], "source: '.'; expected with --engine vllm or sglang only"),
         (["--engine", "sglang", "--source", "/nowhere", "llama"], "source: '/nowhere'; expected a folder that holds"),
         (["--engine", "sglang", "--trust-remote-code", "llama"], "trust-remote-code: expected with --engine transf"),

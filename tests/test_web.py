@@ -130,10 +130,13 @@ def evaluate(expr: Any, context: int, batch: int) -> int:
             return left * evaluate(expr[2], context, batch)
         case "min":
             return min(left, evaluate(expr[2], context, batch))
+        case "past":
+            return max(left - right, 0)
         case "floor":
             return left // right
         case "ceil":
             return -(-left // right)
+    assert expr[0] == "mod"
     return left % right
 
 
@@ -152,7 +155,7 @@ def test_a_page_can_evaluate_a_curve_and_its_pool(engine: str, name: str, web: T
             for one in terms
         )  # fmt: skip
         assert total == curve.bytes(context, 3)
-    assert memcurve.MemoryCurve.from_dict(found["curve"]) == curve.replace(allocator=None)
+    assert memcurve.MemoryCurve.from_dict(found["curve"]) == curve.replace(allocator=None, course=None)
     assert (found["formula"], found["kinks"]) == (curve.formula, list(curve.kinks(3)))
     assert found["explanation"] == curve.explain(None, 3).splitlines()
     assert found["pools"] == (engine in forms.POOLS)

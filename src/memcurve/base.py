@@ -60,7 +60,7 @@ class Record:
         return f"{type(self).__name__}({', '.join(f'{name}={self.__dict__[name]!r}' for name in self.fields)})"
 
     def _values(self) -> tuple[object, ...]:
-        return tuple(self.__dict__[name] for name in self.fields)
+        return tuple(map(self.__dict__.__getitem__, self.fields))
 
 
 def assert_never(value: Never) -> NoReturn:

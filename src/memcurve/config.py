@@ -21,6 +21,11 @@ MAX_DEPTH = 32
 # Sections that hold the language model, where the type has no class in Transformers that names it.
 SECTIONS = ("text_config", "llm_config", "language_config", "language_model_config", "text_model_config")
 
+
+class Abridged(dict):  # type: ignore[type-arg]
+    """A config of the catalogue without all keys of the published file: what it lacks says nothing."""
+
+
 _defaults_text: str | None = None
 
 

@@ -12,6 +12,7 @@ from .checkpoint import Weights
 from .curve import MemoryCurve
 from .engines import module
 from .engines.allowances import Allowance
+from .engines.budget import described
 from .model import Model, load
 from .plan import (
     MOST_SEQUENCES,
@@ -166,6 +167,7 @@ def fit(
     """
     subject = model if isinstance(model, Model) else load(model)
     module(engine)
+    described(engine)
     for name in ("n_ctx", "n_seq_max"):
         if name in options:
             raise BadConfig(f"{name}: {show(options[name])}; here it follows from context and batch: expected those")

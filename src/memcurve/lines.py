@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import lcm
 
 from .base import TooLarge
-from .terms import compile_expr, kinks_of, period_of, uses
+from .buffers import growth, rows
+from .terms import compile_expr, kinks_of, period_of, spare, uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class Lines:
     def __init__(self, weights: Mapping[Expr, int], constant: int, batch: int, encoder: int) -> None:
         self.period = lcm(*(period_of(slots, batch) for slots in weights))
         self.constant = constant * self.period
-        self.kinks = {kink for slots in weights for kink in kinks_of(slots, batch, encoder)}
+        self.kinks = {
+            kink for slots in weights for found in (kinks_of, cycles_of) for kink in found(slots, batch, encoder)
+        }
         self.parts = [
             (weight, line_of(slots, self.period, batch, encoder)) for slots, weight in weights.items() if weight
         ]
@@ -73,6 +76,16 @@ class Lines:
         return start, (slope, low, high)
 
 
+def cycles_of(expr: Expr, batch: int, encoder: int) -> set[int]:
+    """Contexts at which the rows of a buffer begin to repeat."""
+    if not isinstance(expr, tuple):
+        return set()
+    found = cycles_of(expr[1], batch, encoder) | cycles_of(expr[2], batch, encoder)
+    if expr[0] == "rows" and isinstance(expr[2], int):
+        found |= kinks_of(("min", expr[1], growth(expr[2]).start + 1), batch, encoder)
+    return found
+
+
 def line_of(expr: Expr, scale: int, batch: int, encoder: int) -> Over:
     """The lines around an expression. scale: a multiple of its period, so that every slope is a whole number."""
     if not uses(expr, "context"):
@@ -88,6 +101,10 @@ def line_of(expr: Expr, scale: int, batch: int, encoder: int) -> Over:
         both = _product if op == "mul" else _least
         return lambda first, last: both(a(first, last), b(first, last), first, last, scale)
     by = int(compile_expr(expr[2])(0, batch or 1, encoder))
+    if op == "past":
+        return lambda first, last: _past(a(first, last), by * scale, first, last)
+    if op == "rows":
+        return lambda first, last: _rows(a(first, last), by, first, last, scale)
     up = scale * (by - 1) if op == "ceil" else 0
 
     def quotient(first: int, last: int | None) -> Line:
@@ -135,6 +152,26 @@ def _least(a: Line, b: Line, first: int, last: int | None, scale: int) -> Line:
             return one
     flat, steep = sorted((a, b))
     return flat[0], min(flat[1], (steep[0] - flat[0]) * first + steep[1]), flat[2]
+
+
+def _past(line: Line, by: int, first: int, last: int | None) -> Line:
+    """max(value - by, 0)."""
+    slope, low, high = line
+    if slope * first + low >= by:
+        return slope, low - by, high - by
+    if last is not None and slope * last + high <= by:
+        return 0, 0, 0
+    return slope, low - by, max(high - by, -slope * first)
+
+
+def _rows(line: Line, piece: int, first: int, last: int | None, scale: int) -> Line:
+    slope, low, high = line
+    if last is not None or slope == 0:
+        tokens, most = -(-(slope * first + low) // scale), (slope * (last or 0) + high) // scale
+        if tokens == most:
+            held = scale * int(rows(tokens, piece))
+            return 0, held, held
+    return slope, low, high + scale * spare(piece)
 
 
 def _ranges(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .gguf import Metadata
     from .layers import Layer
+    from .views import View
 
 MAX_FILE = 4 * 1024**2
 # A sequence of a million tokens takes less than this in any model: ~200 × the largest known.
@@ -78,7 +79,9 @@ class Model(Record):
 
     def runs_in(self, engine: str, dtype: str | None = None) -> str:
         """The full name of the dtype that an engine runs the model in: as asked, or its own choice by the config."""
-        seen = view(engine, self.layers, self.dtype, self.config)
+        return self._runs_in(view(engine, self.layers, self.dtype, self.config), dtype)
+
+    def _runs_in(self, seen: View, dtype: str | None) -> str:
         if dtype is None and seen.dtype is None:
             raise BadConfig(
                 f'dtype: missing in the config of {self.name}; give one, such as dtype="bf16" (--dtype bf16)'
@@ -87,7 +90,7 @@ class Model(Record):
 
     def _curve(self, engine: str, dtype: str | None, options: Mapping[str, Any], part: slice) -> MemoryCurve:
         seen = view(engine, self.layers, self.dtype, self.config)
-        name = self.runs_in(engine, dtype)
+        name = self._runs_in(seen, dtype)
         layers = seen.layers[part]
         kept = keep(engine, layers, name, options, seen.facts)
         curve = MemoryCurve(
@@ -98,6 +101,8 @@ class Model(Record):
             notes=self.notes,
             allocator=kept.allocator,
             limits=kept.limits,
+            refusals=kept.refusals,
+            course=kept.course,
         )
         notes = (*kept.notes, *_shared(layers), *self.notes)
         if curve.cap:

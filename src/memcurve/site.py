@@ -11,6 +11,7 @@ from pathlib import Path
 from . import __version__, catalog
 from .base import MemcurveError, NotDescribed
 from .engines import HOW, RANKS_OPTION, SHARED_CONTEXT
+from .engines.budget import described
 from .fitting import DEFAULT_CONTEXT, device, weights_of
 from .gpus import gpu
 from .layers import parts
@@ -114,6 +115,7 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
 def reckoned(model: Model, dtype: str | None, engine: str) -> Weights | str:
     """The weights by the config, or why it does not tell them."""
     try:
+        described(engine)
         return weights_of(model, model.name, None, dtype, engine)
     except MemcurveError as error:
         return str(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 
+from ..config import Abridged
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -25,7 +27,7 @@ def find(name: str) -> dict[str, Any] | None:
         path = os.path.join(FOLDER, lower[file.lower()])
     with open(path, encoding="utf-8") as stream:
         found: dict[str, Any] = json.load(stream)
-    return found
+    return found if _sources()[os.path.basename(path)] == "byte copy" else Abridged(found)
 
 
 def names() -> list[str]:

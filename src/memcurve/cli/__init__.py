@@ -96,7 +96,8 @@ COMMANDS = {
         "ask an engine itself and compare: small models run in Transformers, or another engine's own planning code",
         "memcurve verify llama qwen3_next\nmemcurve verify ./config.json\nmemcurve verify --sample 12 --seed today\n"
         "memcurve verify --engine sglang --source ./wheel --all\n"
-        "memcurve verify --engine llamacpp openai/gpt-oss-20b model.gguf",
+        "memcurve verify --engine llamacpp openai/gpt-oss-20b model.gguf\n"
+        "memcurve verify --engine mlx Qwen/Qwen3-8B",
     ),
     "weights": (
         "what a checkpoint's parameters take, by dtype and part, read from its headers alone",

@@ -41,11 +41,12 @@ def add_engine(parser: argparse.ArgumentParser, default_dtype: str) -> None:
     parser.add_argument(
         "--engine",
         default="logical",
-        help="whose memory: logical (the paper's count), transformers, vllm, sglang, llamacpp, or all (default: logical)",
+        help="whose memory: logical (the paper's count), transformers, vllm, sglang, llamacpp, mlx, or all (default: logical)",
     )
     parser.add_argument("--dtype", help=f"{SEED_DTYPES}, or a long name (default: {default_dtype})")
     add_options(
-        parser, "such as state_dtype=bf16 (logical), max_cache_len=4096 (transformers), tensor_parallel_size=2 (vllm)"
+        parser,
+        "such as state_dtype=bf16 (logical), max_cache_len=4096 (transformers), tensor_parallel_size=2 (vllm), kv_bits=4 (mlx)",
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..verify import Outcome
 
-NAMES = {"transformers": "Transformers", "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp"}
+NAMES = {"transformers": "Transformers", "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "mlx": "MLX-LM"}
 
 
 def build(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="transformers",
         metavar="ENGINE",
-        help="who is asked: transformers, vllm, sglang, llamacpp (then also GGUF files) (default: transformers)",
+        help="who is asked: transformers, vllm, sglang, llamacpp (then also GGUF files), mlx (default: transformers)",
     )
     parser.add_argument(
         "--source",

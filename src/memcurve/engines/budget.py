@@ -6,7 +6,7 @@ lean to the safe side of recorded start-ups (tests/truth/startup.jsonl). A start
 
 from __future__ import annotations
 
-from ..base import BadConfig, show, whole
+from ..base import BadConfig, NotDescribed, show, whole
 from . import module
 from .allowances import CONTEXT, Allowance, Measured, Sizes, known
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["Allowance", "Measured", "Sizes", "budget", "given_pool"]
+__all__ = ["Allowance", "Measured", "Sizes", "budget", "described", "given_pool"]
 
 MAX_TOTAL = 2**50
 
@@ -36,6 +36,7 @@ def budget(
     driver_bytes: nvidia-smi's total, where it is another (SGLang's fraction follows from it). options: the engine's own, by its names. log: what a start-up of the same model said (startup.read_startup).
     BadConfig for an unknown option or a log of another engine; Refused where the engine would not start so.
     """
+    described(engine)
     own = module(engine)
     total = whole("total_bytes", total_bytes, 1)
     if total > MAX_TOTAL:
@@ -66,6 +67,15 @@ def budget(
         case _:
             known(engine, given, (), own.OPTIONS)
             return ()
+
+
+def described(engine: str) -> None:
+    """NotDescribed for an engine of which it is not known what it sets aside."""
+    if engine == "mlx":
+        raise NotDescribed(
+            "engine mlx: what MLX-LM takes beside weights and state is not described; expected vllm, sglang, llamacpp, "
+            "transformers or logical"
+        )
 
 
 def given_pool(engine: str, options: Mapping[str, Any]) -> int | None:

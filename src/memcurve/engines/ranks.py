@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from ..base import BadConfig, Refused, show
+from ..base import BadConfig, NotDescribed, Refused, show
 from ..layers import (
     ChunkedAttention,
     CompressedAttention,
@@ -39,6 +39,8 @@ def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
     if stages > MOST_STAGES:
         name = {"vllm": "pipeline_parallel_size", "sglang": "pp_size"}.get(engine, "pp")
         raise BadConfig(f"{name}: {show(stages)}; expected at most {MOST_STAGES:,}")
+    if engine == "mlx":
+        raise NotDescribed("engine mlx: how MLX-LM divides layers over machines is not described; expected one stage")
     if engine == "llamacpp":
         # upper_bound over the shares 1/n, 2/n, …: layer i is on the first GPU whose share is beyond i / (layers + 1).
         return [min(layers, -(-(layers + 1) * (stage + 1) // stages)) for stage in range(stages)]

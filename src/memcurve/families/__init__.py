@@ -66,8 +66,8 @@ STRUCTURES = {
     "attention.falcon": "falcon",
     "attention.gpt_bigcode": "gpt_bigcode",
     "attention.hrm_text": "hrm_text",
-    "latent.latent": "deepseek_v2 deepseek_v3 kimi_k2 minicpm3 glm4_moe_lite youtu axk1 mistral4",
-    "latent.longcat_flash": "longcat_flash",
+    "latent.latent": "deepseek_v2 deepseek_v3 joyai_llm_flash kimi_k2 minicpm3 glm4_moe_lite youtu youtu_llm axk1 mistral4",
+    "latent.longcat_flash": "longcat_flash longcat_flash_ngram",
     "latent.sparse_latent": "deepseek_v32 axk2",
     "latent.shared_indexer": "glm_moe_dsa hy_v4",
     "latent.mistral_large4": "mistral_large4_text",
@@ -76,7 +76,7 @@ STRUCTURES = {
     "deltanet.gated_delta_hybrid": "qwen3_next qwen3_5_text qwen3_5_moe_text",
     "deltanet.olmo_hybrid": "olmo_hybrid",
     "deltanet.qwen4_exp": "qwen4_exp_text",
-    "deltanet.kimi_linear": "kimi_linear",
+    "deltanet.kimi_linear": "kimi_linear kimi_k3",
     "deltanet.glm5_next": "glm5_next_text",
     "mamba.mamba": "mamba falcon_mamba",
     "mamba.mamba2": "mamba2",
@@ -90,7 +90,7 @@ STRUCTURES = {
     "mamba.zamba2": "zamba2",
     "recurrent.minimax": "minimax",
     "recurrent.minimax_text_01": "minimax_text_01 minimax_m1",
-    "recurrent.bailing_hybrid": "bailing_hybrid",
+    "recurrent.bailing_hybrid": "bailing_hybrid bailing_moe_v3",
     "recurrent.lfm2": "lfm2 lfm2_moe",
     "recurrent.lfm3": "lfm3",
     "recurrent.inkling": "inkling_text inkling2_text",
@@ -100,6 +100,7 @@ STRUCTURES = {
     "recurrent.xlstm": "xlstm",
     "recurrent.zaya": "zaya",
     "compressed.deepseek_v4": "deepseek_v4 deepseek_ref",
+    "compressed.deepseek_v41": "deepseek_v41 deepseek_v41_text",
     "encoder_decoder.cross_decoder": "blip_text_model musicgen_decoder musicgen_melody_decoder pix2struct_text_model trocr",
     "encoder_decoder.t5gemma2": "t5gemma2_decoder",
     "encoder_decoder.moonshine": "moonshine",
@@ -133,6 +134,14 @@ STRUCTURES = {
     "hub.exaone": "exaone",
     "hub.openelm": "openelm",
     "hub.gated_deltanet": "gated_deltanet",
+    "mlx_only.klear": "Klear",
+    "mlx_only.afm7": "afm7",
+    "mlx_only.gear": "gear",
+    "mlx_only.iquestloopcoder": "iquestloopcoder",
+    "mlx_only.lille": "lille-130m",
+    "mlx_only.phixtral": "phixtral",
+    "mlx_only.spark2_5": "spark2_5",
+    "mlx_only.talkie": "talkie",
 }
 
 # Encoders whose output always has as many positions as this key says.
@@ -143,6 +152,28 @@ ENCODERS = frozenset(
     "bert bert-generation camembert data2vec-text electra ernie megatron-bert rembert roberta roberta-prelayernorm "
     "roc_bert roformer xlm-roberta xlm-roberta-xl xmod".split()
 )
+
+# What the code of types that Transformers lacks assumes for keys that a config leaves out: of deepseek, kimi_k2 and qwen the
+# configuration_*.py beside their weights, of the others ModelArgs in mlx_lm/models/ (mlx-lm 0.32.2).
+ASSUMED: dict[str, dict[str, int]] = {
+    "deepseek": {"hidden_size": 4096, "num_hidden_layers": 30, "num_attention_heads": 32},
+    "joyai_llm_flash": {"num_hidden_layers": 30, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+    "kimi_k2": {"num_hidden_layers": 61, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+    "plamo": {"n_shared_head": 8},
+    "plamo2": {
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 4, "hidden_size_per_head": 128, "mamba_d_state": 64,
+        "mamba_d_conv": 4, "mamba_num_heads": 64, "attention_window_size": 2048,
+    },
+    "plamo3": {
+        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "window_size": 2048,
+        "sliding_window_pattern": 8,
+    },
+    "qwen": {"num_hidden_layers": 32, "num_attention_heads": 32, "kv_channels": 128},
+    "talkie": {"num_hidden_layers": 40, "num_attention_heads": 40, "head_dim": 128},
+    "phi-msft": {"num_layers": 32, "num_heads": 32, "model_dim": 2560},
+    "phixtral": {"num_layers": 32, "num_heads": 32, "model_dim": 2560},
+    "youtu_llm": {"num_hidden_layers": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+}  # fmt: skip
 
 # Model types that generate in Transformers and that have no answer: why.
 REFUSED = {
@@ -175,6 +206,8 @@ def describe(config: Config) -> tuple[Layer, ...]:
     name = structure_of(config.model_type)
     if name is None:
         raise not_described(config.model_type)
+    if not config.has_class:
+        config.defaults = ASSUMED.get(config.model_type, {})
     module, function = name.split(".")
     read: Callable[[Config], tuple[Layer, ...]] = getattr(
         __import__(f"{__name__}.{module}", fromlist=[function]), function

@@ -187,14 +187,16 @@ def llama4(config: Config) -> tuple[Layer, ...]:
 
 
 def exaone4(config: Config) -> tuple[Layer, ...]:
-    """sliding_window_pattern: an n or a text such as "LLLG"; the last of each group is full."""
+    """sliding_window_pattern: an n, of which the last of each group is full, or a text such as "LLLG", whose G are."""
 
     def words(count: int) -> list[str]:
         pattern = config.get("sliding_window_pattern")
         if config.get("sliding_window") is None:
             return ["full_attention"] * count
         if isinstance(pattern, str):
-            config.bad("sliding_window_pattern", pattern, "an integer, or layer_types beside it")
+            if not pattern or set(pattern) - {"L", "G"}:
+                config.bad("sliding_window_pattern", pattern, "an integer, or a text of L and G")
+            return [_word(pattern[index % len(pattern)] == "G") for index in range(count)]
         return every(config.count("sliding_window_pattern"))(count)
 
     return read_layers(config, words_of(config, words))

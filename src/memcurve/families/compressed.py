@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..base import NotDescribed
+from ..config import MAX_LAYERS
 from ..layers import CompressedAttention, SlidingAttention
 from .reading import words_of
 
@@ -55,3 +57,23 @@ def deepseek_v4(config: Config) -> tuple[Layer, ...]:
         )
 
     return tuple(read(word) for word in words)
+
+
+def deepseek_v41(config: Config) -> tuple[Layer, ...]:
+    """A window in each layer, compressed entries where kv_source_layer_ids says so, which the layers after it read; index
+    keys where index_source_layer_ids names the same layer (deepseek_v41.py of mlx-lm 0.32.2). Keys are the values."""
+    if config.get("engram_layer_ids"):
+        raise NotDescribed("deepseek_v41 with engram_layer_ids is not described; without it, it is")
+    ratios = config.counts("compress_ratios") or []
+    sources, indexers = (set(config.counts(key) or ()) for key in ("kv_source_layer_ids", "index_source_layer_ids"))
+    size, window = config.count("head_dim", 512), config.count("sliding_window", 128)
+    sliding = SlidingAttention(kv_heads=1, head_dim=size, v_head_dim=0, window=window)
+
+    def read(index: int) -> Layer:
+        ratio = ratios[index] if index < len(ratios) and index in sources else 0
+        if not ratio:
+            return sliding
+        index_dim = config.count("index_head_dim", 128) if index in indexers else 0
+        return CompressedAttention(head_dim=size, window=window, ratio=ratio, index_head_dim=index_dim)
+
+    return tuple(read(index) for index in range(config.count("num_hidden_layers", 40, most=MAX_LAYERS)))

@@ -17,6 +17,7 @@ from ..layers import (
     ShortConv,
     SlidingAttention,
 )
+from .mlx_only import phixtral
 from .reading import every, gqa, gqa_split, read_layers
 
 TYPE_CHECKING = False
@@ -62,7 +63,9 @@ def chatglm(config: Config) -> tuple[Layer, ...]:
 
 
 def phi_msft(config: Config) -> tuple[Layer, ...]:
-    """Phi-1.5 and Phi-2 under their first keys (modeling_phi.py)."""
+    """Phi-1.5 and Phi-2 under their first keys (modeling_phi.py), or under those of mlx-lm's phixtral.py, where it is run."""
+    if not config.given("n_head") and any(config.given(key) for key in ("num_heads", "model_dim", "num_local_experts")):
+        return phixtral(config)
     heads = config.count("n_head")
     size = config.ratio("n_embd", "n_head")
     layer = FullAttention(kv_heads=config.count("n_head_kv", heads), head_dim=size, v_head_dim=size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layers import FullAttention, LatentAttention, NoState, Parallel, SparseIndexer
+from ..layers import FullAttention, LatentAttention, NoState, Parallel, ShortConv, SparseIndexer
 from .reading import gqa, read_layers, rope_layers, words_of
 
 TYPE_CHECKING = False
@@ -39,8 +39,12 @@ def _sliding_mla(layer: Config) -> Layer:
 
 
 def longcat_flash(config: Config) -> tuple[Layer, ...]:
-    """Two attentions per layer, each with its own latent."""
-    return (mla(config),) * (2 * config.count("num_layers", most=5000))
+    """Two attentions per layer, each with its own latent; n-gram embeddings keep the last token ids (longcat_flash_ngram.py of
+    mlx-lm 0.32.2)."""
+    layers = (mla(config),) * (2 * config.count("num_layers", most=5000))
+    if config.model_type == "longcat_flash":
+        return layers
+    return (ShortConv(channels=1, conv_kernel=config.count("emb_neighbor_num", 4, least=2), dtype="int64"), *layers)
 
 
 def indexed(layer: Config) -> Layer:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..base import BadConfig, show
 
-ENGINES = ("transformers", "vllm", "sglang", "llamacpp")
+ENGINES = ("transformers", "vllm", "sglang", "llamacpp", "mlx")
 
 
 class Outcome(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ..engines import HOW, NAMES, SHARED_CONTEXT, budget_llamacpp, budget_sglang, budget_vllm, llamacpp, module
+from ..engines import HOW, NAMES, SHARED_CONTEXT, budget_llamacpp, budget_sglang, budget_vllm, llamacpp, mlx, module
 from ..engines import sglang_options as sglang
 from ..engines.vllm import GPUS
 from ..engines.vllm_specs import KV_DTYPES, MAMBA_DTYPES, METHODS
@@ -41,6 +41,7 @@ CHOICES: dict[str, dict[str, tuple[object, ...]]] = {
         "dsa_decode_backend": sglang.DSA_BACKENDS,
     },
     "llamacpp": {**dict.fromkeys(SIDES, tuple(llamacpp.BLOCKS)), "flash_attn": ("auto", True, False)},
+    "mlx": {"schedule": mlx.SCHEDULES},
 }
 # Options that only a fit takes: those of the engine's budget, by their kinds.
 FIT_OPTIONS = {

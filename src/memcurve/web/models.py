@@ -78,7 +78,7 @@ class Subject(Strict):
 
 
 class Curve(Subject):
-    engine: Word = Field("logical", description="logical, transformers, vllm, sglang or llamacpp.")
+    engine: Word = Field("logical", description="logical, transformers, vllm, sglang, llamacpp or mlx.")
     encoder_context: Count | None = Field(
         None, description="Positions that cross-attention keeps; without it the model's own, else 0."
     )
@@ -86,7 +86,7 @@ class Curve(Subject):
 
 class EstimateRequest(Curve):
     engine: Word = Field(
-        "logical", description="logical, transformers, vllm, sglang or llamacpp; or all, for one row of each."
+        "logical", description="logical, transformers, vllm, sglang, llamacpp or mlx; or all, for one row of each."
     )
     contexts: list[Count] = Field(
         [4096, 32768, 131072], min_length=1, max_length=MAX_CONTEXTS, description="Tokens of each sequence."

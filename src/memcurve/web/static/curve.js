@@ -7,7 +7,45 @@ const OPERATIONS = {
   floor: (a, b) => (t, n, e) => a(t, n, e) / b(t, n || 1n, e),
   ceil: (a, b) => (t, n, e) => { const by = b(t, n || 1n, e); return (a(t, n, e) + by - 1n) / by; },
   mod: (a, b) => (t, n, e) => a(t, n, e) % b(t, n || 1n, e),
+  past: (a, b) => (t, n, e) => { const x = a(t, n, e), y = b(t, n, e); return x > y ? x - y : 0n; },
+  rows: (a, b) => { const of = growth(b(0n, 1n, 0n)); return (t, n, e) => rows(of, a(t, n, e)); },
 };
+
+const STEP = 256n, steps = (tokens) => ((tokens + STEP - 1n) / STEP) * STEP;
+const growths = new Map();
+
+// Where a buffer that is filled in pieces of one size grows, until that comes round, as buffers.py of the library.
+export function growth(piece) {
+  const key = String(piece), known = growths.get(key);
+  if (known) return known;
+  const found = { piece, offsets: [], before: [], base: [] }, seen = new Map();
+  let offset = 0n, held = 0n;
+  for (let state = "0 0"; !seen.has(state); state = `${offset % STEP} ${held - offset}`) {
+    seen.set(state, offset);
+    const base = offset % STEP ? offset : held;
+    found.offsets.push(offset); found.before.push(held); found.base.push(base);
+    held = base + steps(piece);
+    offset += ((held - offset) / piece) * piece;
+  }
+  found.start = seen.get(`${offset % STEP} ${held - offset}`);
+  found.period = offset - found.start;
+  growths.set(key, found);
+  return found;
+}
+
+// Rows once so many tokens came: all but one in pieces, then one.
+export function rows(of, tokens) {
+  let filled = tokens ? tokens - 1n : 0n;
+  const skipped = filled > of.start ? ((filled - of.start) / of.period) * of.period : 0n;
+  filled -= skipped;
+  let place = 0, end = of.offsets.length;
+  while (end - place > 1) { const middle = (place + end) >> 1; if (of.offsets[middle] <= filled) place = middle; else end = middle; }
+  const left = filled - of.offsets[place], last = left < of.piece ? left : of.piece;
+  let held = of.before[place];
+  if (of.offsets[place] + last > held) held = of.base[place] + steps(last);
+  held += skipped;
+  return tokens > held ? held + STEP : held;
+}
 
 export class Refused extends Error {}
 
@@ -63,6 +101,8 @@ export class Curve {
       shared: term.shared,
     }));
     this.limits = data.limits || null;
+    const end = (last) => (last === null ? null : whole(last));
+    this.refusals = (data.refusals || []).map((one) => [one.why, [whole(one.context), end(one.last_context)], [whole(one.batch), end(one.last_batch)]]);
     const weight = (shared) => data.terms.flatMap((term, i) => (term.shared === shared ? [[this.terms[i].layers * this.terms[i].size, term.slots]] : []));
     this.each = sum(weight(false));
     this.once = sum(weight(true));
@@ -74,6 +114,8 @@ export class Curve {
 
   // The context and the batch that the engine goes by; Refused where it would.
   admit(context, batch) {
+    const within = (number, [first, last]) => number >= first && (last === null || number <= last);
+    for (const [why, contexts, batches] of this.refusals) if (within(context, contexts) && within(batch, batches)) throw new Refused(why);
     const limits = this.limits;
     if (!limits) return [context, batch];
     if (batch > whole(limits.most_batch)) throw new Refused(limits.too_many);

@@ -1,7 +1,7 @@
 // Where two curves cross, exactly, as lines.py of the library: over a range of contexts a sum of terms lies between two
 // parallel lines; where they tell its sign no context is looked at, else the range is halved. Staircases are never sampled.
 
-import { compile, whole } from "./curve.js";
+import { compile, growth, rows, whole } from "./curve.js";
 
 // Steps for all that is asked at once: some tenths of a second.
 export class Budget { constructor(steps = 20000) { this.steps = steps; } }
@@ -18,6 +18,7 @@ const uses = (slots) => slots === "context" || (Array.isArray(slots) && (uses(sl
 function periodOf(slots, batch) {
   if (!Array.isArray(slots) || !uses(slots)) return 1n;
   const period = lcm(periodOf(slots[1], batch), periodOf(slots[2], batch));
+  if (slots[0] === "rows") return lcm(period, growth(whole(slots[2])).period);
   return ["floor", "ceil", "mod"].includes(slots[0]) ? period * compile(slots[2])(0n, batch || 1n, 0n) : period;
 }
 
@@ -35,6 +36,8 @@ function lineOf(slots, scale, batch) {
     return (first, last) => both(a(first, last), b(first, last), first, last, scale);
   }
   const by = compile(right)(0n, batch || 1n, 0n), up = op === "ceil" ? scale * (by - 1n) : 0n;
+  if (op === "past") return (first, last) => past(a(first, last), by * scale, first, last);
+  if (op === "rows") return (first, last) => held(a(first, last), by, first, last, scale);
   if (op !== "mod") return (first, last) => { const [slope, low, high] = a(first, last); return quotient([slope, low + up, high + up], by, first, last, scale); };
   return (first, last) => {
     const [slope, low, high] = a(first, last), [steep, under, above] = quotient([slope, low, high], by, first, last, scale);
@@ -47,6 +50,19 @@ function quotient([slope, low, high], by, first, last, scale) {
   if (floor(under, by) === floor(above, by)) { const size = floor(under, by) * scale; return [0n, size, size]; }
   if (low === high && slope % (scale * by) === 0n) { const each = floor(floor(low, scale), by) * scale; return [floor(slope, by), each, each]; }
   return [floor(slope, by), floor(low - scale * (by - 1n), by), ceil(high, by)];
+}
+
+function past([slope, low, high], by, first, last) {
+  if (slope * first + low >= by) return [slope, low - by, high - by];
+  if (slope * last + high <= by) return [0n, 0n, 0n];
+  return [slope, low - by, max(high - by, -slope * first)];
+}
+
+// A buffer has no more rows beyond its tokens than a piece that is not full, and two steps.
+function held([slope, low, high], piece, first, last, scale) {
+  const tokens = ceil(slope * first + low, scale);
+  if (tokens === floor(slope * last + high, scale)) { const size = scale * rows(growth(piece), tokens); return [0n, size, size]; }
+  return [slope, low, high + scale * (piece + 512n)];
 }
 
 function product(a, b, first, last, scale) {
