@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from math import lcm
 
-from .base import BadConfig, Record, TooLarge, show, whole
+from .base import BadConfig, Record, Refused, TooLarge, show, whole
 from .terms import (
+    FALLING,
     INT64_MAX,
     SCHEMA,
     Allocator,
+    Course,
     Limits,
     Pool,
+    Refusal,
     Term,
     compile_expr,
     divides_by_batch,
@@ -48,6 +51,8 @@ class MemoryCurve(Record):
     notes: tuple[str, ...] = ()
     allocator: Allocator | None = None
     limits: Limits | None = None
+    refusals: tuple[Refusal, ...] = ()
+    course: Course | None = None
 
     # -- evaluation -------------------------------------------------------------------------------------------
 
@@ -84,6 +89,8 @@ class MemoryCurve(Record):
         if type(context) is int and type(batch) is int and context >= 0 and batch >= 0 and encoder_context == 0:
             if self.limits is not None:
                 context, batch = self.limits.admit(context, batch)
+            if self.refusals:
+                self._refuse(context, batch)
             constant, slope, rest = self._scalar
             total = (constant + slope * context) * batch
             for weight, slots, shared in rest:
@@ -96,6 +103,7 @@ class MemoryCurve(Record):
             context = whole("context", context)
             if self.limits is not None:
                 context, batch = self.limits.admit(context, batch)
+            self._refuse(context, batch)
             plan, held = self._scalar, context
         else:
             import numpy as np
@@ -113,6 +121,7 @@ class MemoryCurve(Record):
                     zero, real = self.limits.admit(least, batch)
                     context = np.where(context == 0, zero, context)
                 batch = real
+            self._refuse(int(context.max()), batch)
             bound = self._upper(int(context.max()), batch, encoder)
             if bound > INT64_MAX:
                 raise TooLarge(
@@ -124,6 +133,18 @@ class MemoryCurve(Record):
         for weight, slots, shared in rest:
             total = total + weight * slots(held, batch, encoder) * (1 if shared else batch)
         return total
+
+    def _refuse(self, context: int, batch: int) -> None:
+        for refusal in self.refusals:
+            if refusal.covers(context, batch):
+                raise Refused(refusal.why)
+
+    def peak(self, context: int, batch: int = 1) -> int:
+        """The most bytes that `batch` sequences hold at any moment on the way to `context` tokens each, where an engine's
+        caches grow beyond what they keep, or live twice while they are quantised; else what they hold there.
+        """
+        held: int = self.bytes(whole("context", context), whole("batch", batch))
+        return held if self.course is None else max(held, self.course.peak(context, batch))
 
     def _upper(self, context: int, batch: int, encoder: int) -> int:
         # No value up to `context` is larger: a remainder is at most its operand, everything else never falls.
@@ -174,7 +195,7 @@ class MemoryCurve(Record):
     @property
     def monotone(self) -> bool:
         """Whether bytes can never fall with context. Only a tail of T mod r can fall, by a bounded amount."""
-        return not any(uses(term.slots, "mod") for term in self.terms)
+        return not any(uses(term.slots, word) for term in self.terms for word in FALLING)
 
     @property
     def formula(self) -> str:
@@ -219,8 +240,9 @@ class MemoryCurve(Record):
             last, (slope, low, high) = over.settles(first)
         except Endless:
             raise TooLarge(f"{self.name}: grows by a factor that itself goes up and down; no largest context") from None
+        most = min((one.context - 1 for one in self.refusals if batch >= one.batch), default=None)
         if slope == 0 and high <= 0:
-            return None
+            return most
         if slope == 0 and low <= 0:
             # A tail that repeats: does all of it fit, or some?
             end = last + over.period - 1
@@ -232,6 +254,8 @@ class MemoryCurve(Record):
                     f"{self.name}: fits {memory_bytes:,} bytes at some contexts without end; no largest one"
                 )
         found = last_at_most(over, first, last)
+        if found is not None and most is not None:
+            return min(found, most)
         if found is None:
             least_held = "an empty sequence" if first == 0 else f"a context of {first}"
             raise BadConfig(f"memory_bytes: {memory_bytes:,}; {least_held} of {self.name} already takes {least:,}")
@@ -247,14 +271,17 @@ class MemoryCurve(Record):
 
     def max_batch(self, memory_bytes: int, context: int, encoder_context: int = 0) -> int | None:
         """Most sequences of `context` tokens that fit: they fit and one more does not. None where any number fits."""
-        memory_bytes = whole("memory_bytes", memory_bytes)
+        found = self._most_sequences(whole("memory_bytes", memory_bytes), whole("context", context), encoder_context)
+        most = min((one.batch - 1 for one in self.refusals if one.covers(context, one.batch)), default=None)
+        return found if most is None else most if found is None else min(found, most)
 
+    def _most_sequences(self, memory_bytes: int, context: int, encoder_context: int) -> int | None:
         def held(batch: int) -> int:
             return self.bytes(context, batch, encoder_context)
 
         if self.limits is not None:
             # At most some hundreds, and padding can make fewer sequences take more: all are tried.
-            context, _ = self.limits.admit(whole("context", context), 1)
+            context, _ = self.limits.admit(context, 1)
             most = min(self.limits.most_batch, self.limits.step_tokens)
             most = min(most, context) if self.limits.step_in_context and context else most
             fitting = [one for one in range(1, most + 1) if held(one) <= memory_bytes]
@@ -371,7 +398,7 @@ class MemoryCurve(Record):
     # -- data -------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, object]:
-        """The curve as plain JSON data; `from_dict` gives the same curve back, without its allocator."""
+        """The curve as plain JSON data; `from_dict` gives the same curve back, without its allocator and its course."""
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -390,7 +417,7 @@ class MemoryCurve(Record):
             "notes": list(self.notes),
         } | (
             {} if self.limits is None else {"limits": {name: getattr(self.limits, name) for name in self.limits.fields}}
-        )
+        ) | ({"refusals": [one.as_dict() for one in self.refusals]} if self.refusals else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> MemoryCurve:
@@ -430,6 +457,12 @@ class MemoryCurve(Record):
                 too_many=_field(entry, "too_many", str),
                 too_short=_field(entry, "too_short", str),
             )
+        refusals = []
+        for entry in _field(data, "refusals", list) if "refusals" in data else ():
+            if not isinstance(entry, dict):
+                raise BadConfig(f"refusals: {show(entry)}; expected a dict")
+            sizes = {name: whole(name, entry.get(name)) for name in ("context", "batch")}
+            refusals.append(Refusal(why=_field(entry, "why", str), **sizes))
         return cls(
             name=_field(data, "name", str),
             engine=_field(data, "engine", str),
@@ -437,6 +470,7 @@ class MemoryCurve(Record):
             terms=tuple(terms),
             notes=tuple(notes),
             limits=limits,
+            refusals=tuple(refusals),
         )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from math import lcm
 
 from .base import TooLarge
-from .terms import compile_expr, kinks_of, period_of, uses
+from .buffers import rows
+from .terms import compile_expr, kinks_of, period_of, spare, uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ def line_of(expr: Expr, scale: int, batch: int, encoder: int) -> Over:
         both = _product if op == "mul" else _least
         return lambda first, last: both(a(first, last), b(first, last), first, last, scale)
     by = int(compile_expr(expr[2])(0, batch or 1, encoder))
+    if op == "past":
+        return lambda first, last: _past(a(first, last), by * scale, first, last)
+    if op == "rows":
+        return lambda first, last: _rows(a(first, last), by, first, last, scale)
     up = scale * (by - 1) if op == "ceil" else 0
 
     def quotient(first: int, last: int | None) -> Line:
@@ -135,6 +140,26 @@ def _least(a: Line, b: Line, first: int, last: int | None, scale: int) -> Line:
             return one
     flat, steep = sorted((a, b))
     return flat[0], min(flat[1], (steep[0] - flat[0]) * first + steep[1]), flat[2]
+
+
+def _past(line: Line, by: int, first: int, last: int | None) -> Line:
+    """max(value - by, 0)."""
+    slope, low, high = line
+    if slope * first + low >= by:
+        return slope, low - by, high - by
+    if last is not None and slope * last + high <= by:
+        return 0, 0, 0
+    return slope, low - by, max(high - by, -slope * first)
+
+
+def _rows(line: Line, piece: int, first: int, last: int | None, scale: int) -> Line:
+    slope, low, high = line
+    if last is not None or slope == 0:
+        tokens, most = -(-(slope * first + low) // scale), (slope * (last or 0) + high) // scale
+        if tokens == most:
+            held = scale * int(rows(tokens, piece))
+            return 0, held, held
+    return slope, low, high + scale * spare(piece)
 
 
 def _ranges(

@@ -98,6 +98,8 @@ class Model(Record):
             notes=self.notes,
             allocator=kept.allocator,
             limits=kept.limits,
+            refusals=kept.refusals,
+            course=kept.course,
         )
         notes = (*kept.notes, *_shared(layers), *self.notes)
         if curve.cap:

@@ -8,9 +8,11 @@ T is the context (tokens held per sequence), B the batch (sequences), E the enco
 operations below. It prints as a formula, goes to JSON as nested lists, and means the same for Python integers and
 for numpy arrays:
 
-    add a+b   mul a*b   min   floor a//b   ceil -(-a//b)   mod a%b
+    add a+b   mul a*b   min   past max(a-b, 0)   floor a//b   ceil -(-a//b)   mod a%b
+    rows  of a buffer that got a tokens in pieces of b, the last alone, and grows by whole 256s (buffers.py)
 
-What divides is a number, or "batch" times a number (which counts as one sequence where there is none).
+What divides is a number, or "batch" times a number (which counts as one sequence where there is none). past and rows
+have a number on their right.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 VARIABLES = ("context", "batch", "encoder")
-OPERATIONS = ("add", "mul", "min", "floor", "ceil", "mod")
+OPERATIONS = ("add", "mul", "min", "past", "floor", "ceil", "mod", "rows")
 DIVISIONS = ("floor", "ceil", "mod")
+FALLING = ("mod", "rows")  # what more context can make less
 INT64_MAX = 2**63 - 1
 
 
@@ -50,6 +53,12 @@ def compile_expr(expr: Expr, minimum: Callable[[Any, Any], Any] = min) -> Functi
         return lambda T, B, E: a(T, B, E) * b(T, B, E)
     if op == "min":
         return lambda T, B, E: minimum(a(T, B, E), b(T, B, E))
+    if op == "past":
+        return lambda T, B, E: (held := a(T, B, E)) - minimum(held, right)
+    if op == "rows":
+        from .buffers import rows
+
+        return lambda T, B, E: rows(a(T, B, E), right)
     if not isinstance(right, int):
         b = compile_expr(right)
         divisor: Function = lambda T, B, E: b(T, B or 1, E)  # noqa: E731
@@ -75,7 +84,9 @@ def show_expr(expr: Expr) -> str:
         )
     op, left, right = expr
     # Sums, remainders and quotients of sums are told apart by brackets.
-    loose = {"add": (), "min": (), "mul": ("add", "mod"), "mod": ("add", "mod", "mul")}.get(op, ("add", "mod"))
+    loose = {"add": (), "min": (), "past": (), "rows": (), "mul": ("add", "mod"), "mod": ("add", "mod", "mul")}.get(
+        op, ("add", "mod")
+    )
     tight = (*loose, "mul") if op in DIVISIONS else loose
     a, b = (
         f"({show_expr(side)})" if isinstance(side, tuple) and side[0] in words else show_expr(side)
@@ -85,6 +96,8 @@ def show_expr(expr: Expr) -> str:
         "add": f"{a} + {b}",
         "mul": f"{a}·{b}",
         "min": f"min({a}, {b})",
+        "past": f"max({a} − {b}, 0)",
+        "rows": f"rows({a}, {b})",
         "floor": f"⌊{a}/{b}⌋",
         "ceil": f"⌈{a}/{b}⌉",
         "mod": f"{a} mod {b}",
@@ -100,6 +113,8 @@ def read_expr(data: object, depth: int = 0) -> Expr:
         op, left, right = str(data[0]), read_expr(data[1], depth + 1), read_expr(data[2], depth + 1)
         if op in DIVISIONS and not divides(right):
             raise BadConfig(f"slots: can't divide by {show(data[2])}; expected a positive integer, or one times batch")
+        if op in ("past", "rows") and not (isinstance(right, int) and right >= (op == "rows")):
+            raise BadConfig(f"slots: {op} {show(data[2])}; expected a positive integer on its right")
         if op == "mul" and _unbounded(left) and _unbounded(right):
             raise BadConfig("slots: a product of two sides that grow with context; expected one of them bounded")
         if op == "min" and uses(left, "context") and uses(right, "context"):
@@ -321,10 +336,30 @@ class Limits(Record):
         return context, batch or 1
 
 
+class Refusal(Record):
+    """What an engine raises from so many tokens on, and from so many sequences on."""
+
+    why: str
+    context: int = 0
+    batch: int = 0
+
+    def covers(self, context: int, batch: int) -> bool:
+        return context >= self.context and batch >= self.batch
+
+
+class Course(Record):
+    """How an engine's memory goes up and down on the way to a context."""
+
+    def peak(self, context: int, batch: int) -> int:
+        """The most bytes held at any moment until so many tokens are in the cache."""
+        raise NotImplementedError
+
+
 class Kept(Record):
     """What an engine makes of a model's layers.
 
-    dtype: the curve's, where the engine's options say it instead of the model's dtype.
+    dtype: the curve's, where the engine's options say it instead of the model's dtype. course: where more is held on the
+    way to a context than at it.
     """
 
     terms: tuple[Term, ...]
@@ -332,6 +367,8 @@ class Kept(Record):
     notes: tuple[str, ...] = ()
     allocator: Allocator | None = None
     limits: Limits | None = None
+    refusals: tuple[Refusal, ...] = ()
+    course: Course | None = None
 
 
 def _plural(word: str, count: Expr) -> str:
@@ -339,9 +376,18 @@ def _plural(word: str, count: Expr) -> str:
 
 
 def without_mod(expr: Expr) -> Expr:
+    """An expression that never falls, and is nowhere less."""
     if not isinstance(expr, tuple):
         return expr
+    if expr[0] == "rows":
+        return ("add", without_mod(expr[1]), spare(expr[2]))
     return without_mod(expr[1]) if expr[0] == "mod" else (expr[0], without_mod(expr[1]), without_mod(expr[2]))
+
+
+def spare(piece: Expr) -> int:
+    """No fewer rows than a buffer can have beyond its tokens: a piece that is not full, and two steps."""
+    assert isinstance(piece, int)
+    return piece + 2 * 256
 
 
 def put(expr: Expr, variable: str, value: Expr) -> Expr:
@@ -355,15 +401,20 @@ def period_of(expr: Expr, batch: int) -> int:
     if not isinstance(expr, tuple) or not uses(expr, "context"):
         return 1
     period = lcm(period_of(expr[1], batch), period_of(expr[2], batch))
+    if expr[0] == "rows":
+        from .buffers import growth
+
+        assert isinstance(expr[2], int)
+        return lcm(period, growth(expr[2]).period)
     return period * int(compile_expr(expr[2])(0, batch or 1, 0)) if expr[0] in DIVISIONS else period
 
 
 def kinks_of(expr: Expr, batch: int, encoder: int) -> set[int]:
-    """Contexts at which a `min` in the expression changes sides: the last one at which the growing side is the smaller."""
+    """Contexts at which a `min` or `past` in the expression changes sides: the last one at which the growing side is the smaller."""
     if not isinstance(expr, tuple):
         return set()
     found = kinks_of(expr[1], batch, encoder) | kinks_of(expr[2], batch, encoder)
-    if expr[0] == "min" and uses(expr, "context"):
+    if expr[0] in ("min", "past") and uses(expr, "context"):
         left, right = compile_expr(expr[1]), compile_expr(expr[2])
 
         def side(context: int) -> bool:

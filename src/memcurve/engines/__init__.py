@@ -32,6 +32,7 @@ HOW = {
     "vllm": "blocks shared by groups of layers of one width, pages padded to one size",
     "sglang": "pages of tokens, slots of states in fp32 (one of each unused in front)",
     "llamacpp": "cells in multiples of 256 for the whole context, states in fp32",
+    "mlx": "rows in steps of 256 by how the tokens come, rotating windows, states in fp32",
 }
 NAMES = tuple(HOW)
 # The engine's own names for ranks that share a layer, and for pipeline stages.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 # Engines with a module here; the others see the layers as they are.
-NAMES: tuple[str, ...] = ("vllm", "sglang", "llamacpp")
+NAMES: tuple[str, ...] = ("vllm", "sglang", "llamacpp", "mlx")
 # Of these, which see a model by the metadata of a GGUF file as well.
 READS_GGUF = ("llamacpp",)
 
