@@ -399,25 +399,31 @@ class MemoryCurve(Record):
 
     def to_dict(self) -> dict[str, object]:
         """The curve as plain JSON data; `from_dict` gives the same curve back, without its allocator and its course."""
-        return {
-            "schema": SCHEMA,
-            "name": self.name,
-            "engine": self.engine,
-            "dtype": self.dtype,
-            "terms": [
-                {
-                    "kind": term.kind,
-                    "layers": term.layers,
-                    "tensors": [[name, size] for name, size in term.tensors],
-                    "slots": expr_data(term.slots),
-                    "shared": term.shared,
-                }
-                for term in self.terms
-            ],
-            "notes": list(self.notes),
-        } | (
-            {} if self.limits is None else {"limits": {name: getattr(self.limits, name) for name in self.limits.fields}}
-        ) | ({"refusals": [one.as_dict() for one in self.refusals]} if self.refusals else {})
+        return (
+            {
+                "schema": SCHEMA,
+                "name": self.name,
+                "engine": self.engine,
+                "dtype": self.dtype,
+                "terms": [
+                    {
+                        "kind": term.kind,
+                        "layers": term.layers,
+                        "tensors": [[name, size] for name, size in term.tensors],
+                        "slots": expr_data(term.slots),
+                        "shared": term.shared,
+                    }
+                    for term in self.terms
+                ],
+                "notes": list(self.notes),
+            }
+            | (
+                {}
+                if self.limits is None
+                else {"limits": {name: getattr(self.limits, name) for name in self.limits.fields}}
+            )
+            | ({"refusals": [one.as_dict() for one in self.refusals]} if self.refusals else {})
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> MemoryCurve:

@@ -63,6 +63,9 @@ def budget(
         case "transformers":
             known(engine, given, (), own.OPTIONS)
             return transformers(sizes)
+        case "mlx":
+            known(engine, given, ("tokens",), own.OPTIONS)
+            return mlx(sizes, whole("tokens", given.get("tokens", 2048), 1))
         case _:
             known(engine, given, (), own.OPTIONS)
             return ()
@@ -91,4 +94,22 @@ def transformers(sizes: Sizes) -> tuple[Allowance, ...]:
             why=f"assumed: one layer of {tokens:,} tokens of prefill, and the last one's logits",
         ),
         Allowance(name="CUDA context", bytes=CONTEXT, why="assumed: driver and runtime of one process"),
+    )
+
+
+def mlx(sizes: Sizes, tokens: int) -> tuple[Allowance, ...]:
+    """MLX-LM sets nothing aside; what a forward of so many tokens holds in a layer, above weights and caches.
+
+    Two feed-forward widths, eighteen hidden states and four widths of the heads to a token: what mx.get_peak_memory says on a CPU
+    (mlx 0.32.4, Llamas of 512 to 1,024 wide, 512 to 1,024 tokens at once), whose norms are in fp32. Scores of attention are not in
+    it: on a Mac they are never whole, for heads of 64, 80 and 128 (mlx.core.fast.scaled_dot_product_attention).
+    """
+    fed = max(sizes.intermediate, sizes.experts * sizes.expert_width)
+    numbers = 2 * fed + 18 * sizes.hidden + 4 * max(sizes.hidden, sizes.latent_heads)
+    return (
+        Allowance(
+            name="activations",
+            bytes=tokens * sizes.element * numbers + sizes.vocabulary * (sizes.element + 4),
+            why=f"assumed: one layer of {tokens:,} tokens at once, and the last one's logits",
+        ),
     )

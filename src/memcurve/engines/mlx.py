@@ -83,13 +83,17 @@ class Settings:
         self.schedule, self.feed = schedule, Feed(piece=None if schedule == "forward" else piece, prompt=prompt)
         self.window = None if max_kv_size is None else whole("max_kv_size", max_kv_size, 1)
         if self.window is not None and self.window < KEPT_FIRST:
-            raise NotDescribed(f"max_kv_size: {self.window}; expected {KEPT_FIRST} or more, the tokens that are always kept")
+            raise NotDescribed(
+                f"max_kv_size: {self.window}; expected {KEPT_FIRST} or more, the tokens that are always kept"
+            )
         self.group, start = whole("kv_group_size", kv_group_size), whole("quantized_kv_start", quantized_kv_start)
         self.bits = None if kv_bits is None else whole("kv_bits", kv_bits)
         if self.bits is None:
             return
         if schedule == "batch_generator":
-            raise BadConfig(f"kv_bits: {self.bits}; expected None with schedule batch_generator, which quantises nothing")
+            raise BadConfig(
+                f"kv_bits: {self.bits}; expected None with schedule batch_generator, which quantises nothing"
+            )
         if self.bits not in BITS:
             raise Refused(f"[quantize] The requested number of bits {self.bits} is not supported; 1 to 6 and 8 are")
         if self.group not in GROUPS:
@@ -142,7 +146,8 @@ def keep(
         for part in parts(layer):
             for row, cache in keeps(part, usual, window):
                 sizes = tuple(
-                    (name, heads, width, width_of(own_dtypes.get((index, name), tag), e)) for name, heads, width, tag in row
+                    (name, heads, width, width_of(own_dtypes.get((index, name), tag), e))
+                    for name, heads, width, tag in row
                 )
                 ledger.enter(part.kind, sizes, cache, listed)
     notes = reads
@@ -183,7 +188,9 @@ class Ledger:
         if cache.form == "rotating":
             self.refusals.append(Refusal(why="NotImplementedError: RotatingKVCache Quantization NYI", context=start))
         elif uneven is not None:
-            why = f"[quantize] The last dimension, {uneven}, needs to be divisible by the quantization group size {group}"
+            why = (
+                f"[quantize] The last dimension, {uneven}, needs to be divisible by the quantization group size {group}"
+            )
             self.refusals.append(Refusal(why=why, context=start))
         else:
             self.quantised = True
