@@ -796,7 +796,7 @@ def test_the_command(tmp_path: Path) -> None:
         "by_dtype": {"BF16": 3072, "F32": 1024}, "by_part": {"norm": 1024, "head": 3072}, "notes": [],
     }  # fmt: skip
     lines = command(path).stdout.splitlines()
-    assert lines[:2] == [f"{path} · 2 tensors · 1,792 numbers stored", "4,096 bytes (4.00 KiB)"]
+    assert lines[:2] == [f"{path} · 2 tensors · 1,792 numbers", "4,096 bytes (4.00 KiB)"]
     assert [line.split() for line in lines[2:]] == [
         ["by", "dtype"], ["BF16", "3,072", "3.00", "KiB", "75.0%"], ["F32", "1,024", "1.00", "KiB", "25.0%"],
         ["by", "part"], ["norm", "1,024", "1.00", "KiB", "25.0%"], ["head", "3,072", "3.00", "KiB", "75.0%"],

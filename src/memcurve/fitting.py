@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from .base import BadConfig, NotDescribed, show, whole
 from .checkpoint import Weights
+from .checkpoint.parts import parts
 from .curve import MemoryCurve
 from .engines import module
 from .engines.allowances import Allowance
-from .engines.budget import described
 from .model import Model, load
 from .plan import (
     MOST_SEQUENCES,
@@ -45,6 +45,8 @@ STORED = (".safetensors", ".safetensors.index.json", ".gguf")
 # Engines that load floating weights in the dtype that they run in, and how files call the floating dtypes.
 CASTS = ("transformers", "vllm", "sglang")
 FLOATS = ("F64", "F32", "BF16", "F16")
+# Parts that MLX-LM's modules drop.
+BESIDE = ("vision", "audio", "draft")
 # Quantised checkpoints whose config does not say so (a file beside it may) are told by their names' own words.
 QUANTISED = re.compile(
     r"(?i)(?:^|[-_./ ])(?:nvfp4|mxfp4|fp4|fp8|int4|int8|awq|gptq|w4a16|w8a8|w4a8|[248]-?bit|bnb|q[2-8](?:_\w+)?)(?:$|[-_./ ])"
@@ -153,6 +155,7 @@ def fit(
     prefix_caching: bool | None = None,
     prompt: Lengths | None = None,
     output: Lengths | None = None,
+    wired_limit_mb: int | None = None,
     **options: Any,
 ) -> Fit:
     """Whether a model fits `gpus` GPUs with `batch` requests of `context` tokens, and what else it leaves room for.
@@ -162,12 +165,12 @@ def fit(
     weights: a checkpoint (path or hub id); without it an estimate by the config. log: the text of a start-up log, which
     replaces what is assumed of activations and the like; reserve: bytes that do. speculative: tokens drafted by the model's own
     draft layers; prefix_caching: whether prefixes are kept for reuse. prompt, output: tokens of a request, for how many run at
-    once when the engine is kept full (MemoryCurve.steady_requests). options: the engine's own.
+    once when the engine is kept full (MemoryCurve.steady_requests). wired_limit_mb: what a Mac's iogpu.wired_limit_mb is set to (MiB
+    that Metal may have); without it macOS's own share. options: the engine's own.
     BadConfig for what can't be, Refused where the engine refuses, NotDescribed where the weights can't be reckoned.
     """
     subject = model if isinstance(model, Model) else load(model)
     module(engine)
-    described(engine)
     for name in ("n_ctx", "n_seq_max"):
         if name in options:
             raise BadConfig(f"{name}: {show(options[name])}; here it follows from context and batch: expected those")
@@ -175,7 +178,10 @@ def fit(
         engine, {**switches(subject, engine, speculative, prefix_caching), **options}, tp, pp
     )
     card, given = device(gpu, gpu_memory, engine, given)
+    card = wired(card, wired_limit_mb)
     held = loaded(weights_of(subject, model, weights, dtype, engine), subject, engine, dtype)
+    if engine == "mlx" and dtype is None:
+        dtype = embedded_in(held)
     batch, trained = whole("batch", batch, 1), trained_context(subject)
     measured = read_log(log, reserve)
     plan = Plan(
@@ -390,7 +396,12 @@ def estimated(model: Model, dtype: str | None, engine: str) -> Weights:
 
 
 def loaded(weights: Weights, model: Model, engine: str, dtype: str | None) -> Weights:
-    """The weights as an engine holds them: floating ones of a checkpoint without quantised ones in the dtype that it runs in."""
+    """The weights as an engine holds them: floating ones of a checkpoint without quantised ones in the dtype that it runs in.
+
+    MLX-LM keeps them as stored, without what its modules have no part for (each one's sanitize).
+    """
+    if engine == "mlx" and not weights.estimated:
+        return of_text(weights)
     if engine not in CASTS or weights.estimated or not weights.tensors:
         return weights
     if any(tensor.dtype not in FLOATS for tensor in weights.tensors):
@@ -402,6 +413,25 @@ def loaded(weights: Weights, model: Model, engine: str, dtype: str | None) -> We
         return weights
     return weights.replace(
         tensors=cast, notes=(*weights.notes, f"stored otherwise, loaded in {name} as the engine runs")
+    )
+
+
+def of_text(weights: Weights) -> Weights:
+    """What MLX-LM loads of a checkpoint. NotDescribed for dtypes that it turns into others."""
+    packed = {tensor.name for tensor in weights.tensors if tensor.numbers is not None}
+    for tensor in weights.tensors:
+        if tensor.dtype not in FLOATS and tensor.name not in packed:
+            raise NotDescribed(
+                f"{show(tensor.name)}: stored as {tensor.dtype}; what MLX-LM makes of it is not reckoned: expected floats, or weights "
+                "that mlx_lm.convert quantised"
+            )
+    named = parts(tensor.name for tensor in weights.tensors)
+    kept = tuple(tensor for tensor, part in zip(weights.tensors, named, strict=True) if part not in BESIDE)
+    left = weights.bytes - sum(tensor.bytes for tensor in kept)
+    if not left:
+        return weights
+    return weights.replace(
+        tensors=kept, notes=(*weights.notes, f"{show_bytes(left)} of {', '.join(BESIDE)} not loaded by MLX-LM")
     )
 
 
@@ -432,6 +462,28 @@ def switches(model: Model, engine: str, speculative: int | None, prefix_caching:
                 "engine's own options, such as num_speculative_tokens and speculative_method"
             )
     return found
+
+
+def wired(card: Gpu, limit: int | None) -> Gpu:
+    """A Mac whose iogpu.wired_limit_mb is set; 0 is macOS's own share, as the sysctl has it."""
+    if not limit:
+        return card
+    if card.unified_bytes is None or card.vendor != "Apple":
+        raise BadConfig(f"wired_limit_mb: {show(limit)}; expected a Mac of memcurve gpus beside it, here {card.name}")
+    if whole("wired_limit_mb", limit) * 2**20 > card.unified_bytes:
+        raise BadConfig(
+            f"wired_limit_mb: {limit:,}; expected at most the {card.unified_bytes >> 20:,} MiB of {card.name}"
+        )
+    return card.replace(name=f"{card.name}, iogpu.wired_limit_mb={limit}", memory_bytes=limit * 2**20)
+
+
+def embedded_in(weights: Weights) -> str | None:
+    """The dtype that MLX-LM runs a checkpoint in: its embedding's, or that of its scales; None for an estimate."""
+    if weights.estimated:
+        return None
+    named = zip(weights.tensors, parts(tensor.name for tensor in weights.tensors), strict=True)
+    found = {tensor.dtype for tensor, part in named if part == "embedding" and tensor.dtype in FLOATS}
+    return {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(found.pop()) if len(found) == 1 else None
 
 
 def device(gpu: str | None, memory: int | None, engine: str, options: Mapping[str, Any]) -> tuple[Gpu, dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .base import NotDescribed
 from .engines import SHARED_CONTEXT
 from .engines.budget_llamacpp import BUFFER
-from .plan import MOST_SEQUENCES, UNLIMITED, context_limit
+from .plan import IN_PIECES, MOST_SEQUENCES, UNLIMITED, context_limit
 from .terms import expr_data
 
 TYPE_CHECKING = False
@@ -16,8 +17,15 @@ if TYPE_CHECKING:
     from .plan import Stage
 
 
+def planned(engine: str) -> None:
+    """NotDescribed for an engine whose plan the pages can't move: its caches' most on the way is no expression."""
+    if engine in IN_PIECES:
+        raise NotDescribed(f"engine {engine}: the page does not plan it; memcurve fit --engine {engine} does")
+
+
 def fit_data(fit: Fit) -> dict[str, Any]:
     """Fit.to_dict() with what it follows from: rooms, one GPU of each pipeline stage, and limit, the longest context."""
+    planned(fit.engine)
     return fit.to_dict() | rooms_data(fit.rooms, fit.context, fit.batch)
 
 

@@ -37,6 +37,9 @@ UNLIMITED = 2**31
 # LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; vLLM's and SGLang's limits are options of theirs.
 MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
 
+# Whose activations and caches follow from how many tokens are fed at once.
+IN_PIECES = ("mlx",)
+
 # What turns drafting and the reuse of prefixes off, by the engine's own options.
 DRAFTING: dict[str, dict[str, Any]] = {
     "vllm": {"num_speculative_tokens": 0, "speculative_method": None, "draft_layers": 0},
@@ -177,7 +180,7 @@ class Plan:
         options = self._options(tp)
         curves = self.curves(tp, pp)
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
-        set_aside = self.set_aside(tp, pp, options)
+        set_aside = self.set_aside(tp, pp, options, curves[0])
         pool = given_pool(self.engine, self.beside)
         found = self.buffers(options)
         return [
@@ -198,15 +201,23 @@ class Plan:
         ranks = RANKS_OPTION.get(self.engine)
         return self.own if ranks is None or tp == 1 else {**self.own, ranks: tp}
 
-    def set_aside(self, tp: int, pp: int, options: Mapping[str, Any]) -> Callable[[int, int], tuple[Allowance, ...]]:
+    def set_aside(
+        self, tp: int, pp: int, options: Mapping[str, Any], curve: MemoryCurve
+    ) -> Callable[[int, int], tuple[Allowance, ...]]:
         """What the engine sets aside on a GPU, as a function of context and requests."""
         sizes, given = self.sizes, {**options, **self.beside}
         if sizes is None:
             given_one = (Allowance(name="reserve", bytes=self.reserve or 0, why="as given"),)
+            if self.engine in IN_PIECES:
+                return lambda context, batch: (*given_one, *passing(curve, context, batch))
             return lambda context, batch: given_one
 
         def reckon(context: int, batch: int) -> tuple[Allowance, ...]:
-            shape = {} if self.engine not in SHARED_CONTEXT else {"n_ctx": max(1, context * batch), "n_seq_max": batch}
+            shape: dict[str, int] = {}
+            if self.engine in SHARED_CONTEXT:
+                shape = {"n_ctx": max(1, context * batch), "n_seq_max": batch}
+            elif self.engine in IN_PIECES:
+                shape = {"tokens": max(1, batch) * at_once(context, options)}
             return budget(
                 self.engine, self.total, sizes=sizes, tp=tp, pp=pp, options={**shape, **given}, log=self.measured,
                 driver_bytes=self.driver_bytes,
@@ -214,6 +225,8 @@ class Plan:
 
         if self.engine in SHARED_CONTEXT:
             return reckon
+        if self.engine in IN_PIECES:
+            return lambda context, batch: (*reckon(context, batch), *passing(curve, context, batch))
         fixed = reckon(1, 1)
         return lambda context, batch: fixed
 
@@ -283,6 +296,25 @@ class Plan:
             if less > 0:
                 found.append((name, less))
         return tuple(found)
+
+
+def at_once(context: int, options: Mapping[str, Any]) -> int:
+    """Tokens of a sequence that MLX-LM feeds at once: a piece of the prompt, or all of it in one forward."""
+    prompt = min(context, options.get("prompt") or context)
+    piece = prompt if options.get("schedule") == "forward" else options.get("prefill_step_size", 2048)
+    return max(1, min(prompt, piece))
+
+
+def passing(curve: MemoryCurve, context: int, batch: int) -> tuple[Allowance, ...]:
+    """What caches hold on the way to a context beyond what they hold there."""
+    more = curve.peak(context, batch) - curve.bytes(context, batch)
+    if not more:
+        return ()
+    return (
+        Allowance(
+            name="caches on the way", bytes=more, why=f"their most until {context:,} tokens are in them", exact=True
+        ),
+    )
 
 
 def check_split(gpus: int | None, tp: int | None, pp: int | None) -> int:

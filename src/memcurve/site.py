@@ -11,12 +11,11 @@ from pathlib import Path
 from . import __version__, catalog
 from .base import MemcurveError, NotDescribed
 from .engines import HOW, RANKS_OPTION, SHARED_CONTEXT
-from .engines.budget import described
 from .fitting import DEFAULT_CONTEXT, device, weights_of
 from .gpus import gpu
 from .layers import parts
 from .model import describe
-from .pages import room_data, rooms_data
+from .pages import planned, room_data, rooms_data
 from .plan import Plan
 
 TYPE_CHECKING = False
@@ -115,7 +114,7 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
 def reckoned(model: Model, dtype: str | None, engine: str) -> Weights | str:
     """The weights by the config, or why it does not tell them."""
     try:
-        described(engine)
+        planned(engine)
         return weights_of(model, model.name, None, dtype, engine)
     except MemcurveError as error:
         return str(error)

@@ -8,12 +8,16 @@ from ..base import Record
 
 
 class Tensor(Record):
-    """One stored tensor: its name, the dtype's stored name (BF16, Q4_K), its shape, slowest axis first, and its data bytes."""
+    """One stored tensor: its name, the dtype's stored name (BF16, Q4_K), its shape, slowest axis first, and its data bytes.
+
+    numbers: those of the model that it stands for, where its elements are packed words, or scales of them (packed.py).
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    numbers: int | None = None
 
     @property
     def elements(self) -> int:
@@ -42,8 +46,8 @@ class Weights(Record):
 
     @cached_property
     def parameters(self) -> int:
-        """Numbers stored in all tensors."""
-        return sum(tensor.elements for tensor in self.tensors)
+        """Numbers of the model: the elements of all tensors, what MLX packed counted as the numbers that it stands for."""
+        return sum(tensor.elements if tensor.numbers is None else tensor.numbers for tensor in self.tensors)
 
     @cached_property
     def by_dtype(self) -> dict[str, int]:

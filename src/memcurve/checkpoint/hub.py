@@ -11,7 +11,7 @@ from ..base import BadConfig, BadFile, show
 from ..hub import asked
 from . import Tensor, Weights
 from .ggml import split_of
-from .sources import choose, folder, read
+from .sources import checkpoint, choose, folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ class Repository:
         self.path, self.commit, self.files = repo_id, commit, files
         self.opened: dict[str, File] = {}
 
+    def has(self, name: str) -> bool:
+        return name in self.files
+
     def open(self, name: str) -> File:
         """A file of the repository; opened again, it still has what was read of it last."""
         if name not in self.files:
@@ -93,7 +96,7 @@ def hub(source: str) -> Weights:
         files = {one.rfilename: one.size or 0 for one in info.siblings or []}
         chosen, notes = choose_remote(files, repo_id, wanted)
         place = Repository(repo_id, info.sha or "main", files)
-        return Weights(source=source, tensors=tuple(read(place, chosen)), notes=notes)
+        return checkpoint(source, place, chosen, notes)
 
     def cached() -> Weights:
         from huggingface_hub import snapshot_download

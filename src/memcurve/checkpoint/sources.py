@@ -10,6 +10,7 @@ from ..files import LocalFile
 from ..gguf import MAGIC
 from . import Tensor, Weights
 from .ggml import split_of
+from .packed import unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         path: str
 
         def open(self, name: str) -> File: ...
+
+        def has(self, name: str) -> bool: ...
 
         def shard(self, name: str) -> File: ...
 
@@ -70,6 +73,9 @@ class Folder:
     def open(self, name: str) -> File:
         return LocalFile(os.path.join(self.path, name), "a file of weights")
 
+    def has(self, name: str) -> bool:
+        return os.path.isfile(os.path.join(self.path, name))
+
     def shard(self, name: str) -> File:
         """A file that an index names."""
         return LocalFile(inside(self.path, name), "a shard of the index beside it")
@@ -81,7 +87,7 @@ class Folder:
 def path(name: str) -> Weights:
     """One file by its path."""
     where, own = os.path.split(name)
-    return Weights(source=name, tensors=tuple(read(Folder(where), [own])))
+    return checkpoint(name, Folder(where), [own])
 
 
 def folder(name: str) -> Weights:
@@ -91,7 +97,13 @@ def folder(name: str) -> Weights:
     except OSError as error:
         raise BadFile(f"{name}: {error.strerror or 'unreadable'}; expected a folder of weights") from None
     chosen, notes = choose(names, name)
-    return Weights(source=name, tensors=tuple(read(Folder(name), chosen)), notes=notes)
+    return checkpoint(name, Folder(name), chosen, notes)
+
+
+def checkpoint(source: str, place: Place, names: list[str], notes: tuple[str, ...] = ()) -> Weights:
+    """The weights in these files of a place."""
+    found, more = unpacked(read(place, names), place)
+    return Weights(source=source, tensors=found, notes=(*notes, *more))
 
 
 def read(place: Place, names: list[str]) -> list[Tensor]:

@@ -19,7 +19,7 @@ FILLS = (("weights", "█"), ("state", "▓"), ("set aside", "▒"), ("free", "�
 WIDTH = 60
 # What fit takes by itself, and no engine's option.
 TAKEN = frozenset(
-    "model gpu gpu_memory gpus engine dtype tp pp context batch weights log reserve speculative prefix_caching prompt output label".split()
+    "model gpu gpu_memory gpus engine dtype tp pp context batch weights log reserve speculative prefix_caching prompt output label wired_limit_mb".split()
 )
 
 
@@ -29,13 +29,17 @@ def build(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gpu", help="what kind of GPU, such as H100-80G or RTX-4090 (see: memcurve gpus)")
     flag(parser, "gpu_memory", help="bytes of one GPU instead, such as 79.6GiB")
+    flag(
+        parser, "wired_limit_mb", type=int, metavar="MiB",
+        help="what sysctl iogpu.wired_limit_mb of a Mac is set to (default: macOS's own share)",
+    )  # fmt: skip
     parser.add_argument("--gpus", type=count, help="how many (default: 1, or tp × pp)")
     parser.add_argument(
         "--tp", type=count, help="GPUs that share every layer (default: as many as the model divides by)"
     )
     parser.add_argument("--pp", type=count, help="pipeline stages; with llamacpp GPUs that share the layers out")
     parser.add_argument(
-        "--engine", default="vllm", help="vllm, sglang, llamacpp, transformers or logical (default: vllm)"
+        "--engine", default="vllm", help="vllm, sglang, llamacpp, mlx, transformers or logical (default: vllm)"
     )
     parser.add_argument("--dtype", help="of the model (default: the config's own)")
     parser.add_argument(
@@ -95,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
         prefix_caching=None if arguments.prefix_caching is None else arguments.prefix_caching == "on",
         prompt=tokens(arguments.prompt_tokens),
         output=tokens(arguments.output_tokens),
+        wired_limit_mb=arguments.wired_limit_mb,
         **own,
     )
     if arguments.output:

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         )
         return
-    print(f"{clean(found.source)} · {len(found.tensors):,} tensors · {found.parameters:,} numbers stored")
+    print(f"{clean(found.source)} · {len(found.tensors):,} tensors · {found.parameters:,} numbers")
     print(f"{found.bytes:,} bytes ({show_bytes(found.bytes)})")
     for title, sizes in (("by dtype", found.by_dtype), ("by part", found.by_part)):
         print(title)
