@@ -53,7 +53,7 @@ def test_a_limit_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_one_machine_alone(tmp_path: Path) -> None:
-    with pytest.raises(NotDescribed, match="gpus: 2; engine mlx is described on one machine"):
+    with pytest.raises(NotDescribed, match="how MLX-LM divides layers over machines is not described"):
         fit(checkpoint(tmp_path), engine="mlx", gpu="M4 Max 64GB", pp=2)
 
 

@@ -12,7 +12,7 @@ from conftest import truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, cli, load, pattern
+from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, load, pattern
 from memcurve.buffers import growth
 from memcurve.curve import crossings
 from memcurve.engines.mlx_rows import Cache, Feed, Moments
@@ -273,9 +273,7 @@ def test_expressions_of_rows_are_read_with_a_piece() -> None:
             MemoryCurve.from_dict(data)
 
 
-def test_fit_says_that_it_does_not_plan_for_mlx() -> None:
-    with pytest.raises(NotDescribed, match=r"^engine mlx: what MLX-LM takes beside weights and state is not described"):
-        cli.run(["fit", "openai/gpt-oss-20b", "--gpu-memory", "24GiB", "--engine", "mlx", "--dtype", "bf16"])
+def test_stages_are_not_described() -> None:
     with pytest.raises(NotDescribed, match=r"^engine mlx: how MLX-LM divides layers over machines is not described"):
         load(LLAMA).stages("mlx", "bf16", count=2)
 

@@ -54,6 +54,7 @@ def estimate_data(
                 "bytes": total,
                 "growing_bytes": grows,
                 "constant_bytes": total - grows,
+                "peak_bytes": total if curve.course is None else curve.peak(context, batch),
                 "breakdown": rows,
             }
         )

@@ -39,7 +39,7 @@ def stage_ends(engine: str, layers: int, stages: int) -> list[int]:
     if stages > MOST_STAGES:
         name = {"vllm": "pipeline_parallel_size", "sglang": "pp_size"}.get(engine, "pp")
         raise BadConfig(f"{name}: {show(stages)}; expected at most {MOST_STAGES:,}")
-    if engine == "mlx":
+    if engine == "mlx" and stages > 1:
         raise NotDescribed("engine mlx: how MLX-LM divides layers over machines is not described; expected one stage")
     if engine == "llamacpp":
         # upper_bound over the shares 1/n, 2/n, …: layer i is on the first GPU whose share is beyond i / (layers + 1).

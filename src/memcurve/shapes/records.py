@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..terms import OPERATIONS
 from .build import answer, by_name, flag, many, maybe, number, one_of, record, ref, row, text, whole
 
 TYPE_CHECKING = False
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 MODEL = {"model": text("Its name, or what a config or a file is called.")}
 SUBJECT = {**MODEL, "model_type": text("As its config says."), "structure": text("Its layers by kind.")}
-ENGINE = {"engine": text("logical, transformers, vllm, sglang or llamacpp."), "dtype": text("The curve's dtype.")}
+ENGINE = {"engine": text("logical, transformers, vllm, sglang, llamacpp or mlx."), "dtype": text("The curve's dtype.")}
 SHARED = {
     **SUBJECT,
     **ENGINE,
@@ -29,11 +30,11 @@ SHAPES: dict[str, Shape] = {
     # -- curves as data ---------------------------------------------------------------------------------------------------
     "Expr": {
         "description": "A number, context, batch or encoder, or [operation, left, right] in whole numbers: floor is a//b, ceil "
-        "−(−a//b); a divisor with batch counts batch 0 as 1.",
+        "−(−a//b), past max(a − b, 0), rows those of a buffer that got a tokens in pieces of b and grows by 256s; a divisor with batch counts batch 0 as 1.",
         "anyOf": [
             {"type": "integer"},
             {"enum": ["context", "batch", "encoder"]},
-            row("", {"enum": ["add", "mul", "min", "floor", "ceil", "mod"]}, ref("Expr"), ref("Expr")),
+            row("", {"enum": list(OPERATIONS)}, ref("Expr"), ref("Expr")),
         ],
     },
     "Term": record(
@@ -57,10 +58,14 @@ SHAPES: dict[str, Shape] = {
             "too_short": text("Why so short a step is."),
         },
     ),
+    "Refusal": record(
+        "What an engine raises from so many tokens and sequences on.",
+        {"why": text("Its reason."), "context": whole("Tokens."), "batch": whole("Sequences.")},
+    ),
     "MemoryCurve": answer(
         "What MemoryCurve.to_dict writes and from_dict reads.",
         {"name": text("The subject's."), **ENGINE, "terms": many(ref("Term")), "notes": NOTES},
-        {"limits": ref("Limits")},
+        {"limits": ref("Limits"), "refusals": many(ref("Refusal"))},
     ),
     "Bound": record(
         "A bound of the engine's own.", {"name": text("The setting."), "most": whole("The most it allows.")}
@@ -115,6 +120,7 @@ SHAPES: dict[str, Shape] = {
             "bytes": BYTES,
             "growing_bytes": whole("Bytes of what still grows."),
             "constant_bytes": whole("Bytes of what does not."),
+            "peak_bytes": whole("The most on the way to the context."),
             "breakdown": many(ref("Row")),
         },
     ),

@@ -168,6 +168,7 @@ def fitted(asked: FitRequest) -> dict[str, object]:
             "batch",
             "reserve",
             "speculative",
+            "wired_limit_mb",
             "prefix_caching",
         }
     )

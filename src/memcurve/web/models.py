@@ -124,7 +124,7 @@ class CompareRequest(Strict):
 
 
 class FitRequest(Subject):
-    engine: Word = Field("vllm", description="vllm, sglang, llamacpp, transformers or logical.")
+    engine: Word = Field("vllm", description="vllm, sglang, llamacpp, mlx, transformers or logical.")
     gpu: Word | None = Field(None, description="A name of GET /api/v1/gpus.")
     gpu_memory: Positive | None = Field(None, description="Bytes of one GPU instead.")
     gpus: Positive | None = Field(None, le=1024, description="How many; without it tp × pp, or 1.")
@@ -144,6 +144,9 @@ class FitRequest(Subject):
     )
     speculative: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = Field(
         None, description="Tokens ahead, drafted by the model's own draft layers."
+    )
+    wired_limit_mb: Count | None = Field(
+        None, description="MiB that a Mac's iogpu.wired_limit_mb is set to; without it macOS's own share."
     )
     rooms: Flag = Field(False, description="Adds rooms: what a page computes other contexts and batches from, per GPU.")
     prefix_caching: Flag | None = Field(
