@@ -69,7 +69,7 @@ def bound(curve: MemoryCurve, contexts: Array, batches: Array, encoder: int) -> 
     found = total = 0
     for term in curve.terms:
         slots, part = largest(term.slots, context, batch, encoder, least)
-        total += term.layers * term.slot_bytes * slots * batch
+        total += term.layers * term.slot_bytes * max(slots, 1) * batch
         found = max(found, part)
     return max(found, total, context)
 

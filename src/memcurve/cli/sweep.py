@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .shared import clean, count, flag
+from .shared import clean, count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +38,15 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{SPEC}\n{parser.epilog}"
     parser.add_argument("spec", metavar="SPEC", help="a TOML file, see below")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", default="sweep.parquet", help="where to: .parquet, .csv or .arrow (default: sweep.parquet)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        default="sweep.parquet",
+        help="where to: .parquet, .csv or .arrow (default: sweep.parquet)",
     )
-    parser.add_argument("-j", "--processes", type=count, default=1, metavar="N", help="how many work at once (default: 1)")
+    parser.add_argument(
+        "-j", "--processes", type=count, default=1, metavar="N", help="how many work at once (default: 1)"
+    )
     parser.add_argument(
         "--dask",
         metavar="SCHEDULER",

@@ -19,7 +19,9 @@ class Front:
         self.pareto, self.columns = spec.pareto, columns
         self.found: list[dict[str, Any]] = []
 
-    def add(self, grid: Grid, line: int, dtype: str | None, contexts: Any, batches: Any, found: Any, reasons: Any) -> None:
+    def add(
+        self, grid: Grid, line: int, dtype: str | None, contexts: Any, batches: Any, found: Any, reasons: Any
+    ) -> None:
         if self.pareto is None:
             return
         (there,) = ((contexts == self.pareto["context"]) & (batches == self.pareto["batch"]) & (reasons < 0)).nonzero()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 WORDS = pa.dictionary(pa.int32(), pa.string())
 # Models and curves that are held to be used again.
-HELD = 1024
+HELD = 4096
 REASONS = 20
 
 
@@ -143,13 +144,13 @@ class Rows:
             "bytes": pa.array(found, mask=invalid) if some else pa.array(found),
             "reason": why.column(reasons),
         }
-        counts = np.bincount(reasons[invalid], minlength=len(why.numbers)) if some else []
-        by_count = sorted(((int(many), text) for text, many in zip(why.numbers, counts, strict=True)), key=lambda one: (-one[0], one[1]))
+        counts = np.bincount(reasons[invalid], minlength=len(why.numbers)).tolist()
+        by_count = sorted(zip(why.numbers, counts, strict=True), key=lambda one: (-one[1], one[0]))
         valid = found[~invalid] if some else found
         note = {
             "rows": size,
             "invalid": int(invalid.sum()),
-            "reasons": {text: many for many, text in by_count[:REASONS]},
+            "reasons": dict(by_count[:REASONS]),
             "least": int(valid.min()) if valid.size else None,
             "most": int(valid.max()) if valid.size else None,
             "front": frontier(front.found, self.spec),
@@ -192,10 +193,10 @@ class Rows:
                 for first, until in rectangles(inside, last, grid.batches.count):
                     many = grid.batches.count
                     rows = slice(point - start, point - start + until - first)
-                    held = grid.contexts.values(first // many, (until - 1) // many + 1)[:, None]
+                    held = grid.contexts.at(slice(first // many, (until - 1) // many + 1))[:, None]
                     whole = first % many == 0 and until % many == 0
-                    among = grid.batches.values(0, many) if whole else grid.batches.values(first % many, (until - 1) % many + 1)
-                    yield at, line, rows, held, among[None, :]
+                    among = slice(0, many) if whole else slice(first % many, (until - 1) % many + 1)
+                    yield at, line, rows, held, grid.batches.at(among)[None, :]
                     point += until - first
             at += 1
 
@@ -215,7 +216,7 @@ class Rows:
             order = np.argsort(lines, kind="stable")
             ordered = lines[order]
             edges = [0, *(np.nonzero(np.diff(ordered))[0] + 1).tolist(), len(ordered)]
-            for first, until in zip(edges, edges[1:], strict=False):
+            for first, until in pairwise(edges):
                 which = order[first:until]
                 row, column = np.divmod(inside[which], grid.batches.count)
                 yield int(at), int(ordered[first]), mine[which], grid.contexts.at(row), grid.batches.at(column)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..base import BadConfig, MissingExtraError, Record, show, whole
@@ -13,7 +14,7 @@ from .spec import read_spec, resolve
 from .workers import alone, on_dask, together
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from .spec import Spec
 
@@ -69,7 +70,11 @@ class Sweep(Record):
             yield "  none: no point there has both"
         several = len({point["engine"] for point in self.front}) > 1
         for point in self.front:
-            rest = [f"{key} {value}" for key, value in point.items() if key not in ("subject", "engine", "dtype", "bytes", name)]
+            rest = [
+                f"{key} {value}"
+                for key, value in point.items()
+                if key not in ("subject", "engine", "dtype", "bytes", name)
+            ]
             engine = [point["engine"]] if several else []
             words = ", ".join([*engine, *rest])
             size = f"{point['bytes']:,} B ({show_bytes(point['bytes'])})"
@@ -100,7 +105,7 @@ def sweep(
         import pyarrow as pa  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(f"sweeps need {error.name}: pip install 'memcurve[sweep]'") from None
-    given = {} if spec is None else dict(spec) if isinstance(spec, dict) else read_spec(os.fspath(spec))
+    given = {} if spec is None else dict(spec) if isinstance(spec, Mapping) else read_spec(os.fspath(spec))
     resolved = resolve({**given, **axes})
     place = Place(os.fspath(output))
     if not os.path.isdir(os.path.dirname(place.output)):
@@ -117,7 +122,8 @@ def run(spec: Spec, place: Place, processes: int, dask: str | None, progress: bo
             with locked(place):
                 known = begin(place, spec) or work(spec, place, processes, dask, progress)
         except OSError as error:
-            raise Stopped(f"{place.name}: {error.strerror or error}; {kept(place, spec)}") from None
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise Stopped(f"{place.name}: {why}; {kept(place, spec)}") from None
         except Stopped as error:
             raise Stopped(f"{place.name}: {error}; {kept(place, spec)}") from None
     known = {name: known[name] for name in Sweep.fields if name in known}

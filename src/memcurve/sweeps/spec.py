@@ -29,7 +29,7 @@ RANGE = ("from", "to", "step", "times")
 OWN = ("subject", "engine", "dtype", "context", "batch", "bytes", "reason")
 
 MAX_POINTS, MAX_VALUES, MAX_GRIDS = 10**12, 10**6, 10**5
-# Rows of a chunk at most, and curves that it builds: some seconds of work.
+# Rows of a chunk at most, and curves that it builds on average: some seconds of work. Both are multiples of 4 (rows.py).
 CHUNK_ROWS, CHUNK_CURVES = 2**21, 8192
 
 Scalar = int | float | str | bool
@@ -39,26 +39,26 @@ class Axis:
     """Whole numbers by position: a list, or first, first + step, … so many."""
 
     def __init__(self, data: Any) -> None:
-        self.listed: list[int] | None = data if isinstance(data, list) else None
+        self.listed: Any = data if isinstance(data, list) else None
+        self.first: int
+        self.step: int
+        self.count: int
         self.first, self.step, self.count = (0, 0, len(data)) if isinstance(data, list) else data["range"]
 
-    def values(self, start: int, stop: int) -> Any:
-        """The values at positions from start to stop, as an int64 array."""
-        import numpy as np
-
-        if self.listed is not None:
-            return np.array(self.listed[start:stop], np.int64)
-        return self.first + self.step * np.arange(start, stop, dtype=np.int64)
-
     def at(self, positions: Any) -> Any:
+        """The values at positions, a slice or an array of them, as an int64 array."""
         import numpy as np
 
         if self.listed is not None:
-            return np.array(self.listed, np.int64)[positions]
+            if isinstance(self.listed, list):
+                self.listed = np.array(self.listed, np.int64)
+            return self.listed[positions]
+        if isinstance(positions, slice):
+            positions = np.arange(positions.start, positions.stop, dtype=np.int64)
         return self.first + self.step * positions
 
     def last(self) -> int:
-        return self.listed[-1] if self.listed is not None else self.first + self.step * (self.count - 1)
+        return int(self.listed[-1]) if self.listed is not None else self.first + self.step * (self.count - 1)
 
 
 class Line(Record):
@@ -128,12 +128,8 @@ class Spec:
         self.points = self.total if self.sample is None else self.sample
         self.lines = sum(grid.lines for grid in self.grids)
         self.pareto: dict[str, Any] | None = data["pareto"]
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows of every chunk but the last: so many that it takes seconds, however few points a curve has."""
-        each = max(1, self.points // self.lines)
-        return min(CHUNK_ROWS, max(4, CHUNK_CURVES * each // 4 * 4))
+        # Rows of every chunk but the last.
+        self.chunk_rows: int = data["chunk_rows"]
 
     @property
     def chunks(self) -> int:
@@ -191,7 +187,14 @@ def resolve(given: Mapping[str, Any]) -> Spec:
         where = f"grids[{number}]." if "grids" in given else ""
         check_keys(grid, AXES, where)
         found.append(resolve_grid(merged(shared, grid, where), where, sources))
-    data: dict[str, Any] = {"grids": found, "sources": sources, "sample": None, "seed": 0, "pareto": None}
+    data: dict[str, Any] = {
+        "grids": found,
+        "sources": sources,
+        "sample": None,
+        "seed": 0,
+        "pareto": None,
+        "chunk_rows": 4,
+    }
     if given.get("sample") is not None:
         data["sample"] = count("sample", given["sample"], 1, MAX_POINTS)
         data["seed"] = count("seed", given.get("seed", 0), 0, 2**63)
@@ -202,6 +205,8 @@ def resolve(given: Mapping[str, Any]) -> Spec:
         raise BadConfig(
             f"points: {spec.total:,}; expected at most {MAX_POINTS:,}: shorter axes, or sample = N for some of them"
         )
+    each = max(1, spec.points // spec.lines)
+    data["chunk_rows"] = spec.chunk_rows = min(CHUNK_ROWS, CHUNK_CURVES * each // 4 * 4)
     data["pareto"] = spec.pareto = resolve_pareto(given.get("pareto"), spec)
     check_columns(spec)
     return spec
@@ -374,7 +379,9 @@ def resolve_pareto(given: Any, spec: Spec) -> dict[str, Any] | None:
         return None
     data = {"column": given} if isinstance(given, str) else given
     if not isinstance(data, dict):
-        raise BadConfig(f"pareto: {show(given)}; expected the name of a column, or a table with column, best, context, batch")
+        raise BadConfig(
+            f"pareto: {show(given)}; expected the name of a column, or a table with column, best, context, batch"
+        )
     check_keys(data, ("column", "best", "context", "batch"), "pareto.")
     name, best = data.get("column"), data.get("best", "least")
     own = [*spec._union("sizes"), *spec._union("options"), *spec._union("columns")]
@@ -402,7 +409,9 @@ def values_of(spec: Spec, name: str) -> list[Any]:
     for grid in spec.grids:
         for kind in ("sizes", "options", "columns"):
             values = grid.data[kind].get(name, [])
-            values = list(values.values()) if isinstance(values, dict) else values if isinstance(values, list) else [values]
+            values = (
+                list(values.values()) if isinstance(values, dict) else values if isinstance(values, list) else [values]
+            )
             found.update({(type(value), value): value for value in values})
     return list(found.values())
 
@@ -411,5 +420,7 @@ def check_columns(spec: Spec) -> None:
     names = spec.columns()
     for name in names:
         if names.count(name) > 1 or not name or len(name) > 200:
-            kind = "a name of its own" if name not in OWN else f"another name than those of every sweep: {', '.join(OWN)}"
+            kind = (
+                "a name of its own" if name not in OWN else f"another name than those of every sweep: {', '.join(OWN)}"
+            )
             raise BadConfig(f"column {show(name)}: expected {kind}")

@@ -48,7 +48,7 @@ def knows(source: Mapping[str, Any], size: str, hints: list[str]) -> bool:
         config, _ = decoder(source["config"])
     except MemcurveError:
         return True  # its rows say what is wrong with it
-    hints += config.data, *config.defaults
+    hints += [*config.data, *config.defaults]
     return config.has(size)
 
 
@@ -64,9 +64,10 @@ def make_model(source: Mapping[str, Any], sizes: Mapping[str, Any]) -> Model:
         for name in rest:
             if name not in SIZES:
                 raise BadConfig(f"{name}: not a size of patterns, which have {', '.join(SIZES)}")
-        # A part of which there are none is left out: 0gdn:1mha is 1mha.
-        parts = [part for part in text.split(":") if not re.match(r"\s*0+\s*[a-z]", part)]
-        return pattern(":".join(parts), dtype="bf16", **rest)
+        if text != source["pattern"]:
+            # A part of which a size says that there are none is left out: of {n}gdn:1mha without any the rest is 1mha.
+            text = ":".join(part for part in text.split(":") if not re.match(r"\s*0+\s*[a-z]", part))
+        return pattern(text, dtype="bf16", **rest)
     if "gguf" in source:
         if sizes:
             raise BadConfig(f"{next(iter(sizes))}: a GGUF file's sizes are its own; expected a config or a pattern")
@@ -82,7 +83,9 @@ def with_sizes(data: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, A
     for key in config.path.split(".")[:-1]:
         inner = section.get(key)
         if not isinstance(inner, dict):
-            raise BadConfig(f"{next(iter(sizes))}: the config leaves out {key}, where it belongs; expected it written out")
+            raise BadConfig(
+                f"{next(iter(sizes))}: the config leaves out {key}, where it belongs; expected it written out"
+            )
         section[key] = section = dict(inner)
     for name, value in sizes.items():
         if not config.has(name):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # How often a chunk is begun again where the process at it ended.
 TRIES = 3
+# Seconds that a scheduler has to answer.
+WAIT = 20
 
 
 def alone(folder: str, numbers: Sequence[int]) -> Iterator[int]:
@@ -70,7 +72,9 @@ class Helper(threading.Thread):
             if answer is None and tries < TRIES:
                 self.waiting.put((number, tries + 1))
             elif answer is None:
-                self.done.put(Stopped(f"a process that wrote part {number} ended {TRIES} times, by signal or for want of memory"))
+                self.done.put(
+                    Stopped(f"a process that wrote part {number} ended {TRIES} times, by signal or for want of memory")
+                )
                 return
             elif "rows" in answer:
                 self.done.put(answer["rows"])
@@ -122,9 +126,11 @@ def on_dask(folder: str, numbers: Sequence[int], scheduler: str, processes: int)
 
     try:
         cluster = (
-            LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None) if scheduler == "local" else None
+            LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None)
+            if scheduler == "local"
+            else None
         )
-        client = Client(cluster or scheduler, timeout=20)
+        client = Client(cluster or scheduler, timeout=WAIT)
     except (OSError, ValueError) as error:
         raise BadConfig(
             f"dask: {show(scheduler)}; expected a scheduler that answers, such as tcp://host:8786, or local ({str(error)[:80]})"
