@@ -422,6 +422,14 @@ class Command:
     def done(self) -> int:
         return len([name for name in os.listdir(self.parts) if name[0] != "."]) if self.parts.exists() else 0
 
+    def until(self, process: subprocess.Popen[str], parts: int) -> None:
+        """Waits until the process has written so many parts."""
+        end = time.monotonic() + 60
+        while self.done() < parts:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
     def files(self) -> dict[str, bytes]:
         """The output and its summary, by name."""
         assert not self.parts.parent.exists()
@@ -506,8 +514,7 @@ def test_stopped_anywhere_and_run_again(
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path, whole: dict[str, bytes]) -> None:
     command = Command(tmp_path, "out.parquet", "-j", "2")
     process = command.start()
-    while command.done() < 2:
-        time.sleep(0.002)
+    command.until(process, 2)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     mine = [
         child
@@ -537,9 +544,9 @@ def test_a_full_disk_keeps_what_was_complete(tmp_path: Path, whole: dict[str, by
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
-    process = Command(tmp_path, "out.parquet").start()
-    while Command(tmp_path, "out.parquet").done() < 3:
-        time.sleep(0.002)
+    command = Command(tmp_path, "out.parquet")
+    process = command.start()
+    command.until(process, 3)
     process.kill()
     process.communicate(timeout=60)
     for words in ((), ("-j", "2")):
@@ -590,11 +597,7 @@ def test_on_dask_with_a_worker_killed(
     address, workers = scheduler
     command = Command(tmp_path, "out.parquet", "--dask", address)
     process = command.start()
-    end = time.monotonic() + 60
-    while command.done() < 3 and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    assert process.poll() is None
+    command.until(process, 3)
     workers[0].kill()
     _, error = process.communicate(timeout=60)
     assert process.returncode == 0, error

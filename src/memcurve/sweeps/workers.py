@@ -108,6 +108,7 @@ class Helper(threading.Thread):
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            self.join(1)  # it reads that the process has ended
             for pipe in (self.process.stdin, self.process.stdout):
                 if pipe is not None:
                     pipe.close()
