@@ -37,11 +37,15 @@ def evaluate(curve: MemoryCurve, contexts: Array, batches: Array, encoder: int =
     constant, slope, rest = curve._plan(np.minimum)
     # Of one sequence first: where slots do not depend on the batch, a column of contexts is multiplied once.
     each = constant + slope * held
-    together: Any = 0
+    together = None
     for weight, slots, shared in rest:
         size = weight * slots(held, many, encoder)
-        each, together = (each, together + size) if shared else (each + size, together)
-    total = np.broadcast_to(each * many + together, shape)
+        if shared:
+            together = size if together is None else together + size
+        else:
+            each = each + size
+    total = each * many
+    total = np.broadcast_to(total if together is None else total + together, shape)
     if wide:
         over = (total > INT64_MAX).astype(bool)
         reasons.append((over, TOO_MANY))

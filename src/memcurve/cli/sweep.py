@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SPEC = """the spec, in TOML:
   subjects = ["{n}gdn:1mha", "{n}swa:1mha"]        # patterns, catalogue names, config.json files, hub ids, .gguf files
-  contexts = {from = "1k", to = "1M", times = 2}   # or [4096, "128k"], or {from, to, step}
+  contexts = {from = "1k", to = "1M", times = 2}   # or {from, to, step}, or [4096, "128k"]; k is 1024
   batches = {from = 1, to = 64}                    # default: 1
   engines = ["logical", "vllm"]                    # or "all"; default: logical
   dtypes = ["bf16", "fp8"]                         # default: each config's own, bf16 for patterns
