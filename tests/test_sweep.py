@@ -28,7 +28,7 @@ from hypothesis import strategies as st  # noqa: E402
 import memcurve  # noqa: E402
 from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, load, pattern  # noqa: E402
 from memcurve.arrays import TOO_MANY, admit, evaluate, largest  # noqa: E402
-from memcurve.sweeps.files import Place, locked  # noqa: E402
+from memcurve.sweeps.files import Place, locked, replacing  # noqa: E402
 from memcurve.sweeps.rows import Rows, rectangles  # noqa: E402
 from memcurve.sweeps.spec import resolve  # noqa: E402
 from memcurve.terms import INT64_MAX, Limits, Term, compile_expr  # noqa: E402
@@ -183,6 +183,32 @@ def test_int64_is_the_end() -> None:
     assert not reasons[0][0].any()
 
 
+def test_what_all_sequences_share_is_counted_once() -> None:
+    own = Term(kind="attention", layers=2, tensors=(("key", 3),), slots="context")
+    both = Term(kind="states", layers=1, tensors=(("state", 100),), slots=("add", "batch", 1), shared=True)
+    curve = MemoryCurve(name="shared", engine="logical", dtype="int8", terms=(own, both))
+    found, _ = evaluate(curve, np.array([[0], [10]], np.int64), np.array([[0, 1, 5]], np.int64))
+    # 2 layers × 10 tokens × 3 B a sequence, and 100 B for each sequence and one more.
+    assert found.tolist() == [[100, 200, 600], [100, 260, 900]]
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with replacing(str(path)) as hidden:
+        Path(hidden).write_text("whole")
+        written = os.stat(hidden).st_ino
+        assert not path.exists()
+    assert (os.listdir(tmp_path), path.stat().st_ino) == (["a"], written)
+
+    def half(hidden: str) -> None:
+        Path(hidden).write_text("half")
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"), replacing(str(path)) as hidden:
+        half(hidden)
+    assert (os.listdir(tmp_path), path.read_text()) == (["a"], "whole")
+
+
 def test_a_table_in_parts_of_rows_and_whole_rows() -> None:
     for width in range(1, 6):
         for first in range(12):
@@ -244,6 +270,11 @@ def test_aliases_and_sections_of_configs(tmp_path: Path) -> None:
     )
     # Layers × tokens × key and value × 768 × 2 B.
     assert [row["bytes"] for row in rows] == [12 * 100 * 2 * 768 * 2, 24 * 100 * 2 * 768 * 2]
+    # Of two names that the file could have for it, the one that it has.
+    own = {key: value for key, value in gpt2.items() if key != "n_layer"}
+    (tmp_path / "gpt2.json").write_text(json.dumps({**own, "num_hidden_layers": 12}))
+    rows, _ = rows_of({"subjects": str(tmp_path / "gpt2.json"), "sizes": {"n_layer": [6]}, "contexts": 100})
+    assert [row["bytes"] for row in rows] == [6 * 100 * 2 * 768 * 2]
     rows, _ = rows_of(
         {"subjects": str(tmp_path / "gemma.json"), "sizes": {"num_key_value_heads": [2, 4]}, "contexts": 100}
     )
@@ -308,6 +339,11 @@ def test_the_front() -> None:
     assert shown == [("{n}gdn:1mha", 3, 2.0, least), ("48gqa", None, 1.0, full)]
     spec["pareto"] = {"column": "loss", "best": "most", "context": 1024}
     assert [one["n"] for one in rows_of(spec)[1][0]["front"]] == [3]
+    # Of the two that are equal in bytes the one with more.
+    for grid, score in zip(spec["grids"], (1, 2, 3), strict=True):
+        grid["columns"] = {"score": score}
+    spec["pareto"] = {"column": "score", "best": "most"}
+    assert [one["score"] for one in rows_of(spec)[1][0]["front"]] == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -487,7 +523,8 @@ def test_stopped_anywhere_and_run_again(
     tmp_path: Path, processes: str, signals: tuple[signal.Signals, ...], whole: dict[str, bytes]
 ) -> None:
     command = Command(tmp_path, "out.parquet", "-j", processes)
-    chosen, before = random.Random(f"{processes}{signals}"), 0
+    chosen = random.Random(f"{processes}{signals}")
+    kept: dict[str, int] = {}
     for number in signals:
         process = command.start()
         # Ctrl-C once it is at work; before, it is Python's own start that stops.
@@ -505,24 +542,23 @@ def test_stopped_anywhere_and_run_again(
                 or "parts" not in error
             )
         if command.parts.exists():
-            assert command.done() >= before
-            before = command.done()
+            # Helpers share stderr: once it has ended, so have they.
+            standing = {path.name: path.stat().st_ino for path in command.parts.iterdir() if path.name[0] != "."}
+            assert kept.items() <= standing.items()
+            kept = standing
     assert command.run()[0] == 0
     assert command.files() == whole
+    assert kept.items() <= {path.name: path.stat().st_ino for path in command.output.iterdir()}.items()
 
 
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path, whole: dict[str, bytes]) -> None:
     command = Command(tmp_path, "out.parquet", "-j", "2")
     process = command.start()
     command.until(process, 2)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    mine = [
-        child
-        for task in Path(f"/proc/{process.pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-    assert children.exists()
-    os.kill(int(mine[0]), signal.SIGKILL)
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    helpers = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    assert len(helpers) == 2
+    os.kill(helpers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
     assert command.files() == whole

@@ -154,8 +154,8 @@ def replacing(path: str) -> Iterator[str]:
         raise
 
 
-def write_chunk(folder: str, number: int) -> int:
-    """Writes one chunk of the sweep whose parts are in a folder; how many rows it has. Any process can do it, again and again."""
+def write_chunk(folder: str, number: int) -> None:
+    """Writes one chunk of the sweep whose parts are in a folder. Any process can do it, again and again."""
     global _made
     if _made is None or _made[0] != folder:
         from .rows import Rows
@@ -169,7 +169,6 @@ def write_chunk(folder: str, number: int) -> int:
     write_json(place.note(number), note)
     with replacing(place.part(number)) as hidden:
         write_table([table], hidden, place.form)
-    return int(note["rows"])
 
 
 # What a process made ready for the folder that it works on.
@@ -220,6 +219,9 @@ def finish(place: Place, spec: Spec) -> dict[str, Any]:
     """Makes the output of all parts, and the summary beside it."""
     from .front import summed
 
+    missing = spec.chunks - len(place.done(spec))
+    if missing:
+        raise Stopped(f"{missing:,} parts were written where this process does not see them")
     known = {**head(spec), "format": place.form, "columns": spec.columns()}
     known |= summed([read_json(place.note(number)) for number in range(spec.chunks)], spec)
     known["curves"], known["files"] = spec.lines, 1 if spec.points <= FILE_ROWS else spec.chunks

@@ -1,4 +1,4 @@
-"""A process that writes chunks: their numbers come in, a line each, and a line of JSON goes out for each."""
+"""A process that writes chunks: their numbers come in, a line each, and a line of JSON goes out for each: {}, or why not."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     while True:
         number = numbers.get()
-        answer: dict[str, object]
+        answer: dict[str, object] = {}
         try:
-            answer = {"rows": write_chunk(folder, number)}
+            write_chunk(folder, number)
         except OSError as error:
             answer = {"os": [error.errno, error.strerror or str(error)]}
         except MemcurveError as error:

@@ -153,8 +153,8 @@ def work(spec: Spec, place: Place, processes: int, dask: str | None, progress: b
     with bar(spec, progress) as shown:
         shown(min(len(done) * spec.chunk_rows, spec.points))
         if left:
-            for rows in going:
-                shown(rows)
+            for number in going:
+                shown(min(spec.chunk_rows, spec.points - number * spec.chunk_rows))
     return finish(place, spec)
 
 

@@ -22,13 +22,14 @@ WAIT = 20
 
 
 def alone(folder: str, numbers: Sequence[int]) -> Iterator[int]:
-    """Rows of each chunk, as it is done, in this process."""
+    """The number of each chunk, as it is done, in this process."""
     for number in numbers:
-        yield write_chunk(folder, number)
+        write_chunk(folder, number)
+        yield number
 
 
 def together(folder: str, numbers: Sequence[int], processes: int) -> Iterator[int]:
-    """Rows of each chunk, as it is done, in several processes. They end with this one."""
+    """The number of each chunk, as it is done, in several processes. They end with this one."""
     waiting: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     done: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
     for number in numbers:
@@ -76,14 +77,14 @@ class Helper(threading.Thread):
                     Stopped(f"a process that wrote part {number} ended {TRIES} times, by signal or for want of memory")
                 )
                 return
-            elif "rows" in answer:
-                self.done.put(answer["rows"])
+            elif not answer:
+                self.done.put(number)
             else:
                 self.done.put(OSError(*answer["os"]) if "os" in answer else Stopped(answer["error"]))
                 return
 
     def ask(self, number: int) -> dict[str, Any] | None:
-        """What the process says of a chunk; None where it ended before."""
+        """What kept the process from writing a chunk, nothing where it did; None where it ended before."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "memcurve.sweeps.helper", self.folder],
@@ -115,7 +116,7 @@ class Helper(threading.Thread):
 
 
 def on_dask(folder: str, numbers: Sequence[int], scheduler: str, processes: int) -> Iterator[int]:
-    """Rows of each chunk, as it is done, on a Dask cluster: at an address, or "local" for one of so many processes here.
+    """The number of each chunk, as it is done, on a Dask cluster: at an address, or "local" for one of so many processes here.
 
     Its workers need memcurve and the folder, under the same path. A chunk whose worker ended is begun again on another.
     """
@@ -132,29 +133,34 @@ def on_dask(folder: str, numbers: Sequence[int], scheduler: str, processes: int)
             else None
         )
         client = Client(cluster or scheduler, timeout=WAIT)
-    except (OSError, ValueError) as error:
+        client.wait_for_workers(1, timeout=WAIT)
+    except (OSError, ValueError) as error:  # a TimeoutError among them
         raise BadConfig(
-            f"dask: {show(scheduler)}; expected a scheduler that answers, such as tcp://host:8786, or local ({str(error)[:80]})"
+            f"dask: {show(scheduler)}; expected a scheduler that answers and has workers, such as tcp://host:8786, or local "
+            f"({str(error)[:80]})"
         ) from None
     try:
-        left = iter(numbers)
+        left, numbered = iter(numbers), dict[Any, int]()
 
         def submit(number: int) -> Any:
-            return client.submit(write_chunk, folder, number, pure=False)
+            future = client.submit(write_chunk, folder, number, pure=False)
+            numbered[future.key] = number
+            return future
 
         # A few for every worker at a time: a sweep may have a hundred thousand.
         many = 4 * max(4, sum(client.nthreads().values()))
         going = as_completed([submit(number) for number, _ in zip(left, range(many), strict=False)])
         for future in going:
-            try:
-                rows = future.result()
-            except KilledWorker as error:
-                raise Stopped(f"dask: workers ended again and again at one part ({str(error)[:120]})") from None
-            future.release()
+            # A result is not asked for where there is no error: it would be of a worker, which may have ended since.
+            if future.status != "finished":
+                try:
+                    future.result()
+                except KilledWorker as error:
+                    raise Stopped(f"dask: workers ended again and again at one part ({str(error)[:120]})") from None
             following = next(left, None)
             if following is not None:
                 going.add(submit(following))
-            yield rows
+            yield numbered.pop(future.key)
     finally:
         client.close()
         if cluster is not None:
