@@ -13,6 +13,7 @@ os.environ["POLARS_MAX_THREADS"] = "1"
 
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -32,13 +33,12 @@ from memcurve.sweeps.files import Place, begin, write_chunk
 from memcurve.sweeps.spec import resolve
 
 RUN = """
-import sys, time, resource
+import json, resource, sys, time
 from memcurve.sweeps.run import sweep
 if __name__ == "__main__":
-    import json
     spec, output, processes, dask = json.loads(sys.argv[1])
     start = time.perf_counter()
-    found = sweep(spec, output, processes=processes, dask=dask)
+    sweep(spec, output, processes=processes, dask=dask)
     print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
@@ -55,15 +55,19 @@ def spec_of(points: int) -> dict[str, Any]:
     }
 
 
-def separate(spec: dict[str, Any], folder: str, processes: int = 1, dask: str | None = None) -> tuple[float, float]:
-    """Seconds and MiB of a sweep in a process of its own, the time that Python takes to start left out."""
+def separate(
+    spec: dict[str, Any], folder: str, processes: int = 1, dask: str | None = None
+) -> tuple[float, float, float]:
+    """Seconds of a sweep in a process of its own, its core seconds (of all processes, start included), and its peak in MiB."""
     path = Path(folder) / "run.py"
     path.write_text(RUN)
     output = os.path.join(folder, f"{time.monotonic_ns()}.parquet")
     words = json.dumps([spec, output, processes, dask])
-    done = subprocess.run([sys.executable, str(path), words], check=True, capture_output=True, text=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, str(path), words], check=True, stdout=subprocess.PIPE, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds, peak = map(float, done.stdout.split())
-    return seconds, peak
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
 
 
 def script() -> None:
@@ -118,34 +122,37 @@ def polars(runs: int) -> None:
 
 def processes(runs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        spec = spec_of(5 * 10**7)
-        pairs = [(separate(spec, folder)[0], separate(spec, folder, 2)[0]) for _ in range(runs)]
-    ratio, (a, b) = median(a / b for a, b in pairs), (median(side) for side in zip(*pairs, strict=True))
-    print(f"{'one process / two, 5 × 10^7 points':<58} {ratio:6.2f} ×  (at least 1.7; {a:.1f} s against {b:.1f} s)")
+        spec = spec_of(10**8)
+        pairs = [(separate(spec, folder), separate(spec, folder, 2)) for _ in range(runs)]
+    ratio = median(one[0] / two[0] for one, two in pairs)
+    (a, alone), (b, both) = ((median(run[i] for run in side) for i in (0, 1)) for side in zip(*pairs, strict=True))
+    print(
+        f"{'one process / two, 10^8 points':<58} {ratio:6.2f} ×  (at least 1.7; {a:.1f} s against {b:.1f} s; "
+        f"{alone:.1f} core seconds against {both:.1f})"
+    )
 
 
 def on_dask() -> None:
     spec = spec_of(10**8)
     points = resolve(spec).points
     with tempfile.TemporaryDirectory() as folder:
-        rate = 0.0
+        used = 0.0
         for workers in (1, 2):
-            seconds, _ = separate(spec, folder, workers, "local")
-            rate = points / seconds / workers
+            seconds, used, _ = separate(spec, folder, workers, "local")
             print(
-                f"dask, {workers} worker{'s' * (workers > 1)}: {points:,} points in {seconds:.1f} s, {rate:.2e} a second and worker"
+                f"dask, {workers} worker{'s' * (workers > 1)}: {points:,} points in {seconds:.1f} s, {used:.1f} core seconds"
             )
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet") if path.is_file()) / 2 / points
-    print(
-        f"10^11 points: {1e11 / rate / 3600:.1f} core hours, {1e11 * size / 1e9:.0f} GB in {-(-(10**11) // 2**21):,} files"
-    )
+    hours = 1e11 * used / points / 3600
+    print(f"10^11 points: {hours:.1f} core hours, {1e11 * size / 1e9:.0f} GB in {-(-(10**11) // 2**21):,} files")
 
 
 def memory(points: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        seconds, peak = separate(spec_of(points), folder)
+        seconds, used, peak = separate(spec_of(points), folder)
+        points = resolve(spec_of(points)).points
         print(
-            f"{resolve(spec_of(points)).points:,} points: {seconds:.1f} s, {points / seconds:.2e} a second, peak {peak:.0f} MiB"
+            f"{points:,} points: {seconds:.1f} s, {used:.1f} core seconds, {used / points * 1e9:.0f} ns each, peak {peak:.0f} MiB"
         )
 
 
@@ -159,7 +166,7 @@ def main() -> None:
         runs = int(words[0]) if words and re.fullmatch(r"\d+", words[0]) else 7
         script()
         polars(runs)
-        processes(max(3, runs // 2))
+        processes(max(3, runs // 3))
 
 
 if __name__ == "__main__":

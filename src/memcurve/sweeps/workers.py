@@ -7,6 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..base import BadConfig, MissingExtraError, show
@@ -149,7 +150,7 @@ def on_dask(folder: str, numbers: Sequence[int], scheduler: str, processes: int)
 
         # A few for every worker at a time: a sweep may have a hundred thousand.
         many = 4 * max(4, sum(client.nthreads().values()))
-        going = as_completed([submit(number) for number, _ in zip(left, range(many), strict=False)])
+        going = as_completed([submit(number) for number in islice(left, many)])
         for future in going:
             # A result is not asked for where there is no error: it would be of a worker, which may have ended since.
             if future.status != "finished":
