@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..base import BadConfig, MissingExtraError, Record, show, whole
@@ -100,11 +101,10 @@ def sweep(
     A row has subject, sizes, engine, dtype, options, columns of your own, context, batch, bytes (int64) and, where there are
     none, reason. BadConfig for a spec that can't be read, and for an output that something else made.
     """
-    try:
-        import numpy as np  # noqa: F401
-        import pyarrow as pa  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(f"sweeps need {error.name}: pip install 'memcurve[sweep]'") from None
+    for name in ("numpy", "pyarrow"):
+        # Not imported here: of several processes this one needs neither.
+        if find_spec(name) is None:
+            raise MissingExtraError(f"sweeps need {name}: pip install 'memcurve[sweep]'")
     given = {} if spec is None else dict(spec) if isinstance(spec, Mapping) else read_spec(os.fspath(spec))
     resolved = resolve({**given, **axes})
     place = Place(os.fspath(output))
