@@ -34,6 +34,7 @@ API = {
     "Curves": ("MemoryCurve", "crossings"),
     "Fitting": ("fit", "fitting_dtypes", "weights"),
     "Figures": ("plot", "heatmap"),
+    "Sweeps": ("sweep",),
     "Errors": ("MemcurveError", "BadConfig", "BadFile", "NotDescribed", "Refused"),
 }
 RETURNED = (
@@ -41,6 +42,7 @@ RETURNED = (
     "memcurve.fitting.PerGpu",
     "memcurve.fits.Fitting",
     "memcurve.steady.Steady",
+    "memcurve.sweeps.run.Sweep",
     "memcurve.terms.Pool",
     "memcurve.terms.Term",
     "memcurve.checkpoint.Weights",

@@ -18,6 +18,7 @@ MAY = {
     "lengths": set(),
     "lines": {"buffers", "terms"},
     "steady": {"lengths", "terms"},
+    "arrays": {"curve", "terms"},
     "curve": {"lengths", "lines", "steady", "terms"},
     "config": set(),
     "families": {"config", "layers", "families"},
@@ -124,10 +125,12 @@ MAY = {
         "gpus",
         "layers",
         "memcurve",
+        "sweeps",
         "verify",
         "views",
         "web",
     },
+    "sweeps": {"arrays", "curve", "engines", "gguf", "memcurve", "model", "patterns", "schema", "sweeps", "terms"},
     "shrink": {"config", "families", "model"},
     "verify": {
         "verify",
@@ -142,7 +145,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"checkpoint", "curve", "fits", "heat", "model", "patterns", "figures", "fitting"},
+    "memcurve": {"checkpoint", "curve", "fits", "heat", "model", "patterns", "figures", "fitting", "sweeps"},
     "__main__": {"cli"},
 }
 
@@ -226,4 +229,6 @@ def test_importing_memcurve_brings_no_extra() -> None:
     code = "import sys, memcurve, memcurve.cli, memcurve.cli.serve, memcurve.cli.mcp, memcurve.schema; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in ast.literal_eval(done.stdout)}
-    assert not loaded & {"fastapi", "starlette", "pydantic", "uvicorn", "mcp", "matplotlib", "numpy", "huggingface_hub"}
+    assert not loaded & {
+        "fastapi", "starlette", "pydantic", "uvicorn", "mcp", "matplotlib", "numpy", "huggingface_hub", "pyarrow",
+    }  # fmt: skip

@@ -111,9 +111,13 @@ class Config:
     def __repr__(self) -> str:
         return f"<Config of {self.model_type}, {len(self.data)} keys>"
 
+    def names(self, key: str) -> tuple[str, ...]:
+        """The names under which the class reads a key, the one that wins first."""
+        return self._names.get(key, (key,))
+
     def get(self, key: str) -> Any:
         """The value as the class would hold it before computing anything: from the file, else the class default, else None."""
-        names = self._names.get(key, (key,))
+        names = self.names(key)
         for name in names:
             if name in self.data:
                 return self.data[name]
@@ -129,11 +133,11 @@ class Config:
 
     def given(self, key: str) -> bool:
         """Whether the file itself holds the key with a value other than null."""
-        return any(self.data.get(name) is not None for name in self._names.get(key, (key,)))
+        return any(self.data.get(name) is not None for name in self.names(key))
 
     def has(self, key: str) -> bool:
         """Whether the file or the class knows the key at all."""
-        return any(name in self.data or name in self.defaults for name in self._names.get(key, (key,)))
+        return any(name in self.data or name in self.defaults for name in self.names(key))
 
     def overlaid(self, values: Mapping[str, Any], path: str | None = None) -> Config:
         """The same config with some values replaced."""

@@ -162,15 +162,20 @@ def load(source: Any) -> Model:
         from .gguf import is_gguf
 
         return load_gguf(text) if is_gguf(text) else describe(*read_path(text))
+    return describe(*named_config(text))
+
+
+def named_config(text: str) -> tuple[dict[str, Any], str]:
+    """The config of a catalogue name or a hub id, and that name. NotDescribed for any other text."""
     from . import catalog
 
     found = catalog.find(text)
     if found is not None:
-        return describe(found, text)
+        return found, text
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         from .hub import fetch_config
 
-        return describe(fetch_config(text), text)
+        return fetch_config(text), text
     if ":" in text:
         raise NotDescribed(f"{show(text)} is no file, and not in the catalogue; memcurve.pattern reads patterns")
     hint = nearest(text, catalog.names())

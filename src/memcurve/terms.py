@@ -63,7 +63,7 @@ def compile_expr(expr: Expr, minimum: Callable[[Any, Any], Any] = min) -> Functi
         return lambda T, B, E: rows(a(T, B, E), piece)
     if not isinstance(right, int):
         b = compile_expr(right)
-        divisor: Function = lambda T, B, E: b(T, B or 1, E)  # noqa: E731
+        divisor: Function = lambda T, B, E: b(T, B + (B == 0), E)  # noqa: E731
     else:
         divisor = b
     if op == "floor":

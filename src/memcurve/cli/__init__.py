@@ -63,6 +63,11 @@ COMMANDS = {
         "memcurve compare Qwen/Qwen3-Next-80B-A3B-Thinking openai/gpt-oss-120b google/gemma-3-27b-it --gpu H100-80G --gpus 4\n"
         "memcurve compare 3gdn:1mha 48mha ./config.json --format md",
     ),
+    "sweep": (
+        "a grid of models, engines, contexts and batches, as rows of exact bytes in a file",
+        "memcurve sweep mixes.toml -o mixes.parquet\nmemcurve sweep mixes.toml -o mixes.csv -j 8\n"
+        "memcurve sweep mixes.toml -o /shared/mixes.parquet --dask tcp://scheduler:8786",
+    ),
     "check-log": (
         "compare an engine's start-up log with what memcurve computes",
         "memcurve check-log vllm.log --model Qwen/Qwen3-14B -O tensor_parallel_size=2\n"
