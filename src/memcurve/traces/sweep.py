@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 MOST_STEPS = 2**24
 MOST_BYTES = 2**62
 # Of the state: the step that comes next; bytes and requests of the one before; steps of a bin, which bin it is and what is left of
-# it; the most bytes, the first step with so many, and the most requests; steps in which anything ran; the end of all so far.
-NEXT, LEVEL, RUNNING, WIDTH, BIN, LEFT, PEAK, PEAK_STEP, PEAK_RUNNING, BUSY, END = range(11)
-STATE = 11
+# it; the most bytes, the first step with so many, and the most requests; steps in which anything ran; the end of all so far; steps
+# over the capacity.
+NEXT, LEVEL, RUNNING, WIDTH, BIN, LEFT, PEAK, PEAK_STEP, PEAK_RUNNING, BUSY, END, OVER = range(12)
+STATE = 12
 
 
 @compiled
 def advance(
     until: int, state: Ints, level: Ints, running: Ints, rises: Ints, held: Ints, periods: Ints, phase: Ints,
-    whole: Ints, sums: Floats, counts: Ints, unit: int, last: int, area: Floats,
+    whole: Ints, sums: Floats, counts: Ints, unit: int, last: int, area: Floats, capacity: int,
 ) -> None:  # fmt: skip
-    """All steps before `until`. last: the step from which on nothing runs."""
+    """All steps before `until`. last: the step from which on nothing runs; area: sums of bytes, of requests, of bytes over the
+    capacity, and of rises of these."""
     size, many = len(level), len(periods)
     now, total, count = state[NEXT], state[LEVEL], state[RUNNING]
     place, left, width = state[BIN], state[LEFT], state[WIDTH]
-    known, spot = -1, 0
+    known, spot, over = -1, 0, max(total - capacity, 0)
     while now < until:
         if now >= last:
             # Nothing runs: the rest at once, a bin at a time.
@@ -97,6 +99,13 @@ def advance(
         counts[spot] += 1
         if count:
             state[BUSY] += 1
+        if total > capacity:
+            state[OVER] += 1
+            area[2] += total - capacity
+            area[3] += max(total - capacity - over, 0)
+            over = total - capacity
+        else:
+            over = 0
         if total > state[PEAK]:
             state[PEAK], state[PEAK_STEP] = total, now
         if count > state[PEAK_RUNNING]:
@@ -111,7 +120,7 @@ def advance(
 def feed(
     starts: Ints, steps: Ints, prompts: Ints, outputs: Ints, first: Ints, final: Ints, table: Ints,
     state: Ints, level: Ints, running: Ints, rises: Ints, held: Ints, periods: Ints, phase: Ints, whole: Ints, sums: Floats,
-    counts: Ints, unit: int, last: int, area: Floats,
+    counts: Ints, unit: int, last: int, area: Floats, capacity: int,
 ) -> int:  # fmt: skip
     """Requests in order of their start: steps of the prefill, bytes at its start and at the end. The step from which on nothing is
     noted any more."""
@@ -120,7 +129,8 @@ def feed(
         start = starts[index]
         if start > state[NEXT]:
             advance(
-                start, state, level, running, rises, held, periods, phase, whole, sums, counts, unit, last, area
+                start, state, level, running, rises, held, periods, phase, whole, sums, counts, unit, last, area,
+                capacity,
             )  # fmt: skip
         if state[LEFT] == 0 and state[NEXT] == start:
             # The bin of this step begins with it.
@@ -160,7 +170,7 @@ def feed(
 
 class Swept(Record):
     """steps, and of them those in which anything ran; peak: the most bytes in a step, the first such step, and the most requests in one;
-    mean: over all steps; width: steps of a bin; bins: rows of (least bytes, most bytes, most running, arrived); sums: of bytes and of
+    mean: over all steps; over: steps over the capacity, moved: bytes by which the total rose over it, step by step; width: steps of a bin; bins: rows of (least bytes, most bytes, most running, arrived); sums: of bytes and of
     running requests over the steps of a bin, and of arrived tokens."""
 
     steps: int
@@ -170,6 +180,8 @@ class Swept(Record):
     peak_running: int
     mean: float
     mean_running: float
+    over: int
+    moved: int
     width: int
     bins: Ints
     sums: Floats
@@ -177,17 +189,18 @@ class Swept(Record):
 
 
 class Sweep:
-    """One curve over a trace. feed() takes chunks in order of time, finish() runs to the last end."""
+    """One curve over a trace. origin: the time of step 0, by default of the first request. feed() takes chunks in order of time, finish() runs to the last end."""
 
-    def __init__(self, need: Needs, service: Service, bins: int = BINS) -> None:
+    def __init__(self, need: Needs, service: Service, capacity: int | None = None, bins: int = BINS) -> None:
         self.need, self.service = need, service
+        self.capacity = MOST_BYTES if capacity is None else capacity
         self.state = np.zeros(STATE, np.int64)
         self.state[WIDTH] = self.state[LEFT] = 1
         self.state[LEVEL] = need.base
         self.whole, self.sums = np.empty((bins, 4), np.int64), np.empty((bins, 3))
         clear(self.whole, self.sums, 0)
         self.counts = np.zeros(BUCKETS, np.int64)
-        self.area = np.zeros(2)
+        self.area = np.zeros(4)
         self.phase = np.zeros(len(need.periods), np.int64)
         self.held = np.zeros((len(need.periods), int(need.periods.max())), np.int64)
         self.last = 0
@@ -228,7 +241,7 @@ class Sweep:
             raise TooLarge(f"up to {self.largest:,} bytes a request: the total may be more than an integer of 64 bits holds")
         self.last = feed(
             starts, steps, chunk.prompt, chunk.output, first, final, self.need.rises, *self._arrays(), self.need.unit,
-            self.last, self.area,
+            self.last, self.area, self.capacity,
         )  # fmt: skip
 
     def _arrays(self) -> tuple[NDArray[np.int64], ...]:
@@ -241,7 +254,7 @@ class Sweep:
         if self.origin is None:
             raise Refused("replay: no request")
         state = self.state
-        advance(int(state[END]), *self._arrays(), self.need.unit, self.last, self.area)
+        advance(int(state[END]), *self._arrays(), self.need.unit, self.last, self.area, self.capacity)
         if state[LEVEL] + self.level[int(state[NEXT]) % len(self.level)] != self.need.base:
             raise AssertionError("bytes are held after the last end")
         used = int(state[BIN]) + 1
@@ -251,5 +264,6 @@ class Sweep:
         return Swept(
             steps=steps, busy=int(state[BUSY]), peak=int(state[PEAK]), peak_step=int(state[PEAK_STEP]),
             peak_running=int(state[PEAK_RUNNING]), mean=float(self.area[0]) / steps, mean_running=float(self.area[1]) / steps,
+            over=int(state[OVER]), moved=int(self.area[3]),
             width=int(state[WIDTH]), bins=self.whole[:used], sums=self.sums[:used], counted=counted,
         )  # fmt: skip
