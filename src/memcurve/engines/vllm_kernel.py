@@ -302,7 +302,8 @@ def at_the_door(s: Ints, q: Ints, qh: Ints, f: Ints, spare: Ints, hashes: Ints) 
         f[at + ARRIVAL] = q[row + Q_ARRIVAL]
         f[at + PROMPT] = f[at + PREFILL] = q[row + Q_PROMPT]
         f[at + TOTAL] = q[row + Q_PROMPT] + q[row + Q_OUTPUT]
-        start, end = q[row + Q_HASHES], q[row + Q + Q_HASHES]
+        start = q[row + Q_HASHES]
+        end = q[row + Q + Q_HASHES] if s[CACHING] else start
         f[at + HASHED] = end - start
         for index in range(end - start):
             hashes[slot * s[HASHES] + index] = qh[start + index]
