@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from .fitting import fit
     from .heat import heatmap
     from .patterns import pattern
+    from .traces.replaying import replay
 
 __version__ = "0.1.0"
 __all__ = [
     "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "fit",
-    "fitting_dtypes", "heatmap", "load", "pattern", "plot", "weights",
+    "fitting_dtypes", "heatmap", "load", "pattern", "plot", "replay",
+    "weights",
 ]  # fmt: skip
 
 # Imported when used: the module of each.
 LATER = {
     "fit": "fitting", "fitting_dtypes": "fits", "heatmap": "heat", "pattern": "patterns", "plot": "figures",
-    "weights": "checkpoint.sources",
+    "replay": "traces.replaying", "weights": "checkpoint.sources",
 }  # fmt: skip
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..base import BadConfig, NotDescribed, Record, show, whole
+from ..base import BadConfig, NotDescribed, Record, whole
 from ..curve import MemoryCurve
 from ..fitting import fit
 from ..model import Model, load
 from ..plan import requests as room_for
-from .compiled import np
 from .demand import Demand
 from .reading import Trace
 from .run import Run
@@ -96,16 +95,49 @@ def replay(
 
     BadFile for what is no trace; NotDescribed where requests have no bytes of their own, or the scheduler is not described.
     """
-    if fit_rates and (prefill_rate or decode_rate):
-        raise BadConfig("fit_rates: beside prefill_rate or decode_rate; expected one of both")
-    path = os.fspath(trace)
-    rates = fitted(path, columns, strict) if fit_rates else service(prefill_rate, decode_rate)
     given = list(models) if isinstance(models, (list, tuple)) else [models]
     if not given:
         raise BadConfig("models: none; expected one or more")
+    return replay_models(
+        os.fspath(trace), [(one, None, engine, dtype, options) for one in given], gpu=gpu, gpu_memory=gpu_memory, gpus=gpus, tp=tp,
+        memory=memory, capped=capped, prefix_sharing=prefix_sharing, prefill_rate=prefill_rate, decode_rate=decode_rate,
+        fit_rates=fit_rates, columns=columns, strict=strict, progress=progress,
+    )  # fmt: skip
+
+
+def replay_models(
+    path: str,
+    models: Sequence[tuple[Any, str | None, str, str | None, dict[str, Any]]],
+    *,
+    gpu: str | None,
+    gpu_memory: int | None,
+    gpus: int | None,
+    tp: int | None,
+    memory: int | None,
+    prefill_rate: float | None,
+    decode_rate: float | None,
+    fit_rates: bool,
+    **given: Any,
+) -> Replay:
+    """The same for models of which each has a label, an engine, a dtype and options of its own."""
     known = {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": gpus, "tp": tp}
-    settings = [setting(one, engine, dtype, memory, known, options) for one in given]
-    return run(path, settings, rates, capped=capped, prefix_sharing=prefix_sharing, columns=columns, strict=strict, progress=progress)
+    settings = [
+        named(setting(one, engine, dtype, memory, known, options), label) for one, label, engine, dtype, options in models
+    ]
+    rates = rates_of(path, prefill_rate, decode_rate, fit_rates, given["columns"], given["strict"])
+    return run(path, settings, rates, **given)
+
+
+def named(one: Setting, label: str | None) -> Setting:
+    return one if label is None else one.replace(curve=one.curve.replace(name=label))
+
+
+def rates_of(
+    path: str, prefill: float | None, decode: float | None, fits: bool, columns: str | None, strict: bool
+) -> Service:
+    if fits and (prefill or decode):
+        raise BadConfig("fit_rates: beside prefill_rate or decode_rate; expected one of both")
+    return fitted(path, columns, strict) if fits else service(prefill, decode)
 
 
 def run(
@@ -216,5 +248,3 @@ def notes_of(source: Trace) -> tuple[str, ...]:
         found.append(f"the file is not whole: {counts.ended}; what was complete was replayed")
     return tuple(found)
 
-
-__all__ = ["Replay", "np", "replay", "show"]

@@ -44,9 +44,12 @@ class Series(Record):
 
 
 class Queue(Record):
-    """What requests met where memory is capped. waited: nanoseconds from arrival to admission, by percentile, and the most.
-    preempted: requests that were, once or more; preemptions: how often. offload_bytes: of the blocks that preempted requests held, what
-    would move out, and in again, instead of being computed anew. hit_tokens: of prompts, found cached. bound_by: none where nothing waited.
+    """What requests met where memory is capped. waited, first_token: nanoseconds from arrival to admission, and to the first token, by
+    percentile; waited_most, waiting_most: the longest, and the most requests at once. preempted: requests that were, once or more.
+    kept_out: how long the first that waited was kept out, by reason, in nanoseconds. hit_tokens: found cached, of computed_tokens others;
+    reusable_tokens: of prompts that came before, all that a cache without a limit would find (None where the trace has no hashes).
+    dropped_tokens: held by requests when they were preempted; offload_bytes: theirs, which would move out, and in again, instead of
+    being computed anew.
     """
 
     waited: dict[str, int]
@@ -56,8 +59,12 @@ class Queue(Record):
     finished: int
     preempted: int
     preemptions: int
+    kept_out: dict[str, int]
+    computed_tokens: int
     hit_tokens: int
-    offload_bytes: int | None
+    reusable_tokens: int | None
+    dropped_tokens: int
+    offload_bytes: int
 
 
 class Run(Record):
