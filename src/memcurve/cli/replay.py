@@ -48,18 +48,45 @@ def build(parser: argparse.ArgumentParser) -> None:
         memory, "prefix_sharing", choices=("on", "off"), default="on",
         help="prompts share blocks of the same hashes, where the trace has them (default: on)",
     )  # fmt: skip
-    flag(memory, "max_queue", metavar="TIME", help="look for the fewest GPUs, or the least memory, that keep waits below, such as 1s or 200ms")
-    flag(memory, "queue_percentile", default="p99", metavar="P", help="of the waits: p50, p90, p95, p99 or p99.9 (default: p99)")
+    flag(
+        memory,
+        "max_queue",
+        metavar="TIME",
+        help="look for the fewest GPUs, or the least memory, that keep waits below, such as 1s or 200ms",
+    )
+    flag(
+        memory,
+        "queue_percentile",
+        default="p99",
+        metavar="P",
+        help="of the waits: p50, p90, p95, p99 or p99.9 (default: p99)",
+    )
     time = parser.add_argument_group("time, which is assumed: an engine's steps are of one length")
-    flag(time, "prefill_rate", type=float, metavar="TOKENS/S", help="tokens of prompts per second (default: 8000)")
-    flag(time, "decode_rate", type=float, metavar="TOKENS/S", help="tokens per second of one request that decodes (default: 40)")
+    flag(time, "prefill_rate", type=float, metavar="TOKENS/S", help="tokens of prompts per second (default: 20000)")
+    flag(
+        time,
+        "decode_rate",
+        type=float,
+        metavar="TOKENS/S",
+        help="tokens per second of one request that decodes (default: 40)",
+    )
     flag(time, "fit_rates", action="store_true", help="fit both to how long requests took, where the trace says so")
-    parser.add_argument("--columns", help="time=NAME,prompt=NAME,output=NAME,unit=s (or ms, us, ns), where the names are others")
-    parser.add_argument("--strict", action="store_true", help="stop at the first line that is no request or goes back in time")
-    add_options(parser, "for all models, such as max_num_seqs=256 or gpu_memory_utilization=0.95 (vllm)")
-    parser.add_argument("--json", action="store_true", help="print JSON: counts, service, and of each model peak, percentiles, queue …")
     parser.add_argument(
-        "-o", "--output", action="append", default=[], help="write a figure (.png, .svg, .pdf) or the series (.parquet, .csv); may be repeated"
+        "--columns", help="time=NAME,prompt=NAME,output=NAME,unit=s (or ms, us, ns), where the names are others"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first line that is no request or goes back in time"
+    )
+    add_options(parser, "for all models, such as max_num_seqs=256 or gpu_memory_utilization=0.95 (vllm)")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: counts, service, and of each model peak, percentiles, queue …"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        help="write a figure (.png, .svg, .pdf) or the series (.parquet, .csv); may be repeated",
     )
     parser.add_argument("--title", help="of the figure")
 
@@ -67,10 +94,14 @@ def build(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     for output in arguments.output:
         if not output.lower().endswith((*FIGURES, *SERIES)):
-            raise BadConfig(f"output {show(output)}: expected a name that ends in one of {', '.join((*FIGURES, *SERIES))}")
+            raise BadConfig(
+                f"output {show(output)}: expected a name that ends in one of {', '.join((*FIGURES, *SERIES))}"
+            )
     options = engine_options(arguments.option)
     for key in TAKEN.intersection(options):
-        raise BadConfig(f"option {key}={show(options[key])}: not an engine's; expected --{key} where this command has it")
+        raise BadConfig(
+            f"option {key}={show(options[key])}: not an engine's; expected --{key} where this command has it"
+        )
     given = {
         "engine": arguments.engine, "dtype": arguments.dtype, "gpu": arguments.gpu,
         "gpu_memory": arguments.gpu_memory and parse_bytes(arguments.gpu_memory, "gpu_memory"),
@@ -104,12 +135,18 @@ def replayed(arguments: argparse.Namespace, given: dict[str, Any], options: dict
     )  # fmt: skip
 
 
-def subject(text: str, given: dict[str, Any], options: dict[str, Any]) -> tuple[Any, str | None, str, str | None, dict[str, Any]]:
+def subject(
+    text: str, given: dict[str, Any], options: dict[str, Any]
+) -> tuple[Any, str | None, str, str | None, dict[str, Any]]:
     """MODEL or MODEL@engine=E,dtype=D,label=L,…: the model, its label, engine, dtype and the engine's options."""
     name, at, tail = text.partition("@")
     pairs = tail.split(",") if at and "=" in tail else []
     own = engine_options(pairs)
-    label, engine, dtype = own.pop("label", None), str(own.pop("engine", given["engine"])), own.pop("dtype", given["dtype"])
+    label, engine, dtype = (
+        own.pop("label", None),
+        str(own.pop("engine", given["engine"])),
+        own.pop("dtype", given["dtype"]),
+    )
     return subject_model(name if pairs else text, {}), label, engine, dtype, {**options, **own}
 
 
@@ -176,7 +213,9 @@ def progress() -> Callable[[int, int], None]:
         if now - start > 1 and now - shown > 0.2:
             shown = now
             part = f"{100 * done / size:3.0f} % of {show_bytes(size)}" if size else show_bytes(done)
-            sys.stderr.write(f"\r{part}, {done / (now - start) / 2**20:,.0f} MiB/s\x1b[K" if done < size or not size else "\r\x1b[K")
+            sys.stderr.write(
+                f"\r{part}, {done / (now - start) / 2**20:,.0f} MiB/s\x1b[K" if done < size or not size else "\r\x1b[K"
+            )
             sys.stderr.flush()
 
     return tell
@@ -190,7 +229,7 @@ def lines(replay: Replay, found: Found | None) -> list[str]:
     head = [
         f"{replay.trace.rpartition('/')[2]} · {replay.format} · {counts['requests']:,} requests over {span(replay.span_ns)}: "
         f"{replay.prompt_tokens:,} prompt and {replay.output_tokens:,} output tokens",
-        f"assumed: {replay.service}",
+        f"assumed: {replay.assumption}",
     ]
     if found is not None:
         head += ["", *search_lines(found)]
@@ -206,28 +245,48 @@ def lines(replay: Replay, found: Found | None) -> list[str]:
 
 def search_lines(found: Found) -> list[str]:
     limit, waited = span(found.limit_ns), span(found.waited_ns)
-    what = f"fewest GPUs: {found.gpus}" if found.gpus else f"least memory: {found.memory_bytes:,} B ({show_bytes(found.memory_bytes)})"
-    rows = [f"{what}, with which {found.percentile} of the waits is {waited}, of {limit} allowed ({len(found.tried)} tried)"]
+    what = (
+        f"fewest GPUs: {found.gpus}"
+        if found.gpus
+        else f"least memory: {found.memory_bytes:,} B ({show_bytes(found.memory_bytes)})"
+    )
+    rows = [
+        f"{what}, with which {found.percentile} of the waits is {waited}, of {limit} allowed ({len(found.tried)} tried)"
+    ]
     if not found.monotone:
         rows.append("  more memory did not always mean less waiting: a smaller one may do it too")
     return rows
 
 
 def run_lines(run: Run) -> list[str]:
-    where = f" · {run.gpus} GPUs of {run.gpu}, bytes of each" if run.gpus > 1 else f" · one GPU of {run.gpu}" if run.gpus else ""
+    where = (
+        f" · {run.gpus} GPUs of {run.gpu}, bytes of each"
+        if run.gpus > 1
+        else f" · one GPU of {run.gpu}"
+        if run.gpus
+        else ""
+    )
     rows = [f"{run.name} · {run.engine} · {run.dtype}{where}"]
     if run.capacity_bytes is not None:
         rows.append(f"  {'capacity':<14} {size(run.capacity_bytes)}")
-    rows.append(f"  {'peak':<14} {size(run.peak_bytes)}   after {span(run.peak_ns)}, at most {run.peak_running:,} requests at once")
+    rows.append(
+        f"  {'peak':<14} {size(run.peak_bytes)}   after {span(run.peak_ns)}, at most {run.peak_running:,} requests at once"
+    )
     rows += [f"  {name:<14} {size(value)}" for name, value in run.percentiles.items()]
     part = "" if run.utilisation is None else f"   {run.utilisation:.1%} of the capacity"
-    rows.append(f"  {'mean':<14} {size(run.mean_bytes)}{part}; {run.mean_running:,.2f} requests; busy {run.busy:.1%} of the time")
+    rows.append(
+        f"  {'mean':<14} {size(run.mean_bytes)}{part}; {run.mean_running:,.2f} requests; busy {run.busy:.1%} of the time"
+    )
     if run.filled is not None:
         rows.append(f"  filled: {run.filled:.1%} of the bytes held; the rest is padding, and what is reserved ahead")
     if run.over is not None and run.capacity_bytes is not None:
         rows.append(
             f"  over the capacity: {run.over:.2%} of the time, by at most {show_bytes(run.over_bytes or 0)}"
-            + (f"; kept elsewhere, {show_bytes(run.moved_bytes)} would move out, and in again" if run.moved_bytes else "")
+            + (
+                f"; kept elsewhere, {show_bytes(run.moved_bytes)} would move out, and in again"
+                if run.moved_bytes
+                else ""
+            )
         )
     return rows + (queue_lines(run.queue) if run.queue else [])
 
@@ -241,10 +300,17 @@ def queue_lines(queue: Queue) -> list[str]:
         f"  first token after: {first}",
     ]
     if out:
-        rows.append("  kept out: " + ", ".join(f"{span(value)} for {name}" for name, value in sorted(out.items(), key=lambda one: -one[1])))
+        rows.append(
+            "  kept out: "
+            + ", ".join(f"{span(value)} for {name}" for name, value in sorted(out.items(), key=lambda one: -one[1]))
+        )
     rows.append(
         f"  preempted: {queue.preempted:,} requests, {queue.preemptions:,} times"
-        + (f", with {queue.dropped_tokens:,} tokens; offloaded instead, {show_bytes(queue.offload_bytes)} would move out, and in again" if queue.preemptions else "")
+        + (
+            f", with {queue.dropped_tokens:,} tokens; offloaded instead, {show_bytes(queue.offload_bytes)} would move out, and in again"
+            if queue.preemptions
+            else ""
+        )
     )
     if queue.reusable_tokens is not None:
         rows.append(
@@ -256,7 +322,9 @@ def queue_lines(queue: Queue) -> list[str]:
 def table(runs: tuple[Run, ...]) -> list[str]:
     """Models in columns of the same numbers."""
     capped = any(run.capped for run in runs)
-    titles = ["model", "peak", "p99", "mean", "filled"] + (["capacity"] if any(run.capacity_bytes for run in runs) else [])
+    titles = ["model", "peak", "p99", "mean", "filled"] + (
+        ["capacity"] if any(run.capacity_bytes for run in runs) else []
+    )
     titles += ["over it"] if any(run.over is not None for run in runs) else []
     titles += ["p99 of waits", "preempted"] if capped else []
     rows = [titles]
@@ -271,7 +339,10 @@ def table(runs: tuple[Run, ...]) -> list[str]:
             row += ["–", "–"] if run.queue is None else [span(run.queue.waited["p99"]), f"{run.queue.preempted:,}"]
         rows.append(row)
     wide = [max(len(row[index]) for row in rows) for index in range(len(titles))]
-    return ["  ".join(cell.ljust(wide[0]) if index == 0 else cell.rjust(wide[index]) for index, cell in enumerate(row)) for row in rows]
+    return [
+        "  ".join(cell.ljust(wide[0]) if index == 0 else cell.rjust(wide[index]) for index, cell in enumerate(row))
+        for row in rows
+    ]
 
 
 def told(run: Run) -> list[str]:

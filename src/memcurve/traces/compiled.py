@@ -20,12 +20,18 @@ except ImportError as error:
     raise MissingExtraError(WANTED.format(error.name)) from None
 
 
-def compiled(function: Compiled) -> Compiled:
-    """The function as machine code, kept beside its source (or in the user's cache) for the next process."""
-    try:
-        return numba.njit(cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # no folder can be written to
-        return numba.njit(function)  # type: ignore[no-any-return]
+if TYPE_CHECKING:
+
+    def compiled(function: Compiled) -> Compiled: ...
+
+else:
+
+    def compiled(function):
+        """The function as machine code, kept beside its source (or in the user's cache) for the next process."""
+        try:
+            return numba.njit(cache=True)(function)
+        except RuntimeError:  # no folder can be written to
+            return numba.njit(function)
 
 
 __all__ = ["compiled", "np"]

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 # Bins of a line in a figure of so many inches: more can't be told apart.
-ONE, SEVERAL = 480, 200
+ONE, SEVERAL = 360, 200
 MOST_MODELS = 8
 # Dates before this are a trace's own zero.
 DATED = 10**17
 SECOND, MINUTE, HOUR, DAY = 10**9, 60 * 10**9, 3600 * 10**9, 86400 * 10**9
 GREY, RED = "#555555", "#B00020"
 SMALL = 7.5
+# Heights of a label beside the axes, as a share of theirs.
+LABEL = 0.115
 
 
 def draw(replay: Replay, title: str | None = None) -> Figure:
@@ -40,30 +42,49 @@ def draw(replay: Replay, title: str | None = None) -> Figure:
     if len(runs) > MOST_MODELS:
         raise BadConfig(f"models: {len(runs)}; a figure shows at most {MOST_MODELS}")
     several = len(runs) > 1
-    figure = new_figure(8.6 if several else 8.0, 5.0)
-    grid = figure.add_gridspec(3, 2, height_ratios=(5, 1.25, 1.25), width_ratios=(1, 0.36 if several else 0.001), hspace=0.14, wspace=0.02)
-    top = figure.add_subplot(grid[0, 0])
-    middle, bottom = (figure.add_subplot(grid[row, 0], sharex=top) for row in (1, 2))
-    most = max(max(run.peak_bytes for run in runs), *(run.capacity_bytes or 0 for run in runs if capacity_shown(run)), 1)
+    # Room beside the axes for names and numbers, in inches.
+    side = max(1.75, 0.35 + 0.075 * max(len(short(run)) for run in runs)) if several else 0.25
+    width = 7.2 + side
+    figure = new_figure(width, 5.0)
+    grid = figure.add_gridspec(
+        3,
+        1,
+        height_ratios=(5, 1.2, 1.2),
+        hspace=0.16,
+        left=0.66 / width,
+        right=1 - side / width,
+        top=0.915,
+        bottom=0.125,
+    )
+    top = figure.add_subplot(grid[0])
+    middle, bottom = (figure.add_subplot(grid[row], sharex=top) for row in (1, 2))
+    most = max(
+        max(run.peak_bytes for run in runs), *(run.capacity_bytes or 0 for run in runs if capacity_shown(run)), 1
+    )
     unit, scale = next(pair for pair in reversed(UNITS) if most >= pair[1])
     for axes in (top, middle, bottom):
         plain(axes)
     if several:
-        overlay(figure.add_subplot(grid[0, 1], sharey=top), top, runs, scale, unit)
+        overlay(top, runs, scale, unit)
     else:
-        band(top, runs[0], scale, unit, replay.first_time_ns)
+        band(top, runs[0], scale, unit)
     capacities(top, runs, scale, unit)
     running(middle, runs)
     arriving(bottom, runs[0])
     time_axis(bottom, replay)
     for axes in (top, middle):
         axes.tick_params(labelbottom=False)
-    top.set_ylim(bottom=0)
-    per = "each GPU" if any(run.gpus > 1 for run in runs) else "the GPU" if runs[0].gpus else "state"
-    top.set_ylabel(f"{'State' if per == 'state' else f'State on {per}'} ({unit})")
-    figure.suptitle(title if title is not None else headline(replay), x=0.075, y=0.985, ha="left", fontsize=10.5)
-    figure.text(0.075, 0.012, assumption(replay), fontsize=6.5, color=GREY, ha="left")
-    figure.subplots_adjust(left=0.075, right=0.985 if several else 0.955, top=0.925, bottom=0.125)
+    top.set_ylim(0, 1.06 * most / scale)
+    if several:
+        labels(top, runs, scale, unit)
+    per = "each GPU" if any(run.gpus > 1 for run in runs) else "the GPU" if runs[0].gpus else ""
+    top.set_ylabel(f"State on {per} ({unit})" if per else f"Sequence state ({unit})")
+    left = 0.66 / width
+    words = title if title is not None else headline(replay)
+    # Bold letters are about 0.66 of their size wide.
+    letters = min(10.5, (width - 0.8) * 72 / (0.66 * max(len(words), 1)))
+    figure.text(left, 0.972, words, fontsize=letters, ha="left", va="center", weight="bold")
+    figure.text(left, 0.018, assumption(replay), fontsize=6.5, color=GREY, ha="left")
     figure.align_ylabels([top, middle, bottom])
     return figure
 
@@ -79,10 +100,9 @@ def headline(replay: Replay) -> str:
 
 
 def assumption(replay: Replay) -> str:
-    rates = replay.service
     return (
-        f"{replay.counts['requests']:,} requests, {replay.prompt_tokens:,} prompt and {replay.output_tokens:,} output tokens. Time assumed: "
-        f"{rates.prefill_rate:,.0f} tokens/s of prefill, {rates.decode_rate:,.1f} of decode for each request ({rates.source})."
+        f"{replay.counts['requests']:,} requests, {replay.prompt_tokens:,} prompt and {replay.output_tokens:,} output tokens. "
+        f"Time is assumed: {replay.service.rates}."
     )
 
 
@@ -92,7 +112,7 @@ def plain(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
     axes.grid(True, axis="y", linewidth=0.4, color="#DDDDDD")
     axes.set_axisbelow(True)
-    axes.yaxis.label.set_size(8.5)
+    axes.yaxis.label.set_fontsize(8.5)
 
 
 def joined(values: NDArray[Any], most: int, how: str) -> Floats:
@@ -101,7 +121,9 @@ def joined(values: NDArray[Any], most: int, how: str) -> Floats:
     first = np.arange(0, len(values), each)
     if how == "mean":
         return np.asarray(np.add.reduceat(values.astype(float), first) / np.diff(np.append(first, len(values))))
-    return np.asarray((np.maximum if how == "max" else np.minimum if how == "min" else np.add).reduceat(values, first), float)
+    return np.asarray(
+        (np.maximum if how == "max" else np.minimum if how == "min" else np.add).reduceat(values, first), float
+    )
 
 
 def edges(run: Run, most: int) -> Floats:
@@ -114,53 +136,66 @@ def stairs(axes: Axes, run: Run, most: int, values: Floats, **look: Any) -> Any:
     return axes.stairs(values, edges(run, most), **look)
 
 
-def band(axes: Axes, run: Run, scale: int, unit: str, origin: int) -> None:
+def band(axes: Axes, run: Run, scale: int, unit: str) -> None:
     columns, colour = run.series.columns, COLOURS[0]
     high = joined(columns["bytes_max"], ONE, "max") / scale
     mean = joined(columns["bytes_mean"], ONE, "mean") / scale
     stairs(axes, run, ONE, high, fill=True, color=colour, alpha=0.22, linewidth=0)
     stairs(axes, run, ONE, mean, color=colour, linewidth=1.0)
-    words = [(high, "most", 0.45)]
     if "filled_mean" in columns:
         filled = joined(columns["filled_mean"], ONE, "mean") / scale
         stairs(axes, run, ONE, filled, fill=True, color=colour, alpha=0.55, linewidth=0)
-        words.append((filled, "filled", 1.0))
-    x, y = run.peak_ns, run.peak_bytes / scale
-    axes.plot([x], [y], "o", markersize=4, color=colour, clip_on=False, zorder=5)
-    right = x > 0.7 * run.duration_ns
-    axes.annotate(
-        f"peak {y:,.2f} {unit}", (x, y), textcoords="offset points", xytext=(-7 if right else 7, -2), fontsize=8.5, color=colour,
-        ha="right" if right else "left", va="center", weight="bold",
-    )  # fmt: skip
     told = f"band: to the most of each bin · line: mean {run.mean_bytes / scale:,.2f} {unit}"
     if run.filled is not None:
         told += f" · dark: filled, {run.filled:.0%} of it"
     axes.set_title(told, fontsize=SMALL, color=GREY, loc="left", pad=4)
+    x, y = run.peak_ns, run.peak_bytes / scale
+    axes.plot([x], [y], "o", markersize=4, color=colour, clip_on=False, zorder=5)
+    right = x > 0.7 * run.duration_ns
+    if run.capped and run.peak_bytes > 0.93 * (run.capacity_bytes or 0):
+        return  # the capacity's own label says it
+    axes.annotate(
+        f"peak {y:,.2f} {unit}", (x, y), textcoords="offset points", xytext=(-7 if right else 7, -2), fontsize=8.5, color=colour,
+        ha="right" if right else "left", va="center", weight="bold",
+    )  # fmt: skip
 
 
-def overlay(side: Axes, axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
-    """Lines of the most in each bin, and beside them mean, p99 and peak of each."""
-    order = sorted(range(len(runs)), key=lambda index: -runs[index].peak_bytes)
-    for depth, index in enumerate(order):
+def short(run: Run) -> str:
+    """The name without its owner."""
+    return run.name.rpartition("/")[2]
+
+
+def overlay(axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
+    """Lines of the most in each bin, the largest behind."""
+    for depth, index in enumerate(sorted(range(len(runs)), key=lambda index: -runs[index].peak_bytes)):
         run, colour = runs[index], COLOURS[index % len(COLOURS)]
         high = joined(run.series.columns["bytes_max"], SEVERAL, "max") / scale
         stairs(axes, run, SEVERAL, high, fill=True, color=colour, alpha=0.10, linewidth=0, zorder=2 + depth)
         stairs(axes, run, SEVERAL, high, color=colour, linewidth=1.1, zorder=12 + depth)
-    for name in ("top", "right", "bottom", "left"):
-        side.spines[name].set_visible(False)
-    side.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
-    side.set_xlim(0, 10)
-    heights = spread([runs[index].peak_bytes / scale for index in order], 0.082 * max(run.peak_bytes for run in runs) / scale)
+    axes.set_title("the most in each bin", fontsize=SMALL, color=GREY, loc="left", pad=4)
+
+
+def labels(axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
+    """Beside the axes each model's name and numbers, at the height of its peak where there is room."""
+    low, high = axes.get_ylim()
+    place = axes.get_yaxis_transform()
+    order = sorted(range(len(runs)), key=lambda index: -runs[index].peak_bytes)
+    heights = spread([runs[index].peak_bytes / scale / high for index in order], LABEL)
     for index, height in zip(order, heights, strict=True):
         run, colour = runs[index], COLOURS[index % len(COLOURS)]
         peak, p99, mean = run.peak_bytes / scale, run.percentiles["p99"] / scale, run.mean_bytes / scale
-        side.plot([0.25, 0.25], [mean, peak], color=colour, linewidth=0, solid_capstyle="butt")
-        side.plot([0.1, 0.9], [peak, height], color=colour, linewidth=0.7, clip_on=False)
-        side.text(1.0, height, run.name.rpartition("/")[2], fontsize=8.2, color=colour, weight="bold", va="bottom", clip_on=False)
-        side.text(
-            1.0, height, f"peak {peak:,.1f} · p99 {p99:,.1f} · mean {mean:,.2f} {unit}", fontsize=6.8, color=GREY, va="top", clip_on=False,
-        )  # fmt: skip
-    axes.set_title("most bytes in each bin", fontsize=SMALL, color=GREY, loc="left", pad=4)
+        axes.plot([1.002, 1.022], [peak, height * high], transform=place, color=colour, linewidth=0.8, clip_on=False)
+        axes.text(
+            1.027, height, short(run), transform=axes.transAxes, fontsize=8.2, color=colour, weight="bold", va="bottom"
+        )
+        numbers = (
+            f"peak {peak:,.3g} · p99 {p99:,.3g} · mean {mean:,.3g}"
+            if max(peak, 1) < 1000
+            else f"peak {peak:,.0f} · mean {mean:,.0f}"
+        )
+        axes.text(1.027, height - 0.004, numbers, transform=axes.transAxes, fontsize=6.8, color=GREY, va="top")
+    axes.text(1.027, 1.03, f"{unit}", transform=axes.transAxes, fontsize=6.8, color=GREY, va="bottom")
+    axes.set_ylim(low, high)
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
@@ -188,9 +223,27 @@ def capacities(axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
         if capacity_shown(run):
             axes.axhline(size, color=colour, linewidth=1.1, linestyle=(0, (6, 2)), zorder=20)
             if len(runs) == 1:
-                axes.text(0.995, size, text, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8, color=colour)
+                axes.text(
+                    0.995,
+                    size,
+                    text,
+                    transform=axes.get_yaxis_transform(),
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                    color=colour,
+                )
         elif len(runs) == 1:
-            axes.text(0.995, 0.97, f"{text}, above the figure", transform=axes.transAxes, ha="right", va="top", fontsize=8, color=colour)
+            axes.text(
+                0.995,
+                0.97,
+                f"{text}, above the figure",
+                transform=axes.transAxes,
+                ha="right",
+                va="top",
+                fontsize=8,
+                color=colour,
+            )
 
 
 def running(axes: Axes, runs: Sequence[Run]) -> None:
@@ -202,7 +255,9 @@ def running(axes: Axes, runs: Sequence[Run]) -> None:
     if run.capped:
         for index, one in enumerate(runs):
             waits = joined(one.series.columns["waiting_max"], bins, "max")
-            stairs(axes, one, bins, waits, color=RED if len(runs) == 1 else COLOURS[index % len(COLOURS)], linewidth=0.9)
+            stairs(
+                axes, one, bins, waits, color=RED if len(runs) == 1 else COLOURS[index % len(COLOURS)], linewidth=0.9
+            )
         axes.set_ylabel("Waiting" if len(runs) > 1 else "Requests")
         if len(runs) == 1:
             axes.set_title("running, and in red waiting", fontsize=SMALL, color=GREY, loc="left", pad=2)
@@ -215,8 +270,10 @@ def arriving(axes: Axes, run: Run) -> None:
     bins = SEVERAL
     tokens = joined(run.series.columns["arrived_tokens"], bins, "sum")
     seconds = np.diff(edges(run, bins)) / SECOND
-    stairs(axes, run, bins, tokens / np.maximum(seconds, 1e-9) / 1e3, fill=True, color="#8A8A8A", alpha=0.55, linewidth=0)
-    axes.set_ylabel("k tokens/s\narriving")
+    stairs(
+        axes, run, bins, tokens / np.maximum(seconds, 1e-9) / 1e3, fill=True, color="#8A8A8A", alpha=0.55, linewidth=0
+    )
+    axes.set_ylabel("k tokens/s\narriving", fontsize=8)
     axes.set_ylim(bottom=0)
 
 

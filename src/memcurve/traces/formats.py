@@ -15,7 +15,7 @@ Times are integers of nanoseconds, cut after the ninth decimal.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 
 from ..base import BadConfig, BadFile, Record, nearest, show
 from ..lengths import COLUMNS
@@ -60,12 +60,18 @@ def columns_of(header: Sequence[str], asked: str | None, path: str, json: bool) 
     """The columns of a trace by its header, or the keys of its first line, and by what is asked: time=…,prompt=…,output=…,unit=ms."""
     given = read_columns(asked)
     found: dict[str, str | None] = {}
-    for role, names in (("time", TIMES), ("prompt", COLUMNS["prompt"]), ("output", COLUMNS["output"]), ("elapsed", ELAPSED)):
+    for role, names in (
+        ("time", TIMES),
+        ("prompt", COLUMNS["prompt"]),
+        ("output", COLUMNS["output"]),
+        ("elapsed", ELAPSED),
+    ):
         found[role] = given.get(role) or find(header, names)
         if role in given and given[role] not in header:
             hint = nearest(given[role], list(header), 1)
             raise BadConfig(
-                f"columns: {role}={show(given[role])}; {path} has {show(', '.join(header))}" + (f" (nearest: {hint})" if hint else "")
+                f"columns: {role}={show(given[role])}; {path} has {show(', '.join(header))}"
+                + (f" (nearest: {hint})" if hint else "")
             )
         if found[role] is None and role != "elapsed":
             raise BadFile(
@@ -121,46 +127,46 @@ def format_of(header: Sequence[str], json: bool) -> str:
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
+def decimal(text: str) -> Decimal | None:
+    """The number that a text says, of bounded length; None for anything else."""
+    try:
+        return Decimal(text) if len(text) < 64 else None
+    except InvalidOperation:
+        return None
+
+
 def tokens(role: str, value: Any, least: int) -> int:
     """A number of tokens: an integer, or one written with a fraction of zero. BrokenLine for anything else."""
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            value = int(text) if text.isdecimal() and len(text) < 32 else Decimal(text) if len(text) < 64 else None
-        except InvalidOperation:
-            value = None
-        if value is None:
-            raise BrokenLine(f"{role}: {show(text)}; expected a number of tokens")
-    if isinstance(value, Decimal) and value.is_finite() and abs(value) < MOST_NS and value == int(value):
-        value = int(value)
-    if type(value) is not int:
-        raise BrokenLine(f"{role}: {show(str(value))}; expected a number of tokens")
-    if not least <= value <= MOST_TOKENS:
-        raise BrokenLine(f"{role}: {show(str(value)[:40])}; expected {least} to {MOST_TOKENS:,} tokens")
-    return value
+    number = decimal(value.strip()) if isinstance(value, str) else value
+    if isinstance(number, Decimal) and number.is_finite() and abs(number) < MOST_NS and number == int(number):
+        number = int(number)
+    if type(number) is not int:
+        raise BrokenLine(f"{role}: {told(value)}; expected a number of tokens")
+    if not least <= number <= MOST_TOKENS:
+        raise BrokenLine(f"{role}: {told(value)}; expected {least} to {MOST_TOKENS:,} tokens")
+    return number
 
 
 def nanoseconds(role: str, value: Any, unit: int) -> int:
     """A time: a number of units, or a date. BrokenLine for anything else, and for one that int64 does not hold."""
-    number: int | None = None
+    number = value
     if isinstance(value, str):
         text = value.strip()
-        if "-" in text[1:5] and "e" not in text.lower():
-            number = date(role, text)
-        else:
-            try:
-                value = Decimal(text) if len(text) < 64 else None
-            except InvalidOperation:
-                value = None
-    if number is None and type(value) is int:
-        number = value * unit
-    elif isinstance(value, Decimal) and value.is_finite() and abs(value) < MOST_NS:
-        number = int((value * unit).to_integral_value(rounding="ROUND_FLOOR"))
-    if number is None:
-        raise BrokenLine(f"{role}: {show(str(value)[:40])}; expected a date or a number")
+        number = date(role, text) if "-" in text[1:5] and "e" not in text.lower() else decimal(text)
+        unit = 1 if isinstance(number, int) else unit
+    if type(number) is int:
+        number *= unit
+    elif isinstance(number, Decimal) and number.is_finite() and abs(number) < MOST_NS:
+        number = int((number * unit).to_integral_value(rounding=ROUND_FLOOR))
+    else:
+        raise BrokenLine(f"{role}: {told(value)}; expected a date or a number")
     if not -MOST_NS < number < MOST_NS:
-        raise BrokenLine(f"{role}: {show(str(value)[:40])}; expected the years 1824 to 2116, or fewer than 146 years")
+        raise BrokenLine(f"{role}: {told(value)}; expected the years 1824 to 2116, or fewer than 146 years")
     return number
+
+
+def told(value: Any) -> str:
+    return show(str(value).strip()[:60])
 
 
 def date(role: str, text: str) -> int:

@@ -93,7 +93,9 @@ def needs(weights: Weights, base: int) -> Needs:
             key = (first, end, period, rest)
             found[key] = found.get(key, 0) + rise * weight
     periods = sorted({key[2] for key in found})
-    rows = [(first, end, periods.index(period), rest, rise) for (first, end, period, rest), rise in found.items() if rise]
+    rows = [
+        (first, end, periods.index(period), rest, rise) for (first, end, period, rest), rise in found.items() if rise
+    ]
     if len(rows) > MOST_RISES:
         raise NotDescribed(f"replay: a staircase of {len(rows):,} rises; expected at most {MOST_RISES:,}")
     unit = gcd(base, *(row[4] for row in rows), *(constant(slots) * weight for slots, weight in weights.items()))

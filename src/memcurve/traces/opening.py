@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import zlib
 
-from ..base import BadFile, MissingExtraError, Record
+from ..base import BadFile, MissingExtraError
 from ..files import LocalFile
 
 TYPE_CHECKING = False
@@ -14,15 +13,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+# Bytes that are looked at to tell what it is.
+FIRST = 2**16
 EXPECTED = "a trace: CSV or lines of JSON, plain, .gz or .zst"
 # A Zstandard frame may ask for so much memory, and no more.
 MOST_WINDOW = 2**27
-
-
-class Ended(Record):
-    """How a stream came to its end before its time, in words."""
-
-    why: str
 
 
 class Stream:
@@ -37,7 +32,7 @@ class Stream:
         else:
             own = LocalFile(path, EXPECTED)
             self.file, self.size = own.stream, own.size
-        self.first = self._raw(65536)
+        self.first = self._raw(FIRST)
         self.unpack: Any = None
         self.done = False
         if self.first.startswith(GZIP):
@@ -155,7 +150,3 @@ class Zstd:
         waiting = self.own and not self.state.needs_input and not self.state.eof
         self.hungry = not self.rest and not waiting
         return found
-
-
-def exists(path: str) -> bool:
-    return path == "-" or os.path.exists(path)

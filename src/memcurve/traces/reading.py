@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..base import BadFile, Record, show
 from .compiled import np
@@ -115,13 +115,21 @@ class Trace:
         self.counts = Counts()
         self.stream = Stream(path)
         self.rest = b""
-        self.asked = columns
-        head = self._head()
-        self.json = head.lstrip().startswith(b"{")
-        names = self._names(head)
-        self.columns: Columns = columns_of(names, columns, path, self.json)
-        self.header = names
-        self.roles = self._roles()
+        try:
+            head = self._head()
+            self.json = head.lstrip().startswith(b"{")
+            self.header = self._names(head)
+            self.columns: Columns = columns_of(self.header, columns, path, self.json)
+            self.roles = self._roles()
+        except BaseException:
+            self.stream.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
 
     def _head(self) -> bytes:
         """The first line, which is left to read where it is no header."""
@@ -380,7 +388,9 @@ class Trace:
         found = row.get(HASHES, [])
         most = -(-prompt // self.columns.hashes)
         if not isinstance(found, list) or len(found) > most:
-            raise BrokenLine(f"{HASHES}: expected a list of at most {most:,}, one for each {self.columns.hashes} tokens of the prompt")
+            raise BrokenLine(
+                f"{HASHES}: expected a list of at most {most:,}, one for each {self.columns.hashes} tokens of the prompt"
+            )
         if not all(type(one) is int and 0 <= one < 2**63 for one in found):
             raise BrokenLine(f"{HASHES}: expected integers of 0 or more")
         return found

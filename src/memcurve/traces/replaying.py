@@ -41,12 +41,17 @@ class Replay(Record):
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def assumption(self) -> str:
+        """Where time comes from, in words."""
+        return self.service.said(any(run.capped for run in self.runs))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, without the series."""
         found: dict[str, Any] = {"schema": SCHEMA, **self.as_dict()}
         return {
             **found,
-            "service": self.service.to_dict(),
+            "service": {**self.service.to_dict(), "assumption": self.assumption},
             "runs": [run.to_dict() for run in self.runs],
             "notes": list(self.notes),
         }
@@ -122,7 +127,8 @@ def replay_models(
     """The same for models of which each has a label, an engine, a dtype and options of its own."""
     known = {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": gpus, "tp": tp}
     settings = [
-        named(setting(one, engine, dtype, memory, known, options), label) for one, label, engine, dtype, options in models
+        named(setting(one, engine, dtype, memory, known, options), label)
+        for one, label, engine, dtype, options in models
     ]
     rates = rates_of(path, prefill_rate, decode_rate, fit_rates, given["columns"], given["strict"])
     return run(path, settings, rates, **given)
@@ -152,16 +158,16 @@ def run(
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """One pass over a trace for models whose memory is known."""
-    source = Trace(path, columns, strict=strict)
-    hashes = source.columns.hashes if prefix_sharing else 0
-    consumers = [consumer(one, rates, capped, hashes) for one in settings]
-    prompts = outputs = 0
-    for chunk in source.chunks():
-        prompts, outputs = prompts + int(chunk.prompt.sum()), outputs + int(chunk.output.sum())
-        for one in consumers:
-            one.feed(chunk)
-        if progress is not None:
-            progress(source.stream.taken, source.stream.size)
+    with Trace(path, columns, strict=strict) as source:
+        hashes = source.columns.hashes if prefix_sharing else 0
+        consumers = [consumer(one, rates, capped, hashes) for one in settings]
+        prompts = outputs = 0
+        for chunk in source.chunks():
+            prompts, outputs = prompts + int(chunk.prompt.sum()), outputs + int(chunk.output.sum())
+            for one in consumers:
+                one.feed(chunk)
+            if progress is not None:
+                progress(source.stream.taken, source.stream.size)
     counts = source.counts
     return Replay(
         trace=path, format=source.columns.name, counts=counts.to_dict(), first_time_ns=counts.first_time,
@@ -174,7 +180,9 @@ def consumer(one: Setting, rates: Service, capped: bool | None, hashes: int) -> 
     if capped and one.memory is None:
         raise BadConfig("capped: no memory is given; expected gpu, gpu_memory or memory beside it")
     if one.memory is None or capped is False:
-        return Demand(one.curve, rates, encoder=one.encoder, capacity=one.memory, gpus=one.gpus, gpu=one.gpu, notes=one.notes)
+        return Demand(
+            one.curve, rates, encoder=one.encoder, capacity=one.memory, gpus=one.gpus, gpu=one.gpu, notes=one.notes
+        )
     return Served(one.curve, rates, one.memory, hashes=hashes, gpus=one.gpus, gpu=one.gpu, notes=one.notes)
 
 
@@ -183,13 +191,13 @@ def fitted(path: str, columns: str | None, strict: bool) -> Service:
     if path == "-":
         raise BadConfig("fit_rates: a stream is read once; expected a file")
     found = Elapsed()
-    source = Trace(path, columns, strict=strict, elapsed=found.add)
-    if source.columns.elapsed is None:
-        raise BadConfig(
-            f"fit_rates: {path} does not say how long requests took; expected a column such as Elapsed time, named by columns=elapsed=NAME"
-        )
-    for _ in source.chunks():
-        pass
+    with Trace(path, columns, strict=strict, elapsed=found.add) as source:
+        if source.columns.elapsed is None:
+            raise BadConfig(
+                f"fit_rates: {path} does not say how long requests took; expected a column such as Elapsed time, named by columns=elapsed=NAME"
+            )
+        for _ in source.chunks():
+            pass
     return found.service()
 
 
@@ -242,9 +250,12 @@ def notes_of(source: Trace) -> tuple[str, ...]:
     if counts.backwards:
         found.append(
             f"time goes back in {counts.backwards:,} lines, first in line {counts.first_backwards:,}; requests were put in order"
-            + (f", but for {counts.late:,} more than a window late, which arrive with the one before" if counts.late else "")
+            + (
+                f", but for {counts.late:,} more than a window late, which arrive with the one before"
+                if counts.late
+                else ""
+            )
         )
     if counts.ended:
         found.append(f"the file is not whole: {counts.ended}; what was complete was replayed")
     return tuple(found)
-

@@ -47,7 +47,7 @@ def days(data: Bytes, at: int) -> int:
         return BAD
     # Leap days before this year, and its own.
     leaps = (year - 1) // 4 - (year - 1) // 100 + (year - 1) // 400 - 477
-    return (year - 1970) * 365 + leaps + BEFORE[month - 1] + (1 if leap and month > 2 else 0) + day - 1
+    return (year - 1970) * 365 + leaps + int(BEFORE[month - 1]) + (1 if leap and month > 2 else 0) + day - 1
 
 
 @compiled

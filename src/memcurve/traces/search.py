@@ -76,10 +76,18 @@ def smallest(
     if trace == "-":
         raise BadConfig("trace: a stream is read once; expected a file")
     rates = rates_of(trace, prefill_rate, decode_rate, fit_rates, columns, strict)
-    given = {"capped": True, "prefix_sharing": prefix_sharing, "columns": columns, "strict": strict, "progress": progress}
+    given = {
+        "capped": True,
+        "prefix_sharing": prefix_sharing,
+        "columns": columns,
+        "strict": strict,
+        "progress": progress,
+    }
     search = Search(trace, rates, max_queue_ns, percentile, given)
     if gpu is None and gpu_memory is None:
-        return search.memory(setting(model, engine, dtype, None, dict.fromkeys(("gpu", "gpu_memory", "gpus", "tp")), options))
+        return search.memory(
+            setting(model, engine, dtype, None, dict.fromkeys(("gpu", "gpu_memory", "gpus", "tp")), options)
+        )
     return search.gpus(
         lambda tp: setting(
             model, engine, dtype, None, {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": tp, "tp": tp}, options
@@ -138,7 +146,9 @@ class Search:
         """By halves, in blocks; then some smaller ones, since more memory need not mean less waiting."""
         allocator = one.curve.allocator
         if not isinstance(allocator, VllmAllocator):
-            raise NotDescribed(f"max_queue: how engine {one.curve.engine} schedules requests over time is not described")
+            raise NotDescribed(
+                f"max_queue: how engine {one.curve.engine} schedules requests over time is not described"
+            )
         block = max(allocator.block_bytes)
         most = self.demand(one) // block + 2
         while True:

@@ -62,9 +62,7 @@ class Rows:
         found = {}
         for name, one in columns.items():
             table = one.reshape(-1, each)
-            found[name] = (
-                table.mean(1) if name in self.MEANS else table[:, -1] if name in self.LASTS else table.max(1)
-            )
+            found[name] = table.mean(1) if name in self.MEANS else table[:, -1] if name in self.LASTS else table.max(1)
         return found
 
     def _halve(self) -> None:
@@ -74,9 +72,7 @@ class Rows:
         odd = {name: one[even:] for name, one in every.items()}
         if self.count > even and self.rest is not None:
             # One bin is left over: it stands for all its rows.
-            self.rest = {
-                name: np.concatenate((np.repeat(odd[name], self.each), self.rest[name])) for name in self.rest
-            }
+            self.rest = {name: np.concatenate((np.repeat(odd[name], self.each), self.rest[name])) for name in self.rest}
         self.each *= 2
         self.parts, self.count = [whole], even // 2
 
@@ -130,7 +126,9 @@ class Served:
         self.notes = list(notes)
         allocator = curve.allocator
         if not isinstance(allocator, VllmAllocator):
-            raise NotDescribed(f"replay: how engine {curve.engine} schedules requests over time is not described; {INSTEAD}")
+            raise NotDescribed(
+                f"replay: how engine {curve.engine} schedules requests over time is not described; {INSTEAD}"
+            )
         self.allocator = allocator = self._starting(allocator, memory)
         pool = allocator.pool(memory)
         self.blocks, self.block_bytes = pool.num_blocks, pool.bytes_per_block
@@ -153,7 +151,9 @@ class Served:
             return allocator
         if fits < 1:
             raise Refused(f"memory: {memory:,} bytes; not one token fits")
-        self.notes.append(f"vLLM starts only with max_model_len of {fits:,} or less here: its own longest request does not fit")
+        self.notes.append(
+            f"vLLM starts only with max_model_len of {fits:,} or less here: its own longest request does not fit"
+        )
         return allocator.limited(fits)
 
     def _hashes(self, tokens: int) -> int:
@@ -277,7 +277,13 @@ class Served:
         columns = {name: np.rint(one).astype(np.int64) for name, one in whole.items()}
         return Series(
             width_ns=width,
-            columns={"time_ns": np.arange(len(table["blocks"])) * width, "running_mean": table["running_mean"], **columns, "arrived": arrived, "arrived_tokens": arrived_tokens},
+            columns={
+                "time_ns": np.arange(len(table["blocks"])) * width,
+                "running_mean": table["running_mean"],
+                **columns,
+                "arrived": arrived,
+                "arrived_tokens": arrived_tokens,
+            },
         )
 
 
@@ -285,6 +291,9 @@ def by_time(nanoseconds: NDArray[Any], size: int) -> dict[str, int]:
     """Percentiles over time of what is counted in units of so many bytes."""
     sums = np.cumsum(nanoseconds)
     total = int(sums[-1])
-    return shares([
-        int(np.searchsorted(sums, max(1, -(-total * round(share * 1000) // 100_000)))) * size if total else 0 for share in SHARES
-    ])
+    return shares(
+        [
+            int(np.searchsorted(sums, max(1, -(-total * round(share * 1000) // 100_000)))) * size if total else 0
+            for share in SHARES
+        ]
+    )

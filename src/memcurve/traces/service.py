@@ -1,8 +1,13 @@
 """How long a request runs: the stated, simple model of time that a replay goes by.
 
-An engine takes steps of one length. In a step each request that decodes gets one token, and each that prefills so many
-tokens of its prompt. A request starts with the step after its arrival; the step that ends its prefill gives its first token.
-Neither rate depends on the load: what is asked of a replay is memory, and time only says how long it is held.
+Without a queue, time goes in steps of one length. In a step each request that decodes gets one token, and each that prefills so
+many tokens of its prompt, however many there are. A request starts with the step after its arrival, and holds the whole prompt from
+then on; the step that ends its prefill gives its first token.
+
+With a queue, the engine's scheduler makes batches, and prompts share the rate of prefill: a batch takes as long as its prompts'
+tokens at that rate, and one step more where any request decodes (engines/vllm_replay.py).
+
+What is asked of a replay is memory; time only says how long it is held.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PREFILL, DECODE = 8000.0, 40.0
+PREFILL, DECODE = 20_000.0, 40.0
 MOST_RATE = 10.0**9
 
 
@@ -35,16 +40,21 @@ class Service(Record):
     def prefill_rate(self) -> float:
         return self.prefill_tokens * self.decode_rate
 
-    def __str__(self) -> str:
-        return (
-            f"{self.prefill_rate:,.0f} tokens/s of prefill and {self.decode_rate:,.1f} of decode for each request, whatever the load "
-            f"({self.source}): steps of {self.step_ns / 1e6:,.3g} ms, {self.prefill_tokens:,} tokens of a prompt in one"
-        )
+    @property
+    def rates(self) -> str:
+        return f"{self.prefill_rate:,.0f} tokens/s of prefill and {self.decode_rate:,.1f} of decode ({self.source})"
+
+    def said(self, capped: bool) -> str:
+        """The assumption in words."""
+        rates = self.rates
+        if capped:
+            return f"{rates}, the first shared by all prompts of a batch, the second each request's: time a batch takes, in steps of {self.step_ns / 1e6:,.3g} ms"
+        return f"{rates} for each request, whatever the load, in steps of {self.step_ns / 1e6:,.3g} ms"
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "step_ns": self.step_ns, "prefill_tokens_per_step": self.prefill_tokens, "prefill_rate": self.prefill_rate,
-            "decode_rate": self.decode_rate, "source": self.source, "assumption": str(self),
+            "decode_rate": self.decode_rate, "source": self.source,
         }  # fmt: skip
 
 
@@ -92,4 +102,6 @@ class Elapsed:
             raise Refused(
                 f"fit: requests with a longer {which} did not take longer ({self.count:,} of them); give prefill_rate and decode_rate"
             )
-        return service(min(1e9 / a, MOST_RATE), min(1e9 / b, MOST_RATE), f"fitted to {self.count:,} requests of the trace")
+        return service(
+            min(1e9 / a, MOST_RATE), min(1e9 / b, MOST_RATE), f"fitted to {self.count:,} requests of the trace"
+        )

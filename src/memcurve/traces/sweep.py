@@ -14,8 +14,6 @@ from .compiled import compiled, np
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from .bins import Floats, Ints
     from .needs import Needs
     from .reading import Chunk
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
 # The most steps that one request may run, which is what a sweep's memory follows.
 MOST_STEPS = 2**24
+FIRST_STEPS = 1024
 MOST_BYTES = 2**62
 # Of the state: the step that comes next; bytes and requests of the one before; steps of a bin, which bin it is and what is left of
 # it; the most bytes, the first step with so many, and the most requests; steps in which anything ran; the end of all so far; steps
@@ -206,17 +205,18 @@ class Sweep:
         self.last = 0
         self.origin: int | None = None
         self.largest = self.before = 0
-        self._rings(1024)
+        many = len(need.periods)
+        self.level, self.running = np.zeros(FIRST_STEPS, np.int64), np.zeros(FIRST_STEPS, np.int64)
+        self.rises = np.zeros((many, FIRST_STEPS), np.int64)
 
     def _rings(self, size: int) -> None:
         """Rings of so many steps ahead, with what the old ones hold."""
-        many = len(self.need.periods)
-        old = getattr(self, "level", None)
-        level, running, rises = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros((many, size), np.int64)
-        if old is not None:
-            steps = self.state[NEXT] + np.arange(len(old))
-            level[steps % size], running[steps % size] = self.level[steps % len(old)], self.running[steps % len(old)]
-            rises[:, steps % size] = self.rises[:, steps % len(old)]
+        old = len(self.level)
+        steps = self.state[NEXT] + np.arange(old)
+        level, running = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        rises = np.zeros((len(self.need.periods), size), np.int64)
+        level[steps % size], running[steps % size] = self.level[steps % old], self.running[steps % old]
+        rises[:, steps % size] = self.rises[:, steps % old]
         self.level, self.running, self.rises = level, running, rises
 
     def feed(self, chunk: Chunk) -> None:
@@ -228,7 +228,9 @@ class Sweep:
         steps = -(-chunk.prompt // self.service.prefill_tokens)
         longest = int((steps + chunk.output).max())
         if longest > MOST_STEPS:
-            raise TooLarge(f"a request runs for {longest:,} steps; expected at most {MOST_STEPS:,}: are the rates as meant?")
+            raise TooLarge(
+                f"a request runs for {longest:,} steps; expected at most {MOST_STEPS:,}: are the rates as meant?"
+            )
         ahead = longest + int(self.need.periods.max()) + 2
         if ahead > len(self.level):
             self._rings(1 << (ahead - 1).bit_length())
@@ -238,13 +240,15 @@ class Sweep:
         most = int(self.state[RUNNING]) + self.before + len(chunk)
         self.before = len(chunk)
         if most * self.largest + self.need.base > MOST_BYTES:
-            raise TooLarge(f"up to {self.largest:,} bytes a request: the total may be more than an integer of 64 bits holds")
+            raise TooLarge(
+                f"up to {self.largest:,} bytes a request: the total may be more than an integer of 64 bits holds"
+            )
         self.last = feed(
             starts, steps, chunk.prompt, chunk.output, first, final, self.need.rises, *self._arrays(), self.need.unit,
             self.last, self.area, self.capacity,
         )  # fmt: skip
 
-    def _arrays(self) -> tuple[NDArray[np.int64], ...]:
+    def _arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Floats, Ints]:
         return (
             self.state, self.level, self.running, self.rises, self.held, self.need.periods, self.phase, self.whole,
             self.sums, self.counts,

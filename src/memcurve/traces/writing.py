@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from ..base import BadConfig, MissingExtraError
 from .compiled import np
@@ -58,7 +59,8 @@ def text(replay: Replay, path: str) -> int:
                 kept += put(file, "".join(lines).encode())
                 rows += len(lines)
     except OSError as error:
-        os.ftruncate(file, kept)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            os.ftruncate(file, kept)
         raise BadConfig(f"{path}: {error.strerror or error}; {rows:,} whole rows of the series were kept") from None
     finally:
         os.close(file)
@@ -90,11 +92,12 @@ def parquet(replay: Replay, path: str) -> int:
         count, own = len(run.series), run.series.columns
         kinds = {column: pa.float64() if column == "running_mean" else pa.int64() for column in columns}
         arrays = {
-            column: pa.array(own[column], kinds[column]) if column in own else pa.nulls(count, kinds[column]) for column in columns
+            column: pa.array(own[column], kinds[column]) if column in own else pa.nulls(count, kinds[column])
+            for column in columns
         }
         parts.append(pa.table({"model": pa.array([name] * count, pa.string()), **arrays}))
     table = pa.concat_tables(parts)
-    about = {"trace": replay.trace, "service": str(replay.service), "first_time_ns": str(replay.first_time_ns)}
+    about = {"trace": replay.trace, "service": replay.assumption, "first_time_ns": str(replay.first_time_ns)}
     try:
         pq.write_table(table.replace_schema_metadata(about), path, compression="zstd")
     except OSError as error:
