@@ -110,6 +110,8 @@ class Replayer:
         self.last = -MOST_TIME
         self.seconds = 0.0
         self.ended = False
+        # Places that a row of these has to have, for all that was fed.
+        self.widths = {"table": 1, "hashes": 1}
         span = 1
         self.hash_tokens = hash_tokens
         if hash_tokens is not None:
@@ -165,8 +167,7 @@ class Replayer:
         few = ("table", "nxt", "prv", "ref", "first", "chain", "before")
         rows = len(state["spare"])
         for name, place in (("table", k.WIDTH), ("hashes", k.HASHES)):
-            sparse, wide = state[name], state["s"][place]
-            width = max((at % wide for at in sparse), default=0) + 1
+            sparse, wide, width = state[name], state["s"][place], self.widths[name]
             dense = np.zeros(rows * width, np.int32 if name in few else np.int64)
             for at, value in sparse.items():
                 dense[at // wide * width + at % wide] = value
@@ -258,20 +259,23 @@ class Replayer:
         s[k.ARRIVED] -= taken
         s[k.TAKEN] = 0
         s[k.FED] = fed - taken + len(new)
+        if len(new):
+            self.widths["table"] = max(self.widths["table"], -(-int((prompts + outputs).max()) // self.block))
+            self.widths["hashes"] = max(self.widths["hashes"], int(np.diff(offsets).max()))
         if self.functions is plain:
             state["q"], state["qh"] = state["q"].tolist(), state["qh"].tolist()
-        elif len(new):
-            self.widen("table", k.WIDTH, -(-int((prompts + outputs).max()) // self.block))
-            self.widen("hashes", k.HASHES, int(np.diff(offsets).max()))
+        else:
+            self.widen("table", k.WIDTH)
+            self.widen("hashes", k.HASHES)
 
-    def widen(self, name: str, place: int, width: int) -> None:
-        """Longer rows of a table."""
-        old = int(self.state["s"][place])
+    def widen(self, name: str, place: int) -> None:
+        """Longer rows of a table, where they have to be."""
+        old, width = int(self.state["s"][place]), self.widths[name]
         if width > old:
             rows, array = len(self.state["spare"]), self.state[name]
-            wide = numpy().zeros((rows, max(width, min(2 * old, 2**16))), array.dtype)
+            wide = numpy().zeros((rows, width), array.dtype)
             wide[:, :old] = array.reshape(rows, old)
-            self.state[name], self.state["s"][place] = wide.ravel(), wide.shape[1]
+            self.state[name], self.state["s"][place] = wide.ravel(), width
 
     # -- what comes back --------------------------------------------------------------------------------------------------
 
