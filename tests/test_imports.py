@@ -58,6 +58,7 @@ MAY = {
         "views",
     },
     "bars": {"figures", "fitting"},
+    "traces": {"curve", "engines", "figures", "files", "fitting", "lengths", "model", "plan", "terms", "traces"},
     "compare": {"curve", "engines", "fitting", "model"},
     "pages": {"engines", "fitting", "plan", "terms"},
     "site": {
@@ -95,6 +96,7 @@ MAY = {
     },
     "cli": {
         "bars",
+        "traces",
         "checkpoint",
         "cli",
         "compare",
@@ -138,7 +140,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"checkpoint", "curve", "fits", "heat", "model", "patterns", "figures", "fitting"},
+    "memcurve": {"checkpoint", "curve", "fits", "heat", "model", "patterns", "figures", "fitting", "traces"},
     "__main__": {"cli"},
 }
 

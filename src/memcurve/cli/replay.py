@@ -77,7 +77,10 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first line that is no request or goes back in time"
     )
-    add_options(parser, "for all models, such as max_num_seqs=256 or gpu_memory_utilization=0.95 (vllm)")
+    add_options(
+        parser,
+        "for all models, such as max_model_len=32k (k and M are 1024-based) or gpu_memory_utilization=0.95 (vllm)",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print JSON: counts, service, and of each model peak, percentiles, queue …"
     )

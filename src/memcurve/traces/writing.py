@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 ENDINGS = (".parquet", ".csv")
-ROWS = 1024
+ROWS = 64
 # In this order; each run has those of its kind.
 COLUMNS = (
     "time_ns", "bytes_min", "bytes_mean", "bytes_max", "filled_mean", "running_mean", "running_max", "waiting_max", "preemptions",
