@@ -50,13 +50,16 @@ def requests_of(vllm_config, hash_block: int, job: dict):
         tokens += [OWN + number] * (prompt - len(tokens))
         sampling = SamplingParams(max_tokens=output, ignore_eos=True)
         sampling.update_from_generation_config({}, None)
-        yield arrival, Request(
-            request_id=str(number),
-            prompt_token_ids=tokens,
-            sampling_params=sampling,
-            pooling_params=None,
-            arrival_time=float(number),
-            block_hasher=hasher,
+        yield (
+            arrival,
+            Request(
+                request_id=str(number),
+                prompt_token_ids=tokens,
+                sampling_params=sampling,
+                pooling_params=None,
+                arrival_time=float(number),
+                block_hasher=hasher,
+            ),
         )
 
 
@@ -193,7 +196,7 @@ def replayed(job: dict, compiled: bool | None = None) -> tuple[int, list, list]:
     steps, found = [], [[-1, -1, -1, 0, 0] for _ in many]
     for part in (replayer.feed(job["arrival"], job["prompt"], job["output"], hashes), replayer.finish()):
         rows = [part.series[name].tolist() for name in part.series]
-        for time, running, waiting, back, used, tokens, preempted, finished in zip(*rows, strict=True):
+        for time, running, waiting, back, used, tokens, preempted, finished, _ in zip(*rows, strict=True):
             steps.append([time, running, waiting + back, used, tokens, preempted, finished])
         rows = [part.requests[name].tolist() for name in part.requests]
         for number, _, _, _, admitted, first, end, preempted, hit in zip(*rows, strict=True):
