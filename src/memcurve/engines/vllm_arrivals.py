@@ -52,7 +52,8 @@ class Arrivals(Scheduler):
         # Now, the end of the last batch, and the step until which nothing but decodes happens.
         self.now = self.busy = self.until = 0
         self.sampled = 0
-        self.prefilled = self.decodes = 0
+        # Of the last batch; tokens of the requests that run.
+        self.prefilled = self.decodes = self.tokens = 0
         self.stalled: set[int] = set()
         self.marks: list[Arrival] = []
         self.gone: list[Arrival] = []
@@ -101,6 +102,7 @@ class Arrivals(Scheduler):
 
     def finish(self) -> bool:
         over = [one for one in self.ending if self.running.get(one.order) is one and one.end == self.step]
+        self.tokens -= sum(one.tokens(self.step) for one in over if isinstance(one, Arrival))
         ended = super().finish()
         for request in (*self.gone, *over):
             assert isinstance(request, Arrival)
@@ -155,7 +157,8 @@ class Arrivals(Scheduler):
                 self.one_step()
                 continue
             self.kept_out = ""
-            self.hold(0, 0)
+            self.tokens = 0
+            self.hold(0)
             if not self.ahead:
                 return
             self.lasts(self.ahead[0].arrival)
@@ -188,8 +191,8 @@ class Arrivals(Scheduler):
             request.known = self.busy
         self.marks = []
         after = max(self.now, before) if self.lag else self.busy
-        tokens = self.tokens_held() if looks else self.state[3] + self.decodes
-        self.hold(tokens, after)
+        self.tokens = self.tokens_held() if looks else self.tokens + self.decodes
+        self.hold(after)
         if self.interval_ns == 0:
             self.row(self.now)
         self.lasts(after)
@@ -211,15 +214,15 @@ class Arrivals(Scheduler):
     def tokens_held(self) -> int:
         return sum(one.tokens(self.step) for one in self.running.values() if isinstance(one, Arrival))
 
-    def hold(self, tokens: int, after: int) -> None:
+    def hold(self, after: int) -> None:
         """The state from now on."""
         used = self.free.total - self.free.count
         back = self.back + len(self.gone)
         filled = 0
         if self.interval_ns == 0 or (self.interval_ns and -(-self.now // self.interval_ns) * self.interval_ns < after):
             filled = self.filled_bytes()
-        self.state = [len(self.running), back, used, tokens, self.preemptions, self.finished, filled]
-        most = (len(self.running), len(self.waiting) + len(self.gone), used, tokens)
+        self.state = [len(self.running), back, used, self.tokens, self.preemptions, self.finished, filled]
+        most = (len(self.running), len(self.waiting) + len(self.gone), used, self.tokens)
         self.peaks = [max(pair) for pair in zip(self.peaks, most, strict=True)]
 
     def filled_bytes(self) -> int:

@@ -85,15 +85,15 @@ class Clock:
 
 
 def held(scheduler, total: int) -> tuple[int, int]:
-    """Blocks in use, and the tokens with a place in them, of shared blocks once (of one group of full attention)."""
+    """Blocks in use, and tokens of the requests that run: of one group of full attention those of shared blocks once."""
     manager = scheduler.kv_cache_manager
     used = total - manager.block_pool.get_num_free_blocks()
-    one = manager.coordinator.single_type_managers[0]
-    spare = sum(
-        len(one.req_to_blocks[request.request_id]) * one.block_size - request.num_computed_tokens
-        for request in scheduler.running
-    )
-    return used, used * one.block_size - spare
+    first, *others = manager.coordinator.single_type_managers
+    if others or type(first).__name__ != "FullAttentionManager":
+        return used, sum(request.num_computed_tokens for request in scheduler.running)
+    places = sum(len(first.req_to_blocks[request.request_id]) * first.block_size for request in scheduler.running)
+    spare = places - sum(request.num_computed_tokens for request in scheduler.running)
+    return used, used * first.block_size - spare
 
 
 def run(scheduler, depth: int, arrivals: list, job: dict) -> tuple[list, list]:
