@@ -12,9 +12,10 @@ from replay import lines
 from vllm_oracle import Asked, Oracle, Rules
 
 from memcurve import BadConfig, NotDescribed, Refused, load
-from memcurve.engines import vllm_replay
+from memcurve.engines import vllm_loop, vllm_replay
 from memcurve.engines.vllm_blocks import VllmAllocator
-from memcurve.engines.vllm_replay import Replayer, has_numba
+from memcurve.engines.vllm_loop import has_numba
+from memcurve.engines.vllm_replay import Replayer
 from memcurve.engines.vllm_scheduler import Request, Scheduler
 from memcurve.verify.vllm_replay import replayed, summary
 
@@ -32,10 +33,14 @@ def allocator_of(**options: Any) -> VllmAllocator:
 
 @pytest.mark.parametrize("compiled", WAYS)
 def test_every_recorded_run_row_by_row(compiled: bool, count: Any) -> None:
-    wrong = [entry.get("id", entry["options"]) for entry in CASES if summary(*replayed(entry, compiled)) != entry["recorded"]]
+    wrong = [
+        entry.get("id", entry["options"]) for entry in CASES if summary(*replayed(entry, compiled)) != entry["recorded"]
+    ]
     preempted = sum(entry["recorded"]["preemptions"] > 0 for entry in CASES)
     hits = sum(entry["recorded"]["sums"][4] > 0 for entry in CASES)
-    count(f"vllm 0.33.0: {len(CASES)} runs over arrivals, {preempted} with preemptions, {hits} with hits, {len(wrong)} wrong")
+    count(
+        f"vllm 0.33.0: {len(CASES)} runs over arrivals, {preempted} with preemptions, {hits} with hits, {len(wrong)} wrong"
+    )
     assert wrong == []
     assert len(CASES) >= 30
     assert preempted >= 15
@@ -94,7 +99,12 @@ def replayer_of(rules: Rules, hash_tokens: int | None = None, **given: Any) -> R
         max_num_batched_tokens=rules.budget,
     )  # fmt: skip
     return Replayer(
-        allocator, rules.blocks + 1, step_ns=rules.step_ns, prefill_tokens=rules.prefill_tokens, hash_tokens=hash_tokens, **given
+        allocator,
+        rules.blocks + 1,
+        step_ns=rules.step_ns,
+        prefill_tokens=rules.prefill_tokens,
+        hash_tokens=hash_tokens,
+        **given,
     )
 
 
@@ -122,16 +132,18 @@ def test_a_plain_oracle_agrees_at_every_step(compiled: bool, run: Any) -> None:
     expected = oracle.run()
     parts = feed(replayer_of(rules, hash_tokens, interval_ns=0, compiled=compiled), requests)
     steps = rows_of(parts, "series")
-    assert [[*row[:2], row[2] + row[3], *row[4:]] for row in steps[:-1]] == expected
+    assert [[*row[:2], row[2] + row[3], *row[4:8]] for row in steps[:-1]] == expected
     assert sorted(rows_of(parts, "requests")) == [
         [number, arrival, prompt, output, one.admitted, one.first, one.end, one.preemptions, one.hit]
         for (number, (arrival, prompt, output, _)), one in zip(enumerate(requests), oracle.requests, strict=True)
     ]
     # Conservation: what has arrived runs, waits, was put back, or is finished. The last row is the end.
-    for time, running, waiting, back, used, tokens, _, finished in steps:
+    for time, running, waiting, back, used, tokens, _, finished, filled in steps:
         assert running + waiting + back + finished == sum(one[0] <= time for one in requests)
         assert 0 <= used <= rules.blocks
         assert tokens <= used * 16
+        # Llama-3.1-8B: 32 layers of 2 · 8 · 128 · 2 bytes a token.
+        assert filled == tokens * 32 * 2 * 8 * 128 * 2
     assert steps[-1][1:6] == [0, 0, 0, 0, 0]
 
 
@@ -204,8 +216,8 @@ def test_the_loop_of_steady_requests_agrees(run: Any) -> None:
 @pytest.mark.skipif(not has_numba(), reason="needs numba")
 def test_turning_to_compiled_functions_in_the_middle_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = next(one for one in CASES if one.get("hash_tokens") and one["recorded"]["preemptions"])
-    monkeypatch.setattr(vllm_replay, "PLAIN_SECONDS", 0.0)
-    monkeypatch.setattr(vllm_replay, "PLAIN_STEPS", 100)
+    monkeypatch.setattr(vllm_loop, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(vllm_loop, "PLAIN_STEPS", 100)
     assert summary(*replayed(entry)) == entry["recorded"]
 
 
@@ -217,7 +229,7 @@ def test_nothing_is_kept_of_what_ended() -> None:
         first = batch * 50
         requests = [(20_000 * (first + one), 40 + one, 5, [first + one, 9**9 + first + one]) for one in range(50)]
         ended += sum(len(part.requests["number"]) for part in feed(replayer, requests, finish=False))
-        sizes.append(sum(len(one) for one in replayer.state.values()))
+        sizes.append(sum(len(one) for one in replayer.loop.state.values()))
     assert ended > 1900
     # The same after 40 times as many requests, but for how much of the last batch waits.
     assert max(sizes[20:]) <= max(sizes[:20]) * 1.01
@@ -280,9 +292,7 @@ def test_what_a_replay_is_not_made_of() -> None:
     with pytest.raises(BadConfig, match="hashes: given without hash_tokens"):
         Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1).feed([0], [16], [1], ([0, 1], [5]))
     with pytest.raises(NotDescribed, match="num_speculative_tokens 3"):
-        Replayer(
-            allocator_of(speculative_method="ngram", num_speculative_tokens=3), 10, step_ns=1, prefill_tokens=1
-        )
+        Replayer(allocator_of(speculative_method="ngram", num_speculative_tokens=3), 10, step_ns=1, prefill_tokens=1)
     replayer = Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1)
     replayer.feed([5], [10], [1])
     with pytest.raises(BadConfig, match="arrival_ns: request 1 comes before"):

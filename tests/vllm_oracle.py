@@ -74,7 +74,9 @@ class Oracle:
             block.users -= 1
             if not block.users:
                 gone.append(block)
-        self.free = [one for one in gone if one.holds is None] + self.free + [one for one in gone if one.holds is not None]
+        self.free = (
+            [one for one in gone if one.holds is None] + self.free + [one for one in gone if one.holds is not None]
+        )
         request.table, request.cached = [], 0
 
     def cache(self, request: Request, tokens: int) -> None:

@@ -49,7 +49,24 @@ KEPT_FOR, SIZE = 55, 59
 
 # Columns of q, f, ended and rows
 Q_NUMBER, Q_ARRIVAL, Q_PROMPT, Q_OUTPUT, Q_HASHES, Q = range(6)
-NUMBER, ARRIVAL, PROMPT, TOTAL, PREFILL, DONE, HELD, HASHED, ADMITTED, FIRST, END, PREEMPTED, FOUND, STALLED, NOTED, F = range(16)
+(
+    NUMBER,
+    ARRIVAL,
+    PROMPT,
+    TOTAL,
+    PREFILL,
+    DONE,
+    HELD,
+    HASHED,
+    ADMITTED,
+    FIRST,
+    END,
+    PREEMPTED,
+    FOUND,
+    STALLED,
+    NOTED,
+    F,
+) = range(16)
 E, R = 9, 8
 
 NONE = -1

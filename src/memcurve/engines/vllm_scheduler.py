@@ -11,6 +11,7 @@ steps are looked at, beside the ones with a prefill under way or a request to ad
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 from math import gcd, lcm
 
@@ -93,7 +94,8 @@ class Scheduler:
         self.aligned = bool(states) and serving.prefix_caching
         self.block = min((spec.block for spec in specs), default=1)
         self.exports = states[0].export if states and all(spec.export for spec in states) else 0
-        self.waiting: list[Request] = []
+        # The first to come stands last.
+        self.waiting: deque[Request] = deque()
         self.running: dict[int, Request] = {}
         self.prefills: dict[int, Request] = {}
         self.events: list[tuple[int, int, int]] = []
@@ -138,7 +140,7 @@ class Scheduler:
 
     def run(self, requests: Iterable[Request]) -> Run:
         """All requests to their end."""
-        self.waiting = list(requests)[::-1]
+        self.waiting.extendleft(requests)
         peak = used = area = full_area = full_steps = 0
         bound: dict[bool, dict[str, int]] = {False: {}, True: {}}
         full = False

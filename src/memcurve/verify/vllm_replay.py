@@ -50,13 +50,16 @@ def requests_of(vllm_config, hash_block: int, job: dict):
         tokens += [OWN + number] * (prompt - len(tokens))
         sampling = SamplingParams(max_tokens=output, ignore_eos=True)
         sampling.update_from_generation_config({}, None)
-        yield arrival, Request(
-            request_id=str(number),
-            prompt_token_ids=tokens,
-            sampling_params=sampling,
-            pooling_params=None,
-            arrival_time=float(number),
-            block_hasher=hasher,
+        yield (
+            arrival,
+            Request(
+                request_id=str(number),
+                prompt_token_ids=tokens,
+                sampling_params=sampling,
+                pooling_params=None,
+                arrival_time=float(number),
+                block_hasher=hasher,
+            ),
         )
 
 
@@ -82,15 +85,15 @@ class Clock:
 
 
 def held(scheduler, total: int) -> tuple[int, int]:
-    """Blocks in use, and the tokens with a place in them, of shared blocks once (of one group of full attention)."""
+    """Blocks in use, and tokens of the requests that run: of one group of full attention those of shared blocks once."""
     manager = scheduler.kv_cache_manager
     used = total - manager.block_pool.get_num_free_blocks()
-    one = manager.coordinator.single_type_managers[0]
-    spare = sum(
-        len(one.req_to_blocks[request.request_id]) * one.block_size - request.num_computed_tokens
-        for request in scheduler.running
-    )
-    return used, used * one.block_size - spare
+    first, *others = manager.coordinator.single_type_managers
+    if others or type(first).__name__ != "FullAttentionManager":
+        return used, sum(request.num_computed_tokens for request in scheduler.running)
+    places = sum(len(first.req_to_blocks[request.request_id]) * first.block_size for request in scheduler.running)
+    spare = places - sum(request.num_computed_tokens for request in scheduler.running)
+    return used, used * first.block_size - spare
 
 
 def run(scheduler, depth: int, arrivals: list, job: dict) -> tuple[list, list]:
@@ -193,7 +196,7 @@ def replayed(job: dict, compiled: bool | None = None) -> tuple[int, list, list]:
     steps, found = [], [[-1, -1, -1, 0, 0] for _ in many]
     for part in (replayer.feed(job["arrival"], job["prompt"], job["output"], hashes), replayer.finish()):
         rows = [part.series[name].tolist() for name in part.series]
-        for time, running, waiting, back, used, tokens, preempted, finished in zip(*rows, strict=True):
+        for time, running, waiting, back, used, tokens, preempted, finished, _ in zip(*rows, strict=True):
             steps.append([time, running, waiting + back, used, tokens, preempted, finished])
         rows = [part.requests[name].tolist() for name in part.requests]
         for number, _, _, _, admitted, first, end, preempted, hit in zip(*rows, strict=True):
