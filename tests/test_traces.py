@@ -486,6 +486,23 @@ def test_a_queue_under_a_small_memory(tmp_path: Path) -> None:
     assert int(small.series.columns["finished"][-1]) == 60
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-Next-80B-A3B-Thinking", "openai/gpt-oss-120b"])
+def test_hybrids_wait_too(tmp_path: Path, name: str) -> None:
+    path = burst(tmp_path)
+    given: dict[str, Any] = {"dtype": "bf16", "max_model_len": 8192}
+    large = memcurve.replay(path, name, memory=60 * GIB, **given).runs[0]
+    small = memcurve.replay(path, name, memory=large.peak_bytes // 3, **given).runs[0]
+    assert small.queue is not None
+    assert large.queue is not None
+    assert large.queue.waited["p99"] < small.queue.waited["p99"]
+    assert small.peak_bytes <= large.peak_bytes // 3
+    assert large.queue.dropped_tokens == 0
+    assert small.queue.dropped_tokens >= 0
+    assert large.filled is not None
+    assert 0 < large.filled < 1
+    assert small.queue.finished == 60
+
+
 def test_prompts_share_what_their_hashes_say(tmp_path: Path) -> None:
     line = {"input_length": 2048, "output_length": 4, "hash_ids": [1, 2, 3, 4]}
     text = "".join(json.dumps({"timestamp": 5000 * index, **line}) + "\n" for index in range(4))

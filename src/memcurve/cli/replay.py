@@ -309,9 +309,10 @@ def queue_lines(queue: Queue) -> list[str]:
         )
     rows.append(
         f"  preempted: {queue.preempted:,} requests, {queue.preemptions:,} times"
+        + (f", with {queue.dropped_tokens:,} tokens" if queue.preemptions else "")
         + (
-            f", with {queue.dropped_tokens:,} tokens; offloaded instead, {show_bytes(queue.offload_bytes)} would move out, and in again"
-            if queue.preemptions
+            f"; offloaded instead, {show_bytes(queue.offload_bytes)} would move out, and in again"
+            if queue.offload_bytes
             else ""
         )
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..base import NotDescribed, Refused, TooLarge
 from ..engines.vllm_blocks import VllmAllocator
-from ..engines.vllm_replay import Replayer
+from ..engines.vllm_replay import Replayer, one_group
 from .bins import Counted
 from .compiled import np
 from .run import SHARES, Queue, Run, Series, shares
@@ -30,7 +30,7 @@ MOST_HASHES = 20_000_000
 class Rows:
     """Rows of a series, joined in pairs when there are too many: the most of some columns, the mean of others, the last of counts."""
 
-    MEANS = ("blocks_mean", "tokens_mean", "running_mean")
+    MEANS = ("blocks_mean", "filled_bytes_mean", "running_mean")
     LASTS = ("preemptions", "finished")
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Rows:
     def add(self, series: dict[str, NDArray[Any]]) -> None:
         """Rows as the replayer gives them."""
         columns = {name: np.asarray(one, float) for name, one in series.items() if name != "time_ns"}
-        for name in ("blocks", "tokens", "running"):
+        for name in ("blocks", "filled_bytes", "running"):
             columns[f"{name}_mean"] = columns[name]
         joined = self._grouped(columns)
         if joined is not None:
@@ -133,6 +133,8 @@ class Served:
         pool = allocator.pool(memory)
         self.blocks, self.block_bytes = pool.num_blocks, pool.bytes_per_block
         self.capacity = (self.blocks - 1) * self.block_bytes
+        # Of one group of layers that keep every token: tokens of a block, bytes of a token; else 0.
+        self.block, self.row = one_group(allocator)
         self.hashes = self._hashes(hashes)
         self.replayer: Replayer | None = None
         self._replayer(None)  # refused here, if at all
@@ -157,16 +159,18 @@ class Served:
         return allocator.limited(fits)
 
     def _hashes(self, tokens: int) -> int:
-        serving, specs = self.allocator.serving, [group.members[0][0] for group in self.allocator.groups]
+        """Tokens of a hash, or 0 where nothing is shared, which a note says."""
+        serving = self.allocator.serving
         if not tokens or serving is None or not serving.prefix_caching:
             return 0
-        block = max(spec.block * spec.tokens for spec in specs)
-        if tokens % block:
-            self.notes.append(
-                f"prefixes are not shared: the trace hashes every {tokens} tokens, which blocks of {block} don't divide"
-            )
-            return 0
-        return tokens
+        why = ""
+        if not self.block:
+            why = "how layers of several kinds find a prompt again is not described"
+        elif tokens % self.block:
+            why = f"the trace hashes every {tokens} tokens, which blocks of {self.block} don't divide"
+        if why:
+            self.notes.append(f"prompts share nothing: {why}")
+        return 0 if why else tokens
 
     def _replayer(self, interval: int | None) -> Replayer:
         try:
@@ -243,7 +247,6 @@ class Served:
         time = int(totals.blocks_ns.sum()) or 1
         held = float((totals.blocks_ns * np.arange(len(totals.blocks_ns))).sum()) / time
         dropped = totals.computed + totals.hits - self.needed
-        block = self.allocator.groups[0].members[0][0]
         table = self.rows.table()
         most = int(np.argmax(table["blocks"])) if len(table["blocks"]) else 0
         width = self.interval * self.rows.each
@@ -253,24 +256,31 @@ class Served:
             mean_bytes=round(held * size), percentiles=by_time(totals.blocks_ns, size), peak_running=totals.peak_running,
             mean_running=float((totals.running_ns * np.arange(len(totals.running_ns))).sum()) / time,
             duration_ns=totals.now_ns, busy=1 - int(totals.running_ns[0]) / time,
-            filled=totals.token_ns / (held * time * block.block * block.tokens) if held else None,
+            filled=self._filled(totals.token_ns, held * time, table),
             over=None, over_bytes=None, moved_bytes=None, turned_down=totals.turned_down, cut=self.cut,
-            series=self._series(table, width, block.block * block.tokens),
+            series=self._series(table, width),
             queue=Queue(
                 waited=shares(self.waited.percentiles(*SHARES)), waited_most=self.waited.most, waiting_most=totals.peak_waiting,
                 first_token=shares(self.first.percentiles(*SHARES)), finished=totals.finished, preempted=self.preempted,
                 preemptions=totals.preemptions, kept_out=totals.kept_out_ns, computed_tokens=totals.computed,
                 hit_tokens=totals.hits, reusable_tokens=self.reusable if self.seen is not None and self.hashes else None,
-                dropped_tokens=dropped, offload_bytes=dropped * size // (block.block * block.tokens),
+                dropped_tokens=dropped, offload_bytes=dropped * self.row if self.block else None,
             ),
             notes=tuple(dict.fromkeys((*self.notes, *curve.notes))),
         )  # fmt: skip
 
-    def _series(self, table: dict[str, NDArray[Any]], width: int, tokens: int) -> Series:
+    def _filled(self, tokens: int, blocks: float, table: dict[str, NDArray[Any]]) -> float | None:
+        """The share of the bytes of blocks in use that is filled: over all time, or where layers differ over the rows of the series."""
+        if self.block:
+            return tokens * self.row / (blocks * self.block_bytes) if blocks else None
+        held = float(table["blocks_mean"].sum()) * self.block_bytes
+        return float(table["filled_bytes_mean"].sum()) / held if held else None
+
+    def _series(self, table: dict[str, NDArray[Any]], width: int) -> Series:
         size = self.block_bytes
         whole = {
             "bytes_mean": table["blocks_mean"] * size, "bytes_max": table["blocks"] * size,
-            "filled_mean": table["tokens_mean"] * (size / tokens), "running_max": table["running"],
+            "filled_mean": table["filled_bytes_mean"], "running_max": table["running"],
             "waiting_max": table["waiting"] + table["preempted"], "preemptions": table["preemptions"], "finished": table["finished"],
         }  # fmt: skip
         arrived, arrived_tokens = self.arrived.bins(width, max(len(table["blocks"]), 1))
