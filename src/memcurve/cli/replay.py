@@ -256,6 +256,10 @@ def search_lines(found: Found) -> list[str]:
     rows = [
         f"{what}, with which {found.percentile} of the waits is {waited}, of {limit} allowed ({len(found.tried)} tried)"
     ]
+    if found.gpus:
+        for one in found.tried:
+            what = f"{span(one.waited_ns)}, mostly for {one.why}" if one.waited_ns is not None else one.why
+            rows.append(f"  {one.gpus} GPU{'' if one.gpus == 1 else 's'}: {what}")
     if not found.monotone:
         rows.append("  more memory did not always mean less waiting: a smaller one may do it too")
     return rows

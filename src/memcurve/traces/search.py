@@ -22,7 +22,8 @@ PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9")
 
 
 class Tried(Record):
-    """One memory, or one number of GPUs: what the percentile waited, None where the engine does not run so, and why."""
+    """One memory, or one number of GPUs: what the percentile waited, None where the engine does not run so. why: that, or what kept
+    requests out the longest."""
 
     gpus: int
     memory_bytes: int | None
@@ -109,7 +110,8 @@ class Search:
         queue = found.runs[0].queue
         assert queue is not None
         waited = queue.waited[self.percentile]
-        self.tried.append(Tried(gpus=one.gpus, memory_bytes=one.memory, waited_ns=waited))
+        reason = max(queue.kept_out, key=lambda name: queue.kept_out[name]) if any(queue.kept_out.values()) else ""
+        self.tried.append(Tried(gpus=one.gpus, memory_bytes=one.memory, waited_ns=waited, why=reason))
         return waited, found
 
     def found(self, one: Setting, waited: int, replay: Replay, monotone: bool) -> Found:
@@ -140,7 +142,8 @@ class Search:
         ran = [one for one in self.tried if one.waited_ns is not None]
         if not ran:
             return ""
-        return f"{self.percentile} of the waits is {(ran[-1].waited_ns or 0) / 1e9:,.2f} s with {memory_of(ran[-1])}"
+        last = ran[-1]
+        return f"{self.percentile} of the waits is {(last.waited_ns or 0) / 1e9:,.2f} s with {memory_of(last)}, mostly for {last.why}"
 
     def memory(self, one: Setting) -> Found:
         """By halves, in blocks; then some smaller ones, since more memory need not mean less waiting."""
@@ -158,10 +161,7 @@ class Search:
             if waited <= self.limit:
                 break
             if not queue.kept_out["blocks"] or most > MOST_BLOCKS:
-                reason = max(queue.kept_out, key=lambda name: queue.kept_out[name])
-                raise Refused(
-                    f"max_queue: no memory keeps it: {self.told()}, for {reason}; expected faster rates, or fewer requests"
-                )
+                raise Refused(f"max_queue: no memory keeps it: {self.told()}; expected faster rates, or fewer requests")
             most *= 2
         best = (most, waited, replay)
         low, high = allocator.blocks(1), most
