@@ -13,6 +13,7 @@ from vllm_oracle import Asked, Oracle, Rules
 
 from memcurve import BadConfig, NotDescribed, Refused, load
 from memcurve.engines import vllm_loop, vllm_replay
+from memcurve.engines.vllm_arrivals import Arrivals
 from memcurve.engines.vllm_blocks import VllmAllocator
 from memcurve.engines.vllm_loop import has_numba
 from memcurve.engines.vllm_replay import Replayer
@@ -93,19 +94,18 @@ def asked(requests: list[tuple[int, int, int, list[int]]], hash_tokens: int) -> 
     ]
 
 
-def replayer_of(rules: Rules, hash_tokens: int | None = None, **given: Any) -> Replayer:
-    allocator = allocator_of(
+def allocator_for(rules: Rules) -> VllmAllocator:
+    return allocator_of(
         enable_prefix_caching=rules.caching, async_scheduling=rules.ahead, max_num_seqs=rules.most,
         max_num_batched_tokens=rules.budget,
     )  # fmt: skip
+
+
+def replayer_of(rules: Rules, hash_tokens: int | None = None, **given: Any) -> Replayer:
     return Replayer(
-        allocator,
-        rules.blocks + 1,
-        step_ns=rules.step_ns,
-        prefill_tokens=rules.prefill_tokens,
-        hash_tokens=hash_tokens,
-        **given,
-    )
+        allocator_for(rules), rules.blocks + 1, step_ns=rules.step_ns, prefill_tokens=rules.prefill_tokens,
+        hash_tokens=hash_tokens, **given,
+    )  # fmt: skip
 
 
 def feed(replayer: Replayer, requests: list[tuple[int, int, int, list[int]]], finish: bool = True) -> list[Any]:
@@ -196,18 +196,38 @@ def test_a_row_each_nanosecond_adds_up(compiled: bool, run: Any) -> None:
 # -- itself ---------------------------------------------------------------------------------------------------------------
 
 
+def both(rules: Rules, requests: list[tuple[int, int, int, list[int]]], interval: int) -> list[Any]:
+    """Parts and totals of the functions over flat integers, and of the loop that any groups of layers go through."""
+    plain = [(arrival, prompt, output, []) for arrival, prompt, output, _ in requests]
+    found = []
+    for other in (False, True):
+        replayer = replayer_of(rules, interval_ns=interval, compiled=False)
+        if other:
+            replayer.loop = Arrivals(
+                allocator_for(rules), rules.blocks + 1, rules.step_ns, rules.prefill_tokens, interval
+            )
+        found.append((feed(replayer, plain), replayer))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(run=runs(), interval=st.sampled_from([0, 0, 7, 1000]))
+def test_both_loops_agree(run: Any, interval: int) -> None:
+    """Where prompts share nothing."""
+    rules, requests, _ = run
+    (left, one), (right, other) = both(rules, requests, interval)
+    assert rows_of(left, "series") == rows_of(right, "series")
+    assert sorted(row[:8] for row in rows_of(left, "requests")) == sorted(row[:8] for row in rows_of(right, "requests"))
+    assert same_totals(one, other)
+
+
 @settings(max_examples=40, deadline=None)
 @given(run=runs())
-def test_the_loop_of_steady_requests_agrees(run: Any) -> None:
-    """Where all are there at the start, and share nothing."""
+def test_steady_requests_agrees_where_all_wait_at_the_start(run: Any) -> None:
     rules, requests, _ = run
     replayer = replayer_of(rules, interval_ns=0, compiled=False)
     steps = rows_of(feed(replayer, [(0, prompt, output, []) for _, prompt, output, _ in requests]), "series")
-    allocator = allocator_of(
-        enable_prefix_caching=rules.caching, async_scheduling=rules.ahead, max_num_seqs=rules.most,
-        max_num_batched_tokens=rules.budget,
-    )  # fmt: skip
-    run_ = Scheduler(allocator, rules.blocks + 1).run(Request(prompt, output) for _, prompt, output, _ in requests)
+    run_ = Scheduler(allocator_for(rules), rules.blocks + 1).run(Request(one[1], one[2]) for one in requests)
     totals = replayer.totals()
     assert (totals.peak_running, totals.preemptions, totals.peak_blocks) == (run_.peak, run_.preemptions, run_.blocks)
     assert (totals.steps, sum(row[1] for row in steps[:-1])) == (run_.steps, run_.area)
