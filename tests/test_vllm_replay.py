@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 WAYS = [False, True] if has_numba() else [False]
 
 
+@functools.cache
 def allocator_of(**options: Any) -> VllmAllocator:
     found = load(MODEL).curve("vllm", **{"max_model_len": 4096, **options}).allocator
     assert isinstance(found, VllmAllocator)
@@ -43,8 +45,8 @@ def test_every_recorded_run_row_by_row(compiled: bool, count: Any) -> None:
         f"vllm 0.33.0: {len(CASES)} runs over arrivals, {preempted} with preemptions, {hits} with hits, {len(wrong)} wrong"
     )
     assert wrong == []
-    assert len(CASES) >= 30
-    assert preempted >= 15
+    assert len(CASES) >= 44
+    assert preempted >= 25
     assert hits >= 15
 
 
@@ -124,7 +126,7 @@ def rows_of(parts: list[Any], name: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("compiled", WAYS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(run=runs())
 def test_a_plain_oracle_agrees_at_every_step(compiled: bool, run: Any) -> None:
     rules, requests, hash_tokens = run
@@ -198,7 +200,9 @@ def test_a_row_each_nanosecond_adds_up(compiled: bool, run: Any) -> None:
 
 def both(rules: Rules, requests: list[tuple[int, int, int, list[int]]], interval: int) -> list[Any]:
     """Parts and totals of the functions over flat integers, and of the loop that any groups of layers go through."""
-    plain = [(arrival, prompt, output, []) for arrival, prompt, output, _ in requests]
+    plain: list[tuple[int, int, int, list[int]]] = [
+        (arrival, prompt, output, []) for arrival, prompt, output, _ in requests
+    ]
     found = []
     for other in (False, True):
         replayer = replayer_of(rules, interval_ns=interval, compiled=False)
@@ -210,8 +214,8 @@ def both(rules: Rules, requests: list[tuple[int, int, int, list[int]]], interval
     return found
 
 
-@settings(max_examples=150, deadline=None)
-@given(run=runs(), interval=st.sampled_from([0, 0, 7, 1000]))
+@settings(max_examples=80, deadline=None)
+@given(run=runs(), interval=st.sampled_from([0, 0, 1000]))
 def test_both_loops_agree(run: Any, interval: int) -> None:
     """Where prompts share nothing."""
     rules, requests, _ = run
@@ -241,6 +245,11 @@ def test_turning_to_compiled_functions_in_the_middle_changes_nothing(monkeypatch
     assert summary(*replayed(entry)) == entry["recorded"]
 
 
+def size_of(replayer: Replayer) -> int:
+    assert isinstance(replayer.loop, vllm_loop.Kernel)
+    return sum(len(one) for one in replayer.loop.state.values())
+
+
 def test_nothing_is_kept_of_what_ended() -> None:
     rules = Rules(100, 16, 2048, 8, True, True, 1000, 100)
     replayer = replayer_of(rules, 16, interval_ns=10**6)
@@ -249,7 +258,7 @@ def test_nothing_is_kept_of_what_ended() -> None:
         first = batch * 50
         requests = [(20_000 * (first + one), 40 + one, 5, [first + one, 9**9 + first + one]) for one in range(50)]
         ended += sum(len(part.requests["number"]) for part in feed(replayer, requests, finish=False))
-        sizes.append(sum(len(one) for one in replayer.loop.state.values()))
+        sizes.append(size_of(replayer))
     assert ended > 1900
     # The same after 40 times as many requests, but for how much of the last batch waits.
     assert max(sizes[20:]) <= max(sizes[:20]) * 1.01
@@ -302,6 +311,17 @@ def test_what_can_not_be_fed(arrival: Any, prompt: Any, output: Any, hashes: Any
     replayer = Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1, hash_tokens=16)
     with pytest.raises(BadConfig, match=words):
         replayer.feed(arrival, prompt, output, hashes)
+
+
+def test_layers_of_several_kinds_share_no_prompts() -> None:
+    allocator = load("openai/gpt-oss-20b").curve("vllm", max_model_len=4096).allocator
+    assert isinstance(allocator, VllmAllocator)
+    with pytest.raises(NotDescribed, match="hashes of prompts, beside layers of several kinds"):
+        Replayer(allocator, 1000, step_ns=1, prefill_tokens=1, hash_tokens=16)
+    # 12 layers keep 128 tokens at most, 12 all: of 1,000 + 9 tokens 12 · (128 + 1,009) rows of 2 · 8 · 64 · 2 bytes.
+    replayer = Replayer(allocator, 1000, step_ns=1, prefill_tokens=1000, interval_ns=0)
+    replayer.feed([0], [1000], [10])
+    assert replayer.finish().series["filled_bytes"].max() == 12 * (128 + 1009) * 2048
 
 
 def test_what_a_replay_is_not_made_of() -> None:
