@@ -107,12 +107,8 @@ class Arrivals(Scheduler):
         for request in (*self.gone, *over):
             assert isinstance(request, Arrival)
             request.ended = self.ended_before
-            self.results.append(
-                [
-                    request.number, request.arrival, request.prompt, request.output, request.admitted, request.known,
-                    request.ended, request.preempted, 0,
-                ]  # fmt: skip
-            )
+            told = (request.admitted, request.known, request.ended, request.preempted)
+            self.results.append([request.number, request.arrival, request.prompt, request.output, *told, 0])
         self.finished += len(self.gone) + len(over)
         self.gone = []
         return ended

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Record, whole
 from ..terms import compile_expr
-from .vllm_loop import MOST_TIME, REASONS, Kernel, numpy
+from .vllm_loop import MOST_TIME, Kernel, numpy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ class Replayer:
         block, self.row = one_group(allocator)
         if hash_tokens is not None:
             if not block and serving.prefix_caching:
-                raise NotDescribed("vllm: hashes of prompts, beside layers of several kinds or ranks that share a block's tokens")
+                raise NotDescribed(
+                    "vllm: hashes of prompts, beside layers of several kinds or ranks that share a block's tokens"
+                )
             if whole("hash_tokens", hash_tokens, 1) % (block or 1):
                 raise BadConfig(f"hash_tokens: {hash_tokens:,}; expected a multiple of the {block:,} tokens of a block")
             self.span = hash_tokens // (block or 1)
@@ -219,7 +221,9 @@ def serving_of(allocator: VllmAllocator) -> Serving:
 def one_group(allocator: VllmAllocator) -> tuple[int, int]:
     """Tokens of a block and bytes of a token, where all layers keep every token in blocks of one group; else 0, 0."""
     filled = allocator.filled()
-    whole_ones = all(compile_expr(slots)(tokens, 1, 0) == tokens for _, _, slots in filled for tokens in (1, 2, 3, 10**9))
+    whole_ones = all(
+        compile_expr(slots)(tokens, 1, 0) == tokens for _, _, slots in filled for tokens in (1, 2, 3, 10**9)
+    )
     specs = [group.members[0][0] for group in allocator.groups]
     if len(specs) != 1 or specs[0].cache not in ("full", "latent") or specs[0].tokens != 1 or not whole_ones:
         return 0, 0
