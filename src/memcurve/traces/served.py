@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 INSTEAD = "without a queue (uncapped) demand is shown against the capacity"
 # Rows of the series before they join in pairs; the intervals that one run may have.
 ROWS, MOST_INTERVALS = 4096, 50_000_000
+# Requests of a first part, from which on the loop is compiled from the start.
+LONG = 2**15
 # Hashes of prefixes that are remembered, for what an unlimited cache would find.
 MOST_HASHES = 20_000_000
 
@@ -172,11 +174,11 @@ class Served:
             self.notes.append(f"prompts share nothing: {why}")
         return 0 if why else tokens
 
-    def _replayer(self, interval: int | None) -> Replayer:
+    def _replayer(self, interval: int | None, compiled: bool | None = None) -> Replayer:
         try:
             return Replayer(
                 self.allocator, self.blocks, step_ns=self.service.step_ns, prefill_tokens=self.service.prefill_tokens,
-                hash_tokens=self.hashes or None, interval_ns=interval,
+                hash_tokens=self.hashes or None, interval_ns=interval, compiled=compiled,
             )  # fmt: skip
         except NotDescribed as error:
             raise NotDescribed(f"{error}; {INSTEAD}") from None
@@ -186,7 +188,7 @@ class Served:
             self.origin = int(chunk.time[0])
             span = int(chunk.time[-1]) - self.origin
             self.interval = max(self.service.step_ns, -(-span // (ROWS // 2)))
-            self.replayer = self._replayer(self.interval)
+            self.replayer = self._replayer(self.interval, True if len(chunk) >= LONG else None)
             self.arrived = Arrivals(self.interval)
         times = chunk.time - self.origin
         if int(times[-1]) // self.interval > MOST_INTERVALS:
