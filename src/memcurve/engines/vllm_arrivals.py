@@ -46,6 +46,7 @@ class Arrivals(Scheduler):
         super().__init__(allocator, blocks)
         self.step_ns, self.prefill_tokens, self.interval_ns = step_ns, prefill_tokens, interval_ns
         self.filled = [(size, compile_expr(slots)) for _, size, slots in allocator.filled()]
+        self.known_fills: dict[int, int] = {}
         self.ahead: deque[Arrival] = deque()
         self.horizon = -1
         self.final = self.woken = False
@@ -222,8 +223,15 @@ class Arrivals(Scheduler):
         self.peaks = [max(pair) for pair in zip(self.peaks, most, strict=True)]
 
     def filled_bytes(self) -> int:
-        contexts = [one.tokens(self.step) for one in self.running.values() if isinstance(one, Arrival)]
-        return sum(size * sum(int(slots(context, 1, 0)) for context in contexts) for size, slots in self.filled)
+        return sum(self.filled_by(one.tokens(self.step)) for one in self.running.values() if isinstance(one, Arrival))
+
+    def filled_by(self, context: int) -> int:
+        """Bytes that the tokens and states of one request fill; each context is worked out once."""
+        found = self.known_fills.get(context)
+        if found is None:
+            found = sum(size * int(slots(context, 1, 0)) for size, slots in self.filled)
+            self.known_fills[context] = found
+        return found
 
     def lasts(self, time: int) -> None:
         """The state lasts until then, which is now."""

@@ -197,12 +197,33 @@ def publish(
     s: Ints, f: Ints, hashes: Ints, table: Ints, key: Ints, first: Ints, chain: Ints, before: Ints, slot: int
 ) -> None:  # fmt: skip
     """Notes the full blocks of a prompt that others may find (cache_full_blocks)."""
-    at = slot * F
+    at, place = slot * F, slot * s[WIDTH]
     full = min(f[at + DONE] // s[BLOCK], shared(s, f, slot))
+    name = 0
     for index in range(f[at + NOTED], full):
-        block = table[slot * s[WIDTH] + index]
-        note(s, key, first, chain, before, block, name_of(s, f, hashes, slot, index))
+        # Keys of one hash follow one another.
+        fresh = index == f[at + NOTED] or (name + 1) % s[SPAN] == 0
+        name = name_of(s, f, hashes, slot, index) if fresh else name + 1
+        note(s, key, first, chain, before, table[place + index], name)
     f[at + NOTED] = max(f[at + NOTED], full)
+
+
+def lookup(s: Ints, f: Ints, hashes: Ints, table: Ints, key: Ints, first: Ints, chain: Ints, slot: int) -> int:
+    """Blocks of a request that are found, put into its table (find_longest_cache_hit): all but one token at most."""
+    at, place = slot * F, slot * s[WIDTH]
+    most = (f[at + PREFILL] - 1) // s[BLOCK]
+    common = shared(s, f, slot)
+    if not f[at + PREEMPTED]:
+        most = min(most, common)
+    name = 0
+    for index in range(most):
+        inside = 0 < index < common and (name + 1) % s[SPAN] != 0
+        name = name + 1 if inside else name_of(s, f, hashes, slot, index)
+        block = find(s, key, first, chain, name)
+        if block == NONE:
+            return index
+        table[place + index] = block
+    return most
 
 
 # -- one step ---------------------------------------------------------------------------------------------------------------
@@ -349,16 +370,9 @@ def admit(
         prefill = f[at + PREFILL]
         hit = evictable = 0
         if s[CACHING] and (f[at + PREEMPTED] or f[at + HASHED]):
-            most = (prefill - 1) // size
-            if not f[at + PREEMPTED]:
-                most = min(most, shared(s, f, slot))
-            while hit < most:
-                block = find(s, key, first, chain, name_of(s, f, hashes, slot, hit))
-                if block == NONE:
-                    break
-                evictable += ref[block] == 0
-                table[slot * s[WIDTH] + hit] = block
-                hit += 1
+            hit = lookup(s, f, hashes, table, key, first, chain, slot)
+            for index in range(hit):
+                evictable += ref[table[slot * s[WIDTH] + index]] == 0
         tokens = prefill - hit * size
         if tokens > budget and not s[CHUNKED]:
             s[KEPT] = BY_TOKENS
