@@ -563,10 +563,10 @@ def test_what_is_not_scheduled_says_what_would_work(tmp_path: Path) -> None:
 
 
 def test_requests_too_long_are_turned_down(tmp_path: Path) -> None:
-    path = put(tmp_path, "time,prompt,output\n0,5000,1\n1,100,5000\n2,100,10\n")
+    path = put(tmp_path, "time,prompt,output\n0,4096,1\n1,100,5000\n2,4095,1\n3,9999,1\n")
     for capped in (False, True):
         run = memcurve.replay(path, DENSE, memory=4 * GIB, capped=capped, max_model_len=4096).runs[0]
-        assert (run.turned_down, run.cut) == (1, 1)
+        assert (run.turned_down, run.cut) == (2, 1)
 
 
 # -- what is written --------------------------------------------------------------------------------------------------------

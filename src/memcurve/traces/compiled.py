@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
+
 from ..base import MissingExtraError
 
 TYPE_CHECKING = False
@@ -20,6 +23,16 @@ except ImportError as error:
     raise MissingExtraError(WANTED.format(error.name)) from None
 
 
+def digest() -> str:
+    """Of the sources of this folder. Numba keeps code by the file of a function, and would not see that what it calls elsewhere changed."""
+    found = sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+DIGEST = digest()
+
 if TYPE_CHECKING:
 
     def compiled(function: Compiled) -> Compiled: ...
@@ -27,7 +40,8 @@ if TYPE_CHECKING:
 else:
 
     def compiled(function):
-        """The function as machine code, kept beside its source (or in the user's cache) for the next process."""
+        """The function as machine code, kept beside its source (or in the user's cache) for the next process, under a name by DIGEST."""
+        function.__qualname__ += f"_{DIGEST}"
         try:
             return numba.njit(cache=True)(function)
         except RuntimeError:  # no folder can be written to
