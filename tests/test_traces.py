@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memcurve
+import memcurve.catalog
 from memcurve import BadConfig, MemoryCurve, NotDescribed, Refused, load
 from memcurve.base import BadFile, TooLarge
 from memcurve.cli import run as command
@@ -558,8 +559,32 @@ def test_what_is_not_scheduled_says_what_would_work(tmp_path: Path) -> None:
         memcurve.replay(path, DENSE, capped=True)
     with pytest.raises(BadConfig, match="beside gpu"):
         memcurve.replay(path, DENSE, gpu="H100", memory=GIB)
-    with pytest.raises(BadConfig, match="expected gpu"):
+    with pytest.raises(BadConfig, match="gpus: 2; expected gpu"):
         memcurve.replay(path, DENSE, gpus=2)
+    with pytest.raises(BadConfig, match=r"weights: 'x'; expected gpu"):
+        memcurve.replay(path, DENSE, weights="x")
+    with pytest.raises(BadConfig, match="of one model, and 2 are given"):
+        memcurve.replay(path, [DENSE, DENSE], gpu="H100", weights="x")
+
+
+def test_the_weights_of_a_checkpoint_take_room(tmp_path: Path) -> None:
+    path, folder = burst(tmp_path), tmp_path / "model"
+    folder.mkdir()
+    config = memcurve.catalog.find("Qwen/Qwen3-8B")
+    (folder / "config.json").write_text(json.dumps(config))
+    # One tensor of 2 · 30 · 2³⁰ bytes, of which only the header is there to read.
+    size = 60 * GIB
+    header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    large = memcurve.replay(path, "Qwen/Qwen3-8B", gpu="H100").runs[0].capacity_bytes
+    small = memcurve.replay(path, str(folder), gpu="H100").runs[0].capacity_bytes
+    given = memcurve.replay(path, "Qwen/Qwen3-8B", gpu="H100", weights=str(folder)).runs[0].capacity_bytes
+    assert small == given
+    assert small is not None
+    assert large is not None
+    assert 40 * GIB < large - small < 50 * GIB  # 60 GiB instead of 8.2 billion parameters of two bytes, 15.3 GiB
 
 
 def test_requests_too_long_are_turned_down(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..base import BadConfig, MemcurveError, show
@@ -40,6 +41,9 @@ def build(parser: argparse.ArgumentParser) -> None:
     flag(memory, "gpu_memory", help="bytes of one GPU instead, such as 79.6GiB")
     memory.add_argument("--gpus", type=count, help="GPUs that share every layer (default: 1)")
     memory.add_argument("--tp", type=count, help="the same, by fit's name")
+    memory.add_argument(
+        "--weights", metavar="F", help="the checkpoint, as fit has it (default: an estimate from the config)"
+    )
     memory.add_argument("--memory", help="bytes for state instead, such as 60GiB")
     memory.add_argument(
         "--uncapped", action="store_true", help="demand without a queue; the memory is a line that it may pass"
@@ -108,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {
         "engine": arguments.engine, "dtype": arguments.dtype, "gpu": arguments.gpu,
         "gpu_memory": arguments.gpu_memory and parse_bytes(arguments.gpu_memory, "gpu_memory"),
-        "prefix_sharing": arguments.prefix_sharing == "on", "prefill_rate": arguments.prefill_rate,
+        "weights": arguments.weights, "prefix_sharing": arguments.prefix_sharing == "on", "prefill_rate": arguments.prefill_rate,
         "decode_rate": arguments.decode_rate, "fit_rates": arguments.fit_rates, "columns": arguments.columns,
         "strict": arguments.strict, "progress": progress() if sys.stderr.isatty() else None,
     }  # fmt: skip
@@ -150,7 +154,9 @@ def subject(
         str(own.pop("engine", given["engine"])),
         own.pop("dtype", given["dtype"]),
     )
-    return subject_model(name if pairs else text, {}), label, engine, dtype, {**options, **own}
+    source = name if pairs else text
+    # A path stays one, so that the weights beside a config are found.
+    return source if os.path.exists(source) else subject_model(source, {}), label, engine, dtype, {**options, **own}
 
 
 def searched(arguments: argparse.Namespace, given: dict[str, Any], options: dict[str, Any]) -> Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..base import BadConfig, NotDescribed, Record, whole
+from ..base import BadConfig, NotDescribed, Record, show, whole
 from ..curve import MemoryCurve
 from ..fitting import fit
 from ..model import Model, load
@@ -79,6 +79,7 @@ def replay(
     gpus: int | None = None,
     tp: int | None = None,
     memory: int | None = None,
+    weights: str | None = None,
     capped: bool | None = None,
     prefix_sharing: bool = True,
     prefill_rate: float | None = None,
@@ -92,7 +93,7 @@ def replay(
     """Replays a trace for one model or several, in one pass.
 
     trace: a file (formats.py), plain, .gz or .zst. models: what memcurve.load takes, a Model, or a MemoryCurve. gpu, gpu_memory, gpus,
-    tp: as memcurve.fit has them, from which comes the memory for state; or memory: its bytes on each GPU. capped: whether requests
+    tp, weights: as memcurve.fit has them, from which comes the memory for state; or memory: its bytes on each GPU. capped: whether requests
     wait for memory, by the engine's scheduler (by default where there is a memory); else the memory is a line that demand may pass.
     prefix_sharing: whether prompts with the same hashes share, where the trace has hashes and requests wait. prefill_rate, decode_rate:
     tokens per second of one request; fit_rates: fitted to how long requests took, where the trace says so. columns, strict: as
@@ -105,7 +106,7 @@ def replay(
         raise BadConfig("models: none; expected one or more")
     return replay_models(
         os.fspath(trace), [(one, None, engine, dtype, options) for one in given], gpu=gpu, gpu_memory=gpu_memory, gpus=gpus, tp=tp,
-        memory=memory, capped=capped, prefix_sharing=prefix_sharing, prefill_rate=prefill_rate, decode_rate=decode_rate,
+        weights=weights, memory=memory, capped=capped, prefix_sharing=prefix_sharing, prefill_rate=prefill_rate, decode_rate=decode_rate,
         fit_rates=fit_rates, columns=columns, strict=strict, progress=progress,
     )  # fmt: skip
 
@@ -119,13 +120,16 @@ def replay_models(
     gpus: int | None,
     tp: int | None,
     memory: int | None,
+    weights: str | None,
     prefill_rate: float | None,
     decode_rate: float | None,
     fit_rates: bool,
     **given: Any,
 ) -> Replay:
     """The same for models of which each has a label, an engine, a dtype and options of its own."""
-    known = {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": gpus, "tp": tp}
+    if weights is not None and len(models) > 1:
+        raise BadConfig(f"weights: {show(weights)}; of one model, and {len(models)} are given")
+    known = {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": gpus, "tp": tp, "weights": weights}
     settings = [
         named(setting(one, engine, dtype, memory, known, options), label)
         for one, label, engine, dtype, options in models
@@ -210,9 +214,9 @@ def setting(
         memory = whole("memory", memory, 1)
         if planned:
             raise BadConfig("memory: beside gpu; expected one of both")
-    if not planned and (known["gpus"] or known["tp"]):
-        name = "gpus" if known["gpus"] else "tp"
-        raise BadConfig(f"{name}: {known[name]}; expected gpu or gpu_memory beside it")
+    for name in ("gpus", "tp", "weights"):
+        if known[name] is not None and not planned:
+            raise BadConfig(f"{name}: {show(known[name])}; expected gpu or gpu_memory beside it")
     if isinstance(given, MemoryCurve):
         if planned:
             raise BadConfig(f"models: the curve of {given.name}; on GPUs expected a model, whose weights take room too")

@@ -59,6 +59,7 @@ def smallest(
     dtype: str | None = None,
     gpu: str | None = None,
     gpu_memory: int | None = None,
+    weights: str | None = None,
     prefix_sharing: bool = True,
     prefill_rate: float | None = None,
     decode_rate: float | None = None,
@@ -87,11 +88,18 @@ def smallest(
     search = Search(trace, rates, max_queue_ns, percentile, given)
     if gpu is None and gpu_memory is None:
         return search.memory(
-            setting(model, engine, dtype, None, dict.fromkeys(("gpu", "gpu_memory", "gpus", "tp")), options)
+            setting(
+                model,
+                engine,
+                dtype,
+                None,
+                dict.fromkeys(("gpu", "gpu_memory", "gpus", "tp")) | {"weights": weights},
+                options,
+            )
         )
     return search.gpus(
         lambda tp: setting(
-            model, engine, dtype, None, {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": tp, "tp": tp}, options
+            model, engine, dtype, None, {"gpu": gpu, "gpu_memory": gpu_memory, "gpus": tp, "tp": tp, "weights": weights}, options
         )
     )  # fmt: skip
 
