@@ -49,24 +49,8 @@ KEPT_FOR, SIZE = 55, 59
 
 # Columns of q, f, ended and rows
 Q_NUMBER, Q_ARRIVAL, Q_PROMPT, Q_OUTPUT, Q_HASHES, Q = range(6)
-(
-    NUMBER,
-    ARRIVAL,
-    PROMPT,
-    TOTAL,
-    PREFILL,
-    DONE,
-    HELD,
-    HASHED,
-    ADMITTED,
-    FIRST,
-    END,
-    PREEMPTED,
-    FOUND,
-    STALLED,
-    NOTED,
-    F,
-) = range(16)
+NUMBER, ARRIVAL, PROMPT, TOTAL, PREFILL, DONE, HELD, HASHED = range(8)
+ADMITTED, FIRST, END, PREEMPTED, FOUND, NOTED, F = range(8, 15)
 E, R = 9, 8
 
 NONE = -1
@@ -233,7 +217,7 @@ def cached_tokens(s: Ints, f: Ints, slot: int) -> int:
     """Tokens of a request that is preempted whose blocks have a hash: the last one scheduled has none yet while it is under way."""
     at = slot * F
     done, prefill = f[at + DONE], f[at + PREFILL]
-    if done < prefill or not s[AHEAD] or f[at + STALLED] >= s[STEP] - 2:
+    if done < prefill or not s[AHEAD]:
         return done
     return max(done - 1, prefill)
 
@@ -262,7 +246,6 @@ def preempt(
     if done >= prefill:
         f[at + PREFILL] = done + 1
     f[at + DONE] = f[at + NOTED] = 0
-    f[at + STALLED] = -4
     back[s[BACK]] = slot
     s[BACK] += 1
 
@@ -291,7 +274,10 @@ def running_ones(
     s: Ints, f: Ints, run: Ints, back: Ints, gone: Ints, marks: Ints, hashes: Ints, table: Ints, nxt: Ints, prv: Ints, ref: Ints,
     key: Ints, first: Ints, chain: Ints, before: Ints,
 ) -> int:  # fmt: skip
-    """The first part of schedule(): those that run, by age; what is left of the batch, -1 where one was preempted."""
+    """The first part of schedule(): those that run, by age; what is left of the batch, -1 where one was preempted.
+
+    A prefill that goes on takes the rest of every batch, so none younger runs beside it: each that decodes gets its token.
+    """
     budget, size = s[BUDGET], s[BLOCK]
     preempted = s[PREEMPTIONS]
     index = 0
@@ -322,15 +308,11 @@ def running_ones(
             publish(s, f, hashes, table, key, first, chain, before, slot)
         budget -= tokens
         index += 1
-    for other in range(index, s[RUNNING]):
-        f[run[other] * F + STALLED] = s[STEP]
     return budget if s[PREEMPTIONS] == preempted else -1
 
 
 def at_the_door(s: Ints, q: Ints, qh: Ints, f: Ints, spare: Ints, hashes: Ints) -> int:
     """The row of the first that waits, made where it is new."""
-    if s[BACK]:
-        return NONE
     if s[DOOR] == NONE:
         s[SPARE] -= 1
         slot = spare[s[SPARE]]
@@ -347,7 +329,6 @@ def at_the_door(s: Ints, q: Ints, qh: Ints, f: Ints, spare: Ints, hashes: Ints) 
             hashes[slot * s[HASHES] + index] = qh[start + index]
         f[at + DONE] = f[at + HELD] = f[at + PREEMPTED] = f[at + FOUND] = f[at + NOTED] = 0
         f[at + ADMITTED] = f[at + FIRST] = f[at + END] = NONE
-        f[at + STALLED] = -4
     return s[DOOR]
 
 
