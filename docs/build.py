@@ -212,7 +212,9 @@ def stand_ins() -> None:
     metadata = {"general.architecture": "llama", **{f"llama.{key}": value for key, value in sizes.items()}}
     Path("model.gguf").write_bytes(gguf_bytes({**metadata, "llama.context_length": 8192}))
     header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
-    Path("trace.csv.gz").write_bytes((ROOT / "docs" / "traces" / "azure-code-15min.csv.gz").read_bytes())
+    Path("trace.csv.gz").write_bytes(
+        Path(__file__).with_name("traces").joinpath("azure-code-15min.csv.gz").read_bytes()
+    )
     Path("model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
 
 
