@@ -33,6 +33,7 @@ API = {
     "Models": ("load", "pattern", "Model"),
     "Curves": ("MemoryCurve", "crossings"),
     "Fitting": ("fit", "fitting_dtypes", "weights"),
+    "Traces": ("replay",),
     "Figures": ("plot", "heatmap"),
     "Sweeps": ("sweep",),
     "Errors": ("MemcurveError", "BadConfig", "BadFile", "NotDescribed", "Refused"),
@@ -46,6 +47,10 @@ RETURNED = (
     "memcurve.terms.Pool",
     "memcurve.terms.Term",
     "memcurve.checkpoint.Weights",
+    "memcurve.traces.replaying.Replay",
+    "memcurve.traces.run.Run",
+    "memcurve.traces.run.Queue",
+    "memcurve.traces.run.Series",
 )
 BUDGETS = {"vllm": budget_vllm, "sglang": budget_sglang, "llamacpp": budget_llamacpp}
 # What an element may load; links that a reader follows are not meant.

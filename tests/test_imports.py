@@ -60,6 +60,7 @@ MAY = {
         "views",
     },
     "bars": {"figures", "fitting"},
+    "traces": {"curve", "engines", "figures", "files", "fitting", "lengths", "model", "plan", "terms", "traces"},
     "compare": {"curve", "engines", "fitting", "model"},
     "pages": {"engines", "fitting", "plan", "terms"},
     "site": {
@@ -100,6 +101,7 @@ MAY = {
     },
     "cli": {
         "bars",
+        "traces",
         "checkpoint",
         "cli",
         "compare",
@@ -145,7 +147,7 @@ MAY = {
         "layers",
         "views",
     },
-    "memcurve": {"checkpoint", "curve", "fits", "heat", "model", "patterns", "figures", "fitting", "sweeps"},
+    "memcurve": {"checkpoint", "curve", "fits", "heat", "model", "patterns", "figures", "fitting", "sweeps", "traces"},
     "__main__": {"cli"},
 }
 

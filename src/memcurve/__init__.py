@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from .heat import heatmap
     from .patterns import pattern
     from .sweeps.run import sweep
+    from .traces.replaying import replay
 
 __version__ = "0.1.0"
 __all__ = [
     "BadConfig", "BadFile", "MemcurveError", "MemoryCurve", "Model", "NotDescribed", "Refused", "crossings", "fit",
-    "fitting_dtypes", "heatmap", "load", "pattern", "plot", "sweep", "weights",
+    "fitting_dtypes", "heatmap", "load", "pattern", "plot", "replay", "sweep", "weights",
 ]  # fmt: skip
 
 # Imported when used: the module of each.
 LATER = {
     "fit": "fitting", "fitting_dtypes": "fits", "heatmap": "heat", "pattern": "patterns", "plot": "figures",
-    "sweep": "sweeps.run", "weights": "checkpoint.sources",
+    "replay": "traces.replaying", "sweep": "sweeps.run", "weights": "checkpoint.sources",
 }  # fmt: skip
 
 

@@ -23,8 +23,26 @@ if TYPE_CHECKING:
 
 # Names of columns as traces have them, in lower case.
 COLUMNS = {
-    "prompt": ("prompt", "prompt_tokens", "prompt_len", "input", "input_tokens", "input_length", "contexttokens"),
-    "output": ("output", "output_tokens", "output_len", "output_length", "generatedtokens"),
+    "prompt": (
+        "prompt",
+        "prompt_tokens",
+        "prompt_len",
+        "input",
+        "input_tokens",
+        "input_length",
+        "contexttokens",
+        "request tokens",
+        "num_prefill_tokens",
+    ),
+    "output": (
+        "output",
+        "output_tokens",
+        "output_len",
+        "output_length",
+        "generatedtokens",
+        "response tokens",
+        "num_decode_tokens",
+    ),
 }
 MOST_ROWS = 10_000_000
 MOST_SIGMA = 10.0

@@ -68,6 +68,12 @@ COMMANDS = {
         "memcurve sweep mixes.toml -o mixes.parquet\nmemcurve sweep mixes.toml -o mixes.csv -j 8\n"
         "memcurve sweep mixes.toml -o /shared/mixes.parquet --dask tcp://scheduler:8786",
     ),
+    "replay": (
+        "a trace of requests through an engine's memory: bytes over time, queues, and what keeps them short",
+        "memcurve replay trace.csv --model Qwen/Qwen3-30B-A3B --gpu H100 -o day.png\n"
+        "memcurve replay trace.jsonl.gz --model openai/gpt-oss-120b --model deepseek-ai/DeepSeek-V3 --dtype bf16 -o demand.svg\n"
+        "memcurve replay trace.csv --model Qwen/Qwen3-30B-A3B --max-queue 1s --prefill-rate 60000",
+    ),
     "check-log": (
         "compare an engine's start-up log with what memcurve computes",
         "memcurve check-log vllm.log --model Qwen/Qwen3-14B -O tensor_parallel_size=2\n"

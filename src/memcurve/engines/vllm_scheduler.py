@@ -11,11 +11,12 @@ steps are looked at, beside the ones with a prefill under way or a request to ad
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 from math import gcd, lcm
 
 from ..base import NotDescribed, Record, Refused
-from .vllm_tables import AlignedState, Chunk, Free, State, Tokens, Window, cut, valid_export
+from .vllm_tables import AlignedState, Chunk, Free, State, Tokens, Window, alike, cut, valid_export
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ class Request:
     """One request. prompt: tokens asked with; prefill: tokens to compute before the next output (more after a preemption);
     left: outputs to come after that. done: tokens computed. flying: tokens of its last chunk, scheduled at step `last`.
     first: the step that finished the prefill; -1 before. hit: tokens found cached when it was let in. junction: tokens that some layers found cached and others not.
-    runs: per kind of table and group, the free blocks that remember something of it."""
+    runs: per kind of table and group, the free blocks that remember something of it; ages: of those it found when it was let in."""
 
     __slots__ = (
-        "cells", "done", "end", "first", "flying", "hit", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
+        "ages", "cells", "done", "end", "first", "flying", "hit", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
     )  # fmt: skip
 
     def __init__(self, prompt: int, output: int) -> None:
@@ -41,6 +42,7 @@ class Request:
         self.turn = self.junction = self.hit = 0
         self.order = -1
         self.runs: dict[tuple[int, int], list[list[int]]] = {}
+        self.ages: dict[tuple[int, int], dict[int, int]] = {}
         self.reset()
 
     @property
@@ -93,7 +95,8 @@ class Scheduler:
         self.aligned = bool(states) and serving.prefix_caching
         self.block = min((spec.block for spec in specs), default=1)
         self.exports = states[0].export if states and all(spec.export for spec in states) else 0
-        self.waiting: list[Request] = []
+        # The first to come stands last.
+        self.waiting: deque[Request] = deque()
         self.running: dict[int, Request] = {}
         self.prefills: dict[int, Request] = {}
         self.events: list[tuple[int, int, int]] = []
@@ -138,7 +141,7 @@ class Scheduler:
 
     def run(self, requests: Iterable[Request]) -> Run:
         """All requests to their end."""
-        self.waiting = list(requests)[::-1]
+        self.waiting.extendleft(requests)
         peak = used = area = full_area = full_steps = 0
         bound: dict[bool, dict[str, int]] = {False: {}, True: {}}
         full = False
@@ -272,10 +275,12 @@ class Scheduler:
         request.order = self.orders
         self.orders += 1
         self.running[request.order] = self.prefills[request.order] = request
+        request.ages = {}
         for index, (kind, number, cell) in enumerate(self.tables(request)):
             for span in kind.spans(cell):
                 for group in range(number):
-                    self.free.pull(request.runs[index, group], span)
+                    ages = self.free.pull(request.runs[index, group], span)
+                    request.ages.setdefault((index, group), {}).update(ages)
         self.free.take(self.needed(request, tokens))
         for kind, _, cell in self.tables(request):
             kind.grow(cell, hit, hit + tokens, stop)
@@ -302,7 +307,7 @@ class Scheduler:
 
     def remembered(self, request: Request, index: int, group: int) -> set[int]:
         found: set[int] = set()
-        for last, number, _ in request.runs.get((index, group), ()):
+        for last, number, *_ in request.runs.get((index, group), ()):
             found.update(range(last - number + 1, last + 1))
         return found
 
@@ -345,24 +350,24 @@ class Scheduler:
         if not self.caching:
             self.free.give(sum(end - first for first, end in spans) * number)
             return
-        kept = kind.kept(self.cached(request), (request.prompt - 1, request.junction, request.hit))
+        kept = kind.kept(self.cached(request, not owned), (request.prompt - 1, request.junction, request.hit))
         for group in range(number):
             for span in spans:
                 parts, plain = cut(span, kept)
                 self.free.give(plain)
-                for part in parts:
-                    run = self.free.keep(part, owned)
+                ages = request.ages.get((index, group), {})
+                for part, age in (one for part in parts for one in alike(part, ages, request.order)):
+                    run = self.free.keep(part, owned, age)
                     if run is not None:
                         request.runs.setdefault((index, group), []).append(run)
 
-    def cached(self, request: Request) -> int:
-        """Tokens whose blocks have hashes: processed ones, and all of a prefill."""
+    def cached(self, request: Request, over: bool) -> int:
+        """Tokens whose blocks have hashes: processed ones, and all of a prefill; over: the last token came, and all are."""
+        if over:
+            return request.prefill + request.left - 1
         if request.first < 0:
             return request.done
-        given = self.step - request.first
-        if given >= request.left:
-            return request.prefill + request.left - 1
-        return request.prefill + max(given - 1 - self.lag, 0)
+        return request.prefill + max(self.step - request.first - 1 - self.lag, 0)
 
     def allocate(self, request: Request, tokens: int, flying: int) -> bool:
         """Blocks for the next tokens of a running request, preempting the last ones; False if it had to go itself."""

@@ -1,0 +1,350 @@
+"""Requests that arrive with time, through vLLM 0.33.0's scheduler: against its own recorded runs, a plain oracle, and itself
+(tests/README.md)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replay import lines
+from vllm_oracle import Asked, Oracle, Rules
+
+from memcurve import BadConfig, NotDescribed, Refused, load
+from memcurve.engines import vllm_loop, vllm_replay
+from memcurve.engines.vllm_arrivals import Arrivals
+from memcurve.engines.vllm_blocks import VllmAllocator
+from memcurve.engines.vllm_loop import has_numba
+from memcurve.engines.vllm_replay import Replayer
+from memcurve.engines.vllm_scheduler import Request, Scheduler
+from memcurve.verify.vllm_replay import replayed, summary
+
+np = pytest.importorskip("numpy")
+CASES = list(lines("vllm_replay.jsonl"))
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+WAYS = [False, True] if has_numba() else [False]
+
+
+@functools.cache
+def allocator_of(**options: Any) -> VllmAllocator:
+    found = load(MODEL).curve("vllm", **{"max_model_len": 4096, **options}).allocator
+    assert isinstance(found, VllmAllocator)
+    return found
+
+
+@pytest.mark.parametrize("compiled", WAYS)
+def test_every_recorded_run_row_by_row(compiled: bool, count: Any) -> None:
+    wrong = [
+        entry.get("id", entry["options"]) for entry in CASES if summary(*replayed(entry, compiled)) != entry["recorded"]
+    ]
+    preempted = sum(entry["recorded"]["preemptions"] > 0 for entry in CASES)
+    hits = sum(entry["recorded"]["sums"][4] > 0 for entry in CASES)
+    count(
+        f"vllm 0.33.0: {len(CASES)} runs over arrivals, {preempted} with preemptions, {hits} with hits, {len(wrong)} wrong"
+    )
+    assert wrong == []
+    assert len(CASES) >= 44
+    assert preempted >= 25
+    assert hits >= 15
+
+
+# -- the oracle -----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[Rules, list[tuple[int, int, int, list[int]]], int]:
+    """Rules, requests of (arrival, prompt, output, hashes), and tokens of a hash."""
+    span = draw(st.integers(1, 3))
+    blocks = draw(st.integers(12, 60))
+    rules = Rules(
+        blocks=blocks, block=16, budget=draw(st.sampled_from([16, 40, 200, 2048])), most=draw(st.integers(1, 12)),
+        caching=draw(st.booleans()), ahead=draw(st.booleans()), step_ns=draw(st.sampled_from([1, 5, 1000])),
+        prefill_tokens=draw(st.sampled_from([1, 7, 100])),
+    )  # fmt: skip
+    rules = rules._replace(budget=max(rules.budget, rules.most))
+    longest = blocks * 16
+    found, time, fresh = [], 0, 0
+    chains: list[list[int]] = [[]]
+    for _ in range(draw(st.integers(1, 25))):
+        time += draw(st.sampled_from([0, 0, 1, 50, 3000]))
+        prompt = draw(st.integers(1, longest // 2))
+        if draw(st.booleans()):
+            prompt = -(-prompt // 16) * 16
+        output = draw(st.integers(1, min(longest - prompt, 100)))
+        known = draw(st.sampled_from(chains))
+        hashes = known[: draw(st.integers(0, len(known)))][: prompt // (16 * span)]
+        more = draw(st.integers(0, -(-prompt // (16 * span)) - len(hashes)))
+        hashes = hashes + list(range(fresh, fresh + more))
+        fresh += more
+        # An id that stands for less than a whole one ends a prompt, and so it is none of another's.
+        chains.append(hashes[: prompt // (16 * span)])
+        found.append((time, prompt, output, hashes))
+    return rules, found, span * 16
+
+
+def asked(requests: list[tuple[int, int, int, list[int]]], hash_tokens: int) -> list[Asked]:
+    """With tokens: one of its own for each hash, and for what has none one of the request's own."""
+    return [
+        Asked(
+            arrival,
+            ([10**6 + one for one in hashes for _ in range(hash_tokens)] + [number] * prompt)[:prompt],
+            output,
+        )
+        for number, (arrival, prompt, output, hashes) in enumerate(requests)
+    ]
+
+
+def allocator_for(rules: Rules) -> VllmAllocator:
+    return allocator_of(
+        enable_prefix_caching=rules.caching, async_scheduling=rules.ahead, max_num_seqs=rules.most,
+        max_num_batched_tokens=rules.budget,
+    )  # fmt: skip
+
+
+def replayer_of(rules: Rules, hash_tokens: int | None = None, **given: Any) -> Replayer:
+    return Replayer(
+        allocator_for(rules), rules.blocks + 1, step_ns=rules.step_ns, prefill_tokens=rules.prefill_tokens,
+        hash_tokens=hash_tokens, **given,
+    )  # fmt: skip
+
+
+def feed(replayer: Replayer, requests: list[tuple[int, int, int, list[int]]], finish: bool = True) -> list[Any]:
+    """Steps and requests, as rows."""
+    offsets = np.cumsum([0, *(len(one[3]) for one in requests)])
+    ids = [number for one in requests for number in one[3]]
+    arrival, prompt, output = ([one[column] for one in requests] for column in range(3))
+    parts = [replayer.feed(arrival, prompt, output, (offsets, ids) if replayer.hash_tokens else None)]
+    parts += [replayer.finish()] if finish else []
+    return parts
+
+
+def rows_of(parts: list[Any], name: str) -> list[list[int]]:
+    columns = [getattr(part, name) for part in parts]
+    return [list(row) for part in columns for row in zip(*(one.tolist() for one in part.values()), strict=True)]
+
+
+@pytest.mark.parametrize("compiled", WAYS)
+@settings(max_examples=100, deadline=None)
+@given(run=runs())
+def test_a_plain_oracle_agrees_at_every_step(compiled: bool, run: Any) -> None:
+    rules, requests, hash_tokens = run
+    oracle = Oracle(rules, asked(requests, hash_tokens))
+    expected = oracle.run()
+    parts = feed(replayer_of(rules, hash_tokens, interval_ns=0, compiled=compiled), requests)
+    steps = rows_of(parts, "series")
+    assert [[*row[:2], row[2] + row[3], *row[4:8]] for row in steps[:-1]] == expected
+    assert sorted(rows_of(parts, "requests")) == [
+        [number, arrival, prompt, output, one.admitted, one.first, one.end, one.preemptions, one.hit]
+        for (number, (arrival, prompt, output, _)), one in zip(enumerate(requests), oracle.requests, strict=True)
+    ]
+    # Conservation: what has arrived runs, waits, was put back, or is finished. The last row is the end.
+    for time, running, waiting, back, used, tokens, _, finished, filled in steps:
+        assert running + waiting + back + finished == sum(one[0] <= time for one in requests)
+        assert 0 <= used <= rules.blocks
+        assert tokens <= used * 16
+        # Llama-3.1-8B: 32 layers of 2 · 8 · 128 · 2 bytes a token.
+        assert filled == tokens * 32 * 2 * 8 * 128 * 2
+    assert steps[-1][1:6] == [0, 0, 0, 0, 0]
+
+
+def same_totals(one: Replayer, other: Replayer) -> bool:
+    left, right = one.totals().as_dict(), other.totals().as_dict()
+    return all(np.array_equal(left[name], right[name]) for name in left)
+
+
+@settings(max_examples=60, deadline=None)
+@given(run=runs(), size=st.integers(1, 9))
+def test_how_it_is_fed_changes_nothing(run: Any, size: int) -> None:
+    rules, requests, hash_tokens = run
+    whole, pieces = (replayer_of(rules, hash_tokens, interval_ns=0, compiled=False) for _ in range(2))
+    expected = feed(whole, requests)
+    parts = []
+    for first in range(0, len(requests), size):
+        parts += feed(pieces, requests[first : first + size], finish=False)
+    parts.append(pieces.finish())
+    assert same_totals(whole, pieces)
+    for name in ("requests", "series"):
+        assert rows_of(parts, name) == rows_of(expected, name)
+
+
+@pytest.mark.parametrize("compiled", WAYS)
+@settings(max_examples=40, deadline=None)
+@given(run=runs())
+def test_a_row_each_nanosecond_adds_up(compiled: bool, run: Any) -> None:
+    rules, requests, hash_tokens = run
+    rules = rules._replace(step_ns=min(rules.step_ns, 5))
+    steps = rows_of(feed(replayer_of(rules, hash_tokens, interval_ns=0, compiled=compiled), requests), "series")
+    replayer = replayer_of(rules, hash_tokens, interval_ns=1, compiled=compiled)
+    rows = rows_of(feed(replayer, requests), "series")
+    totals = replayer.totals()
+    assert [row[0] for row in rows] == [*range(totals.now_ns), totals.now_ns]
+    spent = np.array(rows[:-1]).reshape(-1, len(vllm_replay.SERIES))
+    assert np.bincount(spent[:, 4], minlength=rules.blocks + 1).tolist() == totals.blocks_ns.tolist()
+    assert np.bincount(spent[:, 1], minlength=len(totals.running_ns)).tolist() == totals.running_ns.tolist()
+    assert spent[:, 5].sum() == totals.token_ns
+    assert (totals.peak_blocks, totals.peak_tokens) == tuple(max(row[column] for row in steps) for column in (4, 5))
+    assert totals.peak_running == max(row[1] for row in steps)
+    assert totals.peak_waiting == max(row[2] + row[3] for row in steps)
+    # The last row of the steps of a time is the state that lasts from there on.
+    lasting = {row[0]: row[1:] for row in steps}
+    for row in rows:
+        assert row[1] + row[2] + row[3] + row[7] == sum(one[0] <= row[0] for one in requests)
+        if row[0] in lasting and row[1]:
+            assert row[1:] == lasting[row[0]]
+
+
+# -- itself ---------------------------------------------------------------------------------------------------------------
+
+
+def both(rules: Rules, requests: list[tuple[int, int, int, list[int]]], interval: int) -> list[Any]:
+    """Parts and totals of the functions over flat integers, and of the loop that any groups of layers go through."""
+    plain: list[tuple[int, int, int, list[int]]] = [
+        (arrival, prompt, output, []) for arrival, prompt, output, _ in requests
+    ]
+    found = []
+    for other in (False, True):
+        replayer = replayer_of(rules, interval_ns=interval, compiled=False)
+        if other:
+            replayer.loop = Arrivals(
+                allocator_for(rules), rules.blocks + 1, rules.step_ns, rules.prefill_tokens, interval
+            )
+        found.append((feed(replayer, plain), replayer))
+    return found
+
+
+@settings(max_examples=80, deadline=None)
+@given(run=runs(), interval=st.sampled_from([0, 0, 1000]))
+def test_both_loops_agree(run: Any, interval: int) -> None:
+    """Where prompts share nothing."""
+    rules, requests, _ = run
+    (left, one), (right, other) = both(rules, requests, interval)
+    assert rows_of(left, "series") == rows_of(right, "series")
+    assert sorted(row[:8] for row in rows_of(left, "requests")) == sorted(row[:8] for row in rows_of(right, "requests"))
+    assert same_totals(one, other)
+
+
+@settings(max_examples=40, deadline=None)
+@given(run=runs())
+def test_steady_requests_agrees_where_all_wait_at_the_start(run: Any) -> None:
+    rules, requests, _ = run
+    replayer = replayer_of(rules, interval_ns=0, compiled=False)
+    steps = rows_of(feed(replayer, [(0, prompt, output, []) for _, prompt, output, _ in requests]), "series")
+    run_ = Scheduler(allocator_for(rules), rules.blocks + 1).run(Request(one[1], one[2]) for one in requests)
+    totals = replayer.totals()
+    assert (totals.peak_running, totals.preemptions, totals.peak_blocks) == (run_.peak, run_.preemptions, run_.blocks)
+    assert (totals.steps, sum(row[1] for row in steps[:-1])) == (run_.steps, run_.area)
+
+
+@pytest.mark.skipif(not has_numba(), reason="needs numba")
+def test_turning_to_compiled_functions_in_the_middle_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = next(one for one in CASES if one.get("hash_tokens") and one["recorded"]["preemptions"])
+    monkeypatch.setattr(vllm_loop, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(vllm_loop, "PLAIN_STEPS", 100)
+    assert summary(*replayed(entry)) == entry["recorded"]
+
+
+def size_of(replayer: Replayer) -> int:
+    assert isinstance(replayer.loop, vllm_loop.Kernel)
+    return sum(len(one) for one in replayer.loop.state.values())
+
+
+def test_nothing_is_kept_of_what_ended() -> None:
+    rules = Rules(100, 16, 2048, 8, True, True, 1000, 100)
+    replayer = replayer_of(rules, 16, interval_ns=10**6)
+    sizes, ended = [], 0
+    for batch in range(40):
+        first = batch * 50
+        requests = [(20_000 * (first + one), 40 + one, 5, [first + one, 9**9 + first + one]) for one in range(50)]
+        ended += sum(len(part.requests["number"]) for part in feed(replayer, requests, finish=False))
+        sizes.append(size_of(replayer))
+    assert ended > 1900
+    # The same after 40 times as many requests, but for how much of the last batch waits.
+    assert max(sizes[20:]) <= max(sizes[:20]) * 1.01
+
+
+def test_by_hand() -> None:
+    # 20 tokens of prompt and 3 outputs; a batch takes 10 ns a token of a prompt and 1,000 for decodes: the first token after 200 ns, the
+    # third after 2,200. 2 blocks of 16 tokens hold 20 + 2 (the last output is never computed).
+    replayer = Replayer(allocator_of(), 10, step_ns=1000, prefill_tokens=100, interval_ns=0)
+    parts = [replayer.feed([500], [20], [3]), replayer.finish()]
+    assert rows_of(parts, "requests") == [[0, 500, 20, 3, 500, 700, 2700, 0, 0]]
+    # The first two batches are made at once: one is made while the other runs. The last is empty, for all is under way.
+    steps = rows_of(parts, "series")
+    assert [row[:6] for row in steps] == [
+        [500, 1, 0, 0, 2, 20],
+        [500, 1, 0, 0, 2, 21],
+        [700, 1, 0, 0, 2, 22],
+        [1700, 1, 0, 0, 2, 22],
+        [2700, 0, 0, 0, 0, 0],
+    ]
+    totals = replayer.totals()
+    assert totals.token_ns == 21 * 200 + 22 * 1000 + 22 * 1000
+    assert totals.blocks_ns[:4].tolist() == [500, 0, 2200, 0]
+    assert (totals.now_ns, totals.steps, totals.computed, totals.hits) == (2700, 4, 22, 0)
+
+
+def test_requests_that_are_too_long_are_turned_down() -> None:
+    replayer = Replayer(allocator_of(max_model_len=64), 10, step_ns=1, prefill_tokens=1, hash_tokens=16)
+    parts = [replayer.feed([0, 0, 0], [64, 60, 99], [1, 50, 1], ([0, 4, 5, 6], [1, 2, 3, 4, 1, 7])), replayer.finish()]
+    # An output stops at the longest request: 64 tokens.
+    assert [row[:4] for row in rows_of(parts, "requests")] == [[1, 0, 60, 4]]
+    totals = replayer.totals()
+    assert (totals.fed, totals.turned_down, totals.finished, totals.arrived) == (3, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arrival", "prompt", "output", "hashes", "words"),
+    [
+        ([0], [0], [1], None, "prompt: 0 tokens; expected 1 or more"),
+        ([0], [5], [0], None, "output: 0 tokens; expected 1 or more"),
+        ([-1], [5], [1], None, "arrival_ns: out of range"),
+        ([5, 4], [5, 5], [1, 1], None, "arrival_ns: request 1 comes before"),
+        ([0, 1], [5], [1], None, "2 arrivals, 1 prompts, 1 outputs"),
+        ([0], [5], [1], ([0, 1, 2], [1, 2]), "hashes: offsets of 2 requests; expected 1"),
+        ([0], [5], [1], ([0, 1], [-1]), "hashes: an id out of range"),
+        ([0], [5], [1], ([0, 1], [2**62]), "hashes: an id out of range"),
+    ],
+)
+def test_what_can_not_be_fed(arrival: Any, prompt: Any, output: Any, hashes: Any, words: str) -> None:
+    replayer = Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1, hash_tokens=16)
+    with pytest.raises(BadConfig, match=words):
+        replayer.feed(arrival, prompt, output, hashes)
+
+
+def test_layers_of_several_kinds_share_no_prompts() -> None:
+    allocator = load("openai/gpt-oss-20b").curve("vllm", max_model_len=4096).allocator
+    assert isinstance(allocator, VllmAllocator)
+    with pytest.raises(NotDescribed, match="hashes of prompts, beside layers of several kinds"):
+        Replayer(allocator, 1000, step_ns=1, prefill_tokens=1, hash_tokens=16)
+    # 12 layers keep 128 tokens at most, 12 all: of 1,000 + 9 tokens 12 · (128 + 1,009) rows of 2 · 8 · 64 · 2 bytes.
+    replayer = Replayer(allocator, 1000, step_ns=1, prefill_tokens=1000, interval_ns=0)
+    replayer.feed([0], [1000], [10])
+    assert replayer.finish().series["filled_bytes"].max() == 12 * (128 + 1009) * 2048
+
+
+def test_what_a_replay_is_not_made_of() -> None:
+    with pytest.raises(BadConfig, match="hash_tokens: 20; expected a multiple of the 16 tokens of a block"):
+        Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1, hash_tokens=20)
+    with pytest.raises(BadConfig, match="step_ns: 1,000,000,000,000"):
+        Replayer(allocator_of(), 10**5, step_ns=10**12, prefill_tokens=1)
+    with pytest.raises(BadConfig, match="hashes: given without hash_tokens"):
+        Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1).feed([0], [16], [1], ([0, 1], [5]))
+    with pytest.raises(NotDescribed, match="num_speculative_tokens 3"):
+        Replayer(allocator_of(speculative_method="ngram", num_speculative_tokens=3), 10, step_ns=1, prefill_tokens=1)
+    replayer = Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1)
+    replayer.feed([5], [10], [1])
+    with pytest.raises(BadConfig, match="arrival_ns: request 1 comes before"):
+        replayer.feed([4], [10], [1])
+    replayer.finish()
+    with pytest.raises(BadConfig, match="after finish"):
+        replayer.feed([9], [10], [1])
+
+
+@pytest.mark.parametrize(("prompt", "output", "tokens"), [(1000, 5, "1,000"), (100, 1000, "145")])
+def test_a_request_that_never_fits_ends_in_a_reason(prompt: int, output: int, tokens: str) -> None:
+    # 9 blocks of 16 tokens hold 144; a prompt of 100 tokens is preempted for its 145th, and never comes back.
+    replayer = Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1)
+    with pytest.raises(Refused, match=f"request 0, of {tokens} tokens, is never scheduled, for blocks"):
+        replayer.feed([0, 10**9], [prompt, 1], [output, 1])
