@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from math import gcd, lcm
 
 from ..base import NotDescribed, Record, Refused
-from .vllm_tables import AlignedState, Chunk, Free, State, Tokens, Window, alike, cut, valid_export
+from .vllm_tables import AlignedState, Chunk, Free, State, Tokens, Window, cut, valid_export
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ class Request:
     """One request. prompt: tokens asked with; prefill: tokens to compute before the next output (more after a preemption);
     left: outputs to come after that. done: tokens computed. flying: tokens of its last chunk, scheduled at step `last`.
     first: the step that finished the prefill; -1 before. hit: tokens found cached when it was let in. junction: tokens that some layers found cached and others not.
-    runs: per kind of table and group, the free blocks that remember something of it; ages: of those it found when it was let in."""
+    runs: per kind of table and group, the free blocks that remember something of it."""
 
     __slots__ = (
-        "ages", "cells", "done", "end", "first", "flying", "hit", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
+        "cells", "done", "end", "first", "flying", "hit", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
     )  # fmt: skip
 
     def __init__(self, prompt: int, output: int) -> None:
@@ -42,7 +42,6 @@ class Request:
         self.turn = self.junction = self.hit = 0
         self.order = -1
         self.runs: dict[tuple[int, int], list[list[int]]] = {}
-        self.ages: dict[tuple[int, int], dict[int, int]] = {}
         self.reset()
 
     @property
@@ -275,12 +274,10 @@ class Scheduler:
         request.order = self.orders
         self.orders += 1
         self.running[request.order] = self.prefills[request.order] = request
-        request.ages = {}
         for index, (kind, number, cell) in enumerate(self.tables(request)):
             for span in kind.spans(cell):
                 for group in range(number):
-                    ages = self.free.pull(request.runs[index, group], span)
-                    request.ages.setdefault((index, group), {}).update(ages)
+                    self.free.pull(request.runs[index, group], span)
         self.free.take(self.needed(request, tokens))
         for kind, _, cell in self.tables(request):
             kind.grow(cell, hit, hit + tokens, stop)
@@ -307,7 +304,7 @@ class Scheduler:
 
     def remembered(self, request: Request, index: int, group: int) -> set[int]:
         found: set[int] = set()
-        for last, number, *_ in request.runs.get((index, group), ()):
+        for last, number, _ in request.runs.get((index, group), ()):
             found.update(range(last - number + 1, last + 1))
         return found
 
@@ -355,9 +352,8 @@ class Scheduler:
             for span in spans:
                 parts, plain = cut(span, kept)
                 self.free.give(plain)
-                ages = request.ages.get((index, group), {})
-                for part, age in (one for part in parts for one in alike(part, ages, request.order)):
-                    run = self.free.keep(part, owned, age)
+                for part in parts:
+                    run = self.free.keep(part, owned)
                     if run is not None:
                         request.runs.setdefault((index, group), []).append(run)
 

@@ -240,8 +240,8 @@ def valid_export(start: int, end: int, place: int, hashed: int, block: int, expo
 class Free:
     """The queue of free blocks (BlockPool, FreeKVCacheBlockQueue): ones without a hash in front, then runs in the order they were freed.
 
-    A run is [last block, how many, whether its owner may look for it, age], blocks counted down in a request's table: the last one
-    of them is taken first. Of blocks that stand twice the one that got its hash first is found, which is of the least age.
+    A run is [last block, how many, whether its owner may look for it], blocks counted down in a request's table: the last one
+    of them is taken first.
     """
 
     def __init__(self, blocks: int) -> None:
@@ -267,54 +267,36 @@ class Free:
         self.count += number
         self.plain += number
 
-    def keep(self, span: Span, owned: bool, age: int) -> list[int] | None:
+    def keep(self, span: Span, owned: bool) -> list[int] | None:
         """Blocks with a hash, to the end of the queue; the run, where somebody may look for it."""
         number = span[1] - span[0]
         self.count += number
         if not owned and self.runs and not self.runs[-1][2]:
             self.runs[-1][1] += number
             return None
-        run = [span[1] - 1, number, int(owned), age]
+        run = [span[1] - 1, number, int(owned)]
         self.runs.append(run)
         return run if owned else None
 
-    def pull(self, runs: list[list[int]], span: Span) -> dict[int, int]:
-        """Takes blocks that a request found out of its runs, wherever they stand; the age of each."""
+    def pull(self, runs: list[list[int]], span: Span) -> None:
+        """Takes blocks that a request found out of its runs, wherever they stand; of one that stands twice, the first."""
         self.count -= span[1] - span[0]
-        ages: dict[int, int] = {}
         wanted = [span]
         while wanted:
             first, end = wanted.pop()
             if first >= end:
                 continue
-            standing = (run for run in runs if run[1] and first <= run[0] and run[0] - run[1] + 1 < end)
-            run = min(standing, key=lambda run: run[3])
+            run = next(run for run in runs if run[1] and first <= run[0] and run[0] - run[1] + 1 < end)
             low, high = max(first, run[0] - run[1] + 1), min(end, run[0] + 1)
             above, below = run[0] + 1 - high, low - (run[0] - run[1] + 1)
             if above and below:
-                rest = [low - 1, below, run[2], run[3]]
+                rest = [low - 1, below, run[2]]
                 self.runs.insert(next(index for index, one in enumerate(self.runs) if one is run) + 1, rest)
                 runs.append(rest)
             elif below:
                 run[0] = low - 1
             run[1] = above or below
-            ages.update(dict.fromkeys(range(low, high), run[3]))
             wanted += [(first, low), (high, end)]
-        return ages
-
-
-def alike(span: Span, ages: dict[int, int], age: int) -> list[tuple[Span, int]]:
-    """A span cut where the age of its blocks changes, last first; those not among the ages have the one given."""
-    if not ages:
-        return [(span, age)]
-    found: list[tuple[Span, int]] = []
-    for block in range(span[1] - 1, span[0] - 1, -1):
-        own = ages.get(block, age)
-        if found and found[-1][1] == own:
-            found[-1] = ((block, found[-1][0][1]), own)
-        else:
-            found.append(((block, block + 1), own))
-    return found
 
 
 def cut(span: Span, kept: Iterable[Span]) -> tuple[list[Span], int]:
