@@ -677,3 +677,41 @@ def test_notes_say_what_was_left_out(tmp_path: Path) -> None:
     assert [note.split(",")[0].split("(")[0] for note in found.notes] == [
         "1 lines are no requests and were left out ", "1 requests without an output", "time goes back in 1 lines",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("models", "given"),
+    [
+        ([DENSE], {"memory": 9 * GIB}),
+        ([DENSE], {"memory": GIB, "capped": False, "decode_rate": 12.5}),
+        ([DENSE, "openai/gpt-oss-20b"], {"memory": 3 * GIB, "prefill_rate": 200_000}),
+        ([DENSE, "openai/gpt-oss-20b", "Qwen/Qwen3-Next-80B-A3B-Thinking"], {}),
+    ],
+)
+def test_all_words_of_a_figure_are_inside_it_and_apart(
+    tmp_path: Path, models: list[str], given: dict[str, Any]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from memcurve.traces.drawing import draw
+
+    requests = "".join(f"{100 + index % 7},1500,900,2400,x\n" for index in range(1500))
+    lines = "Timestamp,Request tokens,Response tokens,Total tokens,Log Type\n" + requests
+    path = put(tmp_path, lines, "a-trace-with-quite-a-long-name.csv")
+    figure = draw(memcurve.replay(path, models, max_model_len=8192, **given))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [one for axes in figure.axes for one in axes.texts] + figure.texts
+    texts += [axes.yaxis.label for axes in figure.axes]
+    boxes = [one.get_window_extent() for one in texts if one.get_text()]
+    width, height = canvas.get_width_height()
+    for box in boxes:
+        assert 0 <= box.x0 <= box.x1 <= width
+        assert 0 <= box.y0 <= box.y1 <= height
+    for index, box in enumerate(boxes):
+        # Letters need not fill their boxes.
+        assert not any(box.overlaps(other.padded(-1.5)) for other in boxes[:index])
+    said = [one.get_text() for one in texts]
+    capacities = [one for one in said if one.startswith("capacity ")]
+    assert len(capacities) == ("memory" in given)

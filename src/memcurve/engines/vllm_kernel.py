@@ -535,7 +535,9 @@ def serve(
             return PAUSED
         steps -= 1
         s[MARKS] = s[LAST] = s[PREFILLS] = s[DECODES] = 0
-        budget = running_ones(s, f, run, due, back, gone, marks, hashes, table, nxt, prv, ref, key, first, chain, before)
+        budget = running_ones(
+            s, f, run, due, back, gone, marks, hashes, table, nxt, prv, ref, key, first, chain, before
+        )
         if budget >= 0:
             admit(
                 s, q, qh, f, run, due, back, spare, marks, hashes, table, nxt, prv, ref, key, first, chain, before, budget
