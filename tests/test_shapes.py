@@ -127,6 +127,23 @@ def test_answers_of_commands_alone(tmp_path: Path, capsys: pytest.CaptureFixture
             assert held(name, schema.fitting_data(load(QWEN3), tried, "vllm", 32768, 1, 2**32)) == found
 
 
+def test_answers_of_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba")
+    trace = tmp_path / "t.csv"
+    requests = "".join(f"{index // 9},{500 + 37 * index},{40 + index % 30}\n" for index in range(60))
+    trace.write_text("timestamp,prompt_tokens,output_tokens\n" + requests + "5,-1,2\n")
+    words = f"replay {trace} --json --prefill_rate 200000 -O max_model_len=4096 --dtype bf16"
+    for more in (
+        f"--model {QWEN3} --model {NEXT} --memory 4GiB",
+        f"--model {QWEN3} --model {OSS}",
+        f"--model {QWEN3} --memory 600MiB --uncapped",
+        f"--model {QWEN3} --max_queue 2s",
+        f"--model {QWEN3} --gpu H100 --max_queue 2s",
+    ):
+        assert cli.run([*words.split(), *more.split()]) == 0
+        held("replay", json.loads(capsys.readouterr().out))
+
+
 def test_every_model_under_every_engine_holds_to_its_schema() -> None:
     for name in catalog.names():
         model = catalogued(name)

@@ -26,7 +26,7 @@ TENSORS = many(row("A tensor's name, and its bytes per slot.", {"type": "string"
 POOL = maybe(one_of("Counts of the engine's own.", ref("VllmPool"), ref("SGLangPool")), "null: no pool is made")
 OPTION_VALUE: Shape = {"type": ["boolean", "integer", "number", "string", "null"]}
 
-SHAPES: dict[str, Shape] = {
+RECORDS: dict[str, Shape] = {
     # -- curves as data ---------------------------------------------------------------------------------------------------
     "Expr": {
         "description": "A number, context, batch or encoder, or [operation, left, right] in whole numbers: floor is a//b, ceil "
