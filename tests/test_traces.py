@@ -8,9 +8,10 @@ import io
 import json
 import os
 import sys
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ from memcurve.traces.reading import Chunk, Counts, Trace
 from memcurve.traces.search import smallest
 from memcurve.traces.service import Service, service
 from memcurve.traces.sweep import Sweep
+from memcurve.traces.writing import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GIB = 2**30
 DENSE = "Qwen/Qwen3-30B-A3B"
@@ -640,6 +645,48 @@ def test_a_disk_that_fills_keeps_whole_rows(
     assert figure.read_bytes().startswith(b"\x89PNG")  # what comes after it is written all the same
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel takes no more bytes of any file, as if the disk were full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("size", "least"), [(10_000, 200), (8_000, 40), (2_000, 0)])
+def test_a_disk_that_fills_keeps_a_parquet_file_of_fewer_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, least: int
+) -> None:
+    """13 columns take more than 2,000 bytes to say what they are."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    found = memcurve.replay(burst(tmp_path), DENSE)
+    out, whole = tmp_path / "s.parquet", tmp_path / "w.parquet"
+    count = write(found, str(whole))
+    out.write_bytes(b"what was there before" * 1000)
+    with files_of_at_most(size), pytest.raises(BadConfig, match=r"s\.parquet: File too large; ") as error:
+        write(found, str(out))
+    kept = int(str(error.value).split("; ")[1].split()[0].replace(",", ""))
+    assert least <= kept < count
+    assert out.exists() == (least > 0)
+    if kept:
+        assert pq.read_table(out).to_pydict() == pq.read_table(whole).slice(0, kept).to_pydict()
+
+
+def test_a_figure_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out, path = tmp_path / "f.svg", burst(tmp_path)
+    with files_of_at_most(4_096), pytest.raises(BadConfig, match=r"f\.svg: File too large; expected a place"):
+        command(["replay", path, "--model", DENSE, "-o", str(out)])
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(BadConfig, match=r"f\.svg: Is a directory; expected a place"):
+        command(["replay", path, "--model", DENSE, "-o", str(out)])
+
+
 def test_json_and_search_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = burst(tmp_path)
     assert command(["replay", path, "--model", DENSE, "--memory", "4GiB", "-O", "max_model_len=8192", "--json"]) == 0
@@ -701,7 +748,7 @@ def test_all_words_of_a_figure_are_inside_it_and_apart(
     path = put(tmp_path, lines, "a-trace-with-quite-a-long-name.csv")
     figure = draw(memcurve.replay(path, models, max_model_len=8192, **given))
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    canvas.draw()  # type: ignore[no-untyped-call]
     texts = [one for axes in figure.axes for one in axes.texts] + figure.texts
     texts += [axes.yaxis.label for axes in figure.axes]
     boxes = [one.get_window_extent() for one in texts if one.get_text()]

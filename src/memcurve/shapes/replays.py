@@ -19,7 +19,9 @@ REPLAYS: dict[str, Shape] = {
             "lines": whole("All, a header among them."),
             "requests": whole("Of them."),
             "broken_lines": whole("That are no requests, and were left out."),
-            "broken": many(record("", {"line": whole("Its number."), "why": text("The reason.")}), "The first of them."),
+            "broken": many(
+                record("", {"line": whole("Its number."), "why": text("The reason.")}), "The first of them."
+            ),
             "backwards": whole("Earlier than a line before; put in order."),
             "late": whole("Of these too late for that: they arrive with the one before."),
             "failed": whole("Requests without an output, left out."),

@@ -47,7 +47,12 @@ class Found(Record):
 
     def to_dict(self) -> dict[str, Any]:
         found = self.as_dict()
-        return {"schema": SCHEMA, **found, "tried": [one.as_dict() for one in self.tried], "replay": self.replay.to_dict()}
+        return {
+            "schema": SCHEMA,
+            **found,
+            "tried": [one.as_dict() for one in self.tried],
+            "replay": self.replay.to_dict(),
+        }
 
 
 def smallest(
