@@ -26,12 +26,13 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import memcurve  # noqa: E402
-from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, load, pattern  # noqa: E402
+from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, catalog, load, pattern  # noqa: E402
 from memcurve.arrays import TOO_MANY, admit, evaluate, largest  # noqa: E402
+from memcurve.schema import encoder_of  # noqa: E402
 from memcurve.sweeps.files import Place, locked, replacing  # noqa: E402
 from memcurve.sweeps.rows import Rows, rectangles  # noqa: E402
 from memcurve.sweeps.spec import resolve  # noqa: E402
-from memcurve.terms import INT64_MAX, Limits, Term, compile_expr  # noqa: E402
+from memcurve.terms import INT64_MAX, Limits, Refusal, Term, compile_expr  # noqa: E402
 
 QWEN = "Qwen/Qwen3-Next-80B-A3B-Thinking"
 # Small chunks, so that little work has many of them. FILE is 0 for a folder of files.
@@ -64,11 +65,11 @@ def rows_of(spec: dict[str, Any], chunk: int = 2**21) -> tuple[list[dict[str, An
     return [row for table, _ in made for row in table.to_pylist()], [note for _, note in made]
 
 
-def expected(row: dict[str, Any], curve: MemoryCurve | str) -> tuple[int | None, str | None]:
+def expected(row: dict[str, Any], curve: MemoryCurve | str, encoder: int = 0) -> tuple[int | None, str | None]:
     if isinstance(curve, str):
         return None, curve
     try:
-        size = curve.bytes(row["context"], row["batch"])
+        size = curve.bytes(row["context"], row["batch"], encoder)
     except MemcurveError as error:
         return None, str(error)
     return (size, None) if size <= INT64_MAX else (None, TOO_MANY)
@@ -127,6 +128,70 @@ def test_rows_equal_the_curves(grids: list[dict[str, Any]], chunk: int, sample: 
         assert rows == rows_of(spec)[0]
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(catalog.names()), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(0, 300_000) | st.sampled_from([0, 1, 2, 256, 257, 2**40]), min_size=1, max_size=8),
+    st.lists(st.integers(0, 5) | st.integers(250, 260), min_size=1, max_size=4),
+    st.sampled_from([None, 0, 7, 1500]),
+)
+def test_every_engine_gives_the_catalogue_its_own_bytes(
+    subjects: list[str], contexts: list[int], batches: list[int], encoder: int | None
+) -> None:
+    spec = {"subjects": subjects, "engines": "all", "contexts": contexts, "batches": batches}
+    rows, _ = rows_of(spec if encoder is None else {**spec, "encoder_context": encoder}, 64)
+    curves: dict[tuple[str, str], tuple[MemoryCurve | str, int]] = {}
+    for row in rows:
+        key = row["subject"], row["engine"]
+        if key not in curves:
+            try:
+                model = load(key[0])
+                positions = encoder_of(model, encoder)
+                curves[key] = model.curve(key[1]), positions
+            except MemcurveError as error:
+                curves[key] = str(error), 0
+        assert (row["bytes"], row["reason"]) == expected(row, *curves[key]), key
+
+
+def test_what_an_engine_refuses_at_some_contexts_and_batches_is_a_row() -> None:
+    # MLX-LM's words for a rotating cache that is quantised, from 5,000 tokens on (mlx_lm/models/cache.py), and for bits.
+    spec = {
+        "subjects": ["1gqa"],
+        "engines": "mlx",
+        "options": {"kv_bits": [8, 7, "none"], "max_kv_size": 4096},
+        "contexts": [4096, 4999, 5000, 5001, 10**6],
+    }
+    rows, notes = rows_of(spec)
+    reasons = [row["reason"] for row in rows]
+    never = "NotImplementedError: RotatingKVCache Quantization NYI"
+    assert [reason == never for reason in reasons[:5]] == [False, False, True, True, True]
+    assert all("The requested number of bits 7 is not supported" in reason for reason in reasons[5:10])
+    assert reasons[10:] == [None] * 5
+    assert [row["bytes"] is None for row in rows] == [reason is not None for reason in reasons]
+    assert notes[0]["reasons"][never] == 3
+    # By context and by batch at once, and the first of two.
+    refusals = (Refusal(why="late", context=5, last_context=7, batch=2), Refusal(why="many", batch=3, last_batch=3))
+    term = Term(kind="attention", layers=1, tensors=(("key", 2),), slots="context")
+    curve = MemoryCurve(name="two", engine="mlx", dtype="bfloat16", terms=(term,), refusals=refusals)
+    held, many = np.arange(10)[:, None], np.arange(5)[None, :]
+    found, whys = evaluate(curve, held, many)
+    for context in range(10):
+        for batch in range(5):
+            row = {"context": context, "batch": batch}
+            why = next((text for where, text in whys if where[context, batch]), None)
+            assert expected(row, curve) == (None if why else found[context, batch], why)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 2047, 2**31 + 1, 2**55 + 1, 2**62 + 1, INT64_MAX])
+def test_buffers_in_pieces_of_any_size(piece: int) -> None:
+    # The cycle of pieces and steps of 256 leaves int64 long before the rows do.
+    spec = {"subjects": "1mha", "engines": "mlx", "options": {"prefill_step_size": piece}}
+    contexts = [0, 1, 255, 256, 257, 2049, 10**6, 2**40 + 3, 2**55 + 2, 2**61]
+    curve = pattern("1mha", dtype="bf16").curve("mlx", prefill_step_size=piece)
+    for row in rows_of({**spec, "contexts": contexts})[0]:
+        assert (row["bytes"], row["reason"]) == expected(row, curve)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.builds(
@@ -156,6 +221,7 @@ def test_no_part_is_larger_than_the_bound(data: Any) -> None:
             leaves,
             lambda inner: (
                 st.tuples(st.sampled_from(["add", "mul", "min"]), inner, inner)
+                | st.tuples(st.sampled_from(["past", "rows"]), inner, st.integers(1, 300))
                 | st.tuples(
                     st.sampled_from(["floor", "ceil", "mod"]), inner, st.integers(1, 300) | st.just(("mul", 7, "batch"))
                 )
