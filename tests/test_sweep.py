@@ -347,6 +347,89 @@ def test_aliases_and_sections_of_configs(tmp_path: Path) -> None:
     assert [row["bytes"] for row in rows] == [6 * 100 * 2 * heads * 16 * 2 for heads in (2, 4)]
 
 
+def test_a_list_of_points(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text(
+        "\ufeffsubject,sizes.n,engine, options.block_size ,context,batch,columns.loss\n"
+        "{n}gdn:1mha,3,vllm,32,4k,2,2.5\n"
+        "\n"
+        "{n}swa:1gqa,1,,,100,,3\n"
+        "8mha,,llamacpp,,1000,300,\n"
+    )
+    rows, _ = rows_of({"points": str(tmp_path / "points.csv"), "pareto": "loss"})
+    gdn = pattern("3gdn:1mha", dtype="bf16").curve("vllm", block_size=32).bytes(4096, 2)
+    swa = pattern("1swa:1gqa", dtype="bf16").curve().bytes(100)
+    shown = [(row["n"], row["engine"], row["block_size"], row["loss"], row["batch"], row["bytes"]) for row in rows]
+    assert shown == [
+        (3, "vllm", 32, 2.5, 2, gdn),
+        (1, "logical", None, 3, 1, swa),
+        (None, "llamacpp", None, None, 300, None),
+    ]
+    # The same as tables, in TOML or of a data frame, which has NaN for nothing.
+    points = [
+        {"subject": "{n}gdn:1mha", "sizes": {"n": 3}, "engine": "vllm", "options": {"block_size": 32}, "context": "4k", "batch": 2,
+         "columns.loss": 2.5},
+        {"subject": "{n}swa:1gqa", "sizes.n": 1, "context": 100, "columns": {"loss": 3}, "engine": None, "options.block_size": math.nan},
+        {"subject": "8mha", "engine": "llamacpp", "context": 1000, "batch": np.int64(300)},
+    ]  # fmt: skip
+    assert rows_of({"points": points, "pareto": "loss"})[0] == rows
+    # What a point lacks is as in the axes, of which there may be several values.
+    found, _ = rows_of(
+        {"points": [{"subject": "1mha"}, {"subject": "1gqa", "batch": 9}], "contexts": [1, 2], "batches": 5}
+    )
+    assert [(row["subject"], row["context"], row["batch"]) for row in found] == [
+        ("1mha", 1, 5), ("1mha", 2, 5), ("1gqa", 1, 9), ("1gqa", 2, 9),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"subject,context\n1mha,1,2\n", r"a\.csv:2: 3 cells; expected at most 2"),
+        (b"subject,subject\n1mha,1\n", r"a\.csv:2: 2 cells; expected at most 2, each of a name of its own"),
+        (b"subjekt,context\n1mha,1\n", r"a\.csv:2: subjekt: unknown; expected one of .* \(nearest: subject\)"),
+        (b"subject,context,loss\n1mha,1,2\n", r"a\.csv:2: loss: unknown; .*or a name in sizes, options or columns"),
+        (b"subject,context\n1mha,1\n1mha,-1\n", r"a\.csv:3: contexts: -1; expected an integer from 0"),
+        (b"subject,context\n1mha,inf\n", r"contexts: inf; expected an integer"),
+        (b"subject,context\n", "expected a header and a line for each point"),
+        (b"", "expected a header and a line for each point"),
+        (b"subject,context\n\xff,1\n", "'utf-8' codec"),
+        (b"subject,context\n" + b"a" * 200_000, "field larger than field limit"),
+        (b"subject,context\n" + b"1mha,1\n" * 100_001, "points: more than 100,000"),
+        (None, "No such file"),
+    ],
+)
+def test_bad_points(tmp_path: Path, data: bytes | None, error: str) -> None:
+    if data is not None:
+        (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(BadConfig, match=error):
+        resolve({"points": str(tmp_path / "a.csv")})
+    for points, why in (
+        ([], "points: a list; expected a list of tables, or a CSV file"),
+        ([3], "points: a list"),
+        (["a.csv\0"], "points: a list"),
+        ("a.csv\0", "embedded null"),
+        (
+            [{"subject": ["1mha"], "context": 1}],
+            r"points\[0\]\.subject: a list; expected one value; grids take several",
+        ),
+        (
+            [{"subject": "1mha", "sizes": 3, "context": 1}],
+            r"points\[0\]\.sizes: unknown; expected .*such as sizes.n_layers",
+        ),
+        ([{"subject": "1mha", "context": 1}, {"context": 1}], r"points\[1\]\.subjects: missing"),
+    ):
+        with pytest.raises(BadConfig, match=why):
+            resolve({"points": points})
+    with pytest.raises(BadConfig, match="points: beside grids; expected one of both"):
+        resolve({"points": "a.csv", "grids": [{}]})
+
+
+def test_true_is_not_one() -> None:
+    rows, _ = rows_of({"subjects": "{n}gdn:1mha", "sizes": {"n": [1, True, 1.0]}, "contexts": 1})
+    assert rows[0]["bytes"] is not None
+    assert [row["reason"] for row in rows[1:]] == [f"n: {n}; expected an integer of 0 or more" for n in ("True", "1.0")]
+
+
 def test_what_is_refused_is_a_row() -> None:
     rows, notes = rows_of(
         {

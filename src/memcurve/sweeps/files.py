@@ -132,8 +132,7 @@ def read_json(path: str) -> dict[str, Any]:
 
 def write_json(path: str, data: Any) -> None:
     with replacing(path) as hidden, open(hidden, "w", encoding="utf-8") as file:
-        json.dump(data, file, ensure_ascii=True)
-        file.write("\n")
+        file.write(f"{json.dumps(data, ensure_ascii=True)}\n")  # dump() to a file takes three times as long
 
 
 @contextlib.contextmanager

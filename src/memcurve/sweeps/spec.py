@@ -1,6 +1,6 @@
 """What a sweep asks: axes of values, checked and resolved, and its points by number.
 
-A spec is one grid, or a list of them (`grids`), each the product of its axes; a grid of one value each is a single point.
+A spec is one grid, or a list of them (`grids`), each the product of its axes, or a list of points (points.py).
 Points are numbered from 0: grid after grid, and in a grid as nested loops over subjects, sizes, engines, dtypes, options,
 contexts and batches, the last the fastest. A random sample draws such numbers.
 """
@@ -11,19 +11,21 @@ import hashlib
 import json
 import math
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..base import BadConfig, Record, nearest, show
 from ..engines import NAMES, module
 from ..terms import INT64_MAX
 from ..units import dtype_name, parse_count
+from .points import read_points
 from .subjects import find_source, knows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 AXES = ("subjects", "sizes", "engines", "dtypes", "options", "contexts", "batches", "columns", "encoder_context")
-KEYS = (*AXES, "grids", "sample", "seed", "pareto")
+KEYS = (*AXES, "grids", "points", "sample", "seed", "pareto")
 RANGE = ("from", "to", "step", "times")
 # Columns that every sweep has.
 OWN = ("subject", "engine", "dtype", "context", "batch", "bytes", "reason")
@@ -143,7 +145,7 @@ class Spec:
     def _union(self, kind: str) -> list[str]:
         return list(dict.fromkeys(name for grid in self.data["grids"] for name in grid[kind]))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         from .. import __version__
 
@@ -175,18 +177,9 @@ def read_spec(path: str) -> dict[str, Any]:
 def resolve(given: Mapping[str, Any]) -> Spec:
     """The spec that a dict means: axes filled in and checked, subjects found. BadConfig names the key and what was expected."""
     check_keys(given, KEYS, "")
-    grids = given.get("grids", [{}])
-    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
-        raise BadConfig(f"grids: {show(grids)}; expected a list of tables, [[grids]] in TOML")
-    if len(grids) > MAX_GRIDS:
-        raise BadConfig(f"grids: {len(grids):,}; expected at most {MAX_GRIDS:,}")
     shared = {key: value for key, value in given.items() if key in AXES}
     sources: dict[str, Any] = {}
-    found = []
-    for number, grid in enumerate(grids):
-        where = f"grids[{number}]." if "grids" in given else ""
-        check_keys(grid, AXES, where)
-        found.append(resolve_grid(merged(shared, grid, where), where, sources))
+    found = [resolve_grid(merged(shared, grid, where), where, sources) for where, grid in grids_of(given)]
     data: dict[str, Any] = {
         "grids": found,
         "sources": sources,
@@ -210,6 +203,23 @@ def resolve(given: Mapping[str, Any]) -> Spec:
     data["pareto"] = spec.pareto = resolve_pareto(given.get("pareto"), spec)
     check_columns(spec)
     return spec
+
+
+def grids_of(given: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The grids of a spec as they stand there, and of each how errors name it."""
+    if "points" in given:
+        if "grids" in given:
+            raise BadConfig("points: beside grids; expected one of both")
+        return read_points(given["points"], MAX_GRIDS)
+    grids = given.get("grids", [{}])
+    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise BadConfig(f"grids: {show(grids)}; expected a list of tables, [[grids]] in TOML")
+    if len(grids) > MAX_GRIDS:
+        raise BadConfig(f"grids: {len(grids):,}; expected at most {MAX_GRIDS:,}")
+    named = [(f"grids[{number}]." if "grids" in given else "", grid) for number, grid in enumerate(grids)]
+    for where, grid in named:
+        check_keys(grid, AXES, where)
+    return named
 
 
 def check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
