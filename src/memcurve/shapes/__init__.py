@@ -22,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ANSWERS: dict[str, tuple[str, ...]] = {
     "estimate": ("Estimate", "EveryEngine"), "fits": ("Fitting",), "curve": ("CurveAnswer",), "cross": ("Cross",), "fit": ("Fit",),
     "compare": ("Compare",), "models": ("Models",), "types": ("Types",), "gpus": ("Gpus",), "engines": ("Engines",),
-    "gguf": ("Gguf",), "weights": ("Weights",), "check-log": ("CheckLog",), "verify": ("Verify",),
+    "gguf": ("Gguf",), "weights": ("Weights",), "check-log": ("CheckLog",), "verify": ("Verify",), "sweep": ("Sweep",),
 }  # fmt: skip
 
 

@@ -59,8 +59,14 @@ SHAPES: dict[str, Shape] = {
         },
     ),
     "Refusal": record(
-        "What an engine raises from so many tokens and sequences on.",
-        {"why": text("Its reason."), "context": whole("Tokens."), "batch": whole("Sequences.")},
+        "What an engine raises with so many tokens and sequences.",
+        {
+            "why": text("Its reason."),
+            "context": whole("The fewest tokens."),
+            "last_context": maybe(whole("The most."), "null: without end"),
+            "batch": whole("The fewest sequences."),
+            "last_batch": maybe(whole("The most."), "null: without end"),
+        },
     ),
     "MemoryCurve": answer(
         "What MemoryCurve.to_dict writes and from_dict reads.",
@@ -508,6 +514,40 @@ SHAPES: dict[str, Shape] = {
         {
             **{name: text("The engine's version.") for name in ("transformers", "vllm", "sglang", "llamacpp")},
             "stubbed": text("What of the engine was replaced."),
+        },
+    ),
+    "Sweep": answer(
+        "What a sweep came to; its rows are in the output.",
+        {
+            "output": text("The file, or the folder of files, as it was asked for."),
+            "files": whole("How many there are.", 1),
+            "columns": many({"type": "string"}, "Names, in the order of the rows."),
+            "points": whole("Rows."),
+            "curves": whole("That they are points of."),
+            "invalid": whole("Rows without bytes, which have a reason."),
+            "reasons": by_name(whole("Rows."), "The most frequent reasons, and of how many rows each is."),
+            "least": maybe(BYTES, "of any row; null: no row has any"),
+            "most": maybe(BYTES, "of any row; null: no row has any"),
+            "pareto": maybe(
+                record(
+                    "What the front weighs bytes against, and where.",
+                    {
+                        "column": text("Its name."),
+                        "best": {"enum": ["least", "most"], "description": "Of the column."},
+                        "context": whole("Tokens."),
+                        "batch": whole("Sequences."),
+                    },
+                ),
+                "null: no front was asked for",
+            ),
+            "front": many(
+                {
+                    **by_name(OPTION_VALUE, "A point's settings and columns by name, and its bytes."),
+                    "properties": {"subject": text("The model."), **ENGINE, "bytes": BYTES},
+                    "required": ["subject", "engine", "dtype", "bytes"],
+                },
+                "Points that no other of their engine beats, by bytes.",
+            ),
         },
     ),
     "Problem": record(

@@ -55,7 +55,7 @@ class Sweep(Record):
         if self.invalid:
             yield f"without an answer: {self.invalid:,}"
             for text, count in list(self.reasons.items())[:5]:
-                yield f"  {count:,}: {text}"
+                yield f"  {count:,}: {text if len(text) <= 160 else f'{text[:159]}…'}"
             if len(self.reasons) > 5:
                 yield "  and others (--json lists more)"
         if self.pareto is not None:
