@@ -29,7 +29,7 @@ import memcurve  # noqa: E402
 from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, catalog, load, pattern  # noqa: E402
 from memcurve.arrays import TOO_MANY, admit, evaluate, largest  # noqa: E402
 from memcurve.schema import encoder_of  # noqa: E402
-from memcurve.sweeps.files import Place, locked, replacing  # noqa: E402
+from memcurve.sweeps.files import Place, begin, locked, replacing, write_chunk  # noqa: E402
 from memcurve.sweeps.rows import Rows, rectangles  # noqa: E402
 from memcurve.sweeps.spec import resolve  # noqa: E402
 from memcurve.terms import INT64_MAX, Limits, Refusal, Term, compile_expr  # noqa: E402
@@ -711,6 +711,73 @@ def test_a_process_that_is_killed_is_replaced(tmp_path: Path, whole: dict[str, b
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
     assert command.files() == whole
+
+
+@pytest.mark.parametrize("standing", [["lock"], ["lock", ".job.json.12"]])
+def test_stopped_before_it_began(tmp_path: Path, standing: list[str]) -> None:
+    # A full disk or a kill before there is a job.json; what is not a sweep's is left alone.
+    parts = tmp_path / "a.csv.parts"
+    parts.mkdir()
+    for name in standing:
+        (parts / name).touch()
+    assert memcurve.sweep(subjects="1mha", contexts=1, output=tmp_path / "a.csv").points == 1
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.csv.sweep.json"]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("memcurve.sweeps.files.write_json", full)
+        with pytest.raises(MemcurveError, match=r"No space left on device; 0 of 1 parts are kept"):
+            memcurve.sweep(subjects="1mha", contexts=2, output=tmp_path / "b.csv")
+    assert memcurve.sweep(subjects="1mha", contexts=2, output=tmp_path / "b.csv").points == 1
+
+
+def test_nothing_stands_beside_the_output_but_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Killed while it joins its parts: what is half written is in the folder of parts.
+    monkeypatch.setattr("memcurve.sweeps.spec.CHUNK_ROWS", 4)
+    seen: list[list[str]] = []
+
+    def watched(parts: list[str], path: str, form: str) -> None:
+        Path(path).write_text("half")
+        seen.append(sorted(os.listdir(tmp_path)))
+
+    monkeypatch.setattr("memcurve.sweeps.files.join", watched)
+    memcurve.sweep(subjects="1mha", contexts={"from": 1, "to": 9}, output=tmp_path / "a.csv")
+    assert seen == [["a.csv.parts", "a.csv.sweep.json"]]
+    # Two machines of a cluster may write one part at once, as processes of one number.
+    with replacing(str(tmp_path / "b")) as first, replacing(str(tmp_path / "b")) as second:
+        assert first != second
+        for path in (first, second):
+            Path(path).touch()
+
+
+def test_the_bar_counts_what_is_done_from_where_it_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setattr("memcurve.sweeps.spec.CHUNK_ROWS", 8)
+    shown: list[Any] = []
+
+    class Bar(tqdm.tqdm):  # type: ignore[misc]
+        def __init__(self, **words: Any) -> None:
+            shown.append(self)
+            super().__init__(**words)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    place, spec = Place(str(tmp_path / "a.csv")), {"subjects": "1mha", "contexts": {"from": 1, "to": 19}}
+    begin(place, resolve(spec))
+    for number in (0, 2):
+        write_chunk(place.parts, number)
+    memcurve.sweep(spec, place.output, progress=True)
+    # 8 and 3 of 19 were there: the rate is that of the 8 that were left.
+    assert [(bar.initial, bar.n, bar.total) for bar in shown] == [(11, 19, 19)]
+
+
+def test_no_parts_are_left_of_a_sweep_that_could_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("memcurve.sweeps.workers.WAIT", 1)
+    with pytest.raises(BadConfig, match="expected a scheduler that answers"):
+        memcurve.sweep(subjects="1mha", contexts=1, output=tmp_path / "a.csv", dask="nowhere")
+    assert os.listdir(tmp_path) == []
 
 
 def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ class Rows:
     def chunk(self, number: int) -> tuple[Any, dict[str, Any]]:
         """The rows as a table, and what a summary needs of them as plain data."""
         start = number * self.spec.chunk_rows
-        stop = min(start + self.spec.chunk_rows, self.spec.points)
-        size = stop - start
+        size = self.spec.rows(number)
+        stop = start + size
         contexts, batches, found = (np.empty(size, np.int64) for _ in range(3))
         reasons = np.full(size, -1, np.int32)
         why, dtypes, front = Words(), Words(), Front(self.spec, self.columns)

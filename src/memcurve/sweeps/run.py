@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -150,25 +151,31 @@ def work(spec: Spec, place: Place, processes: int, dask: str | None, progress: b
         going = together(place.parts, left, processes)
     else:
         going = alone(place.parts, left)
-    with bar(spec, progress) as shown:
-        shown(min(len(done) * spec.chunk_rows, spec.points))
-        if left:
-            for number in going:
-                shown(min(spec.chunk_rows, spec.points - number * spec.chunk_rows))
+    try:
+        with bar(spec, sum(map(spec.rows, done)), progress) as shown:
+            if left:
+                for number in going:
+                    shown(spec.rows(number))
+    except (BadConfig, MissingExtraError):
+        if not place.done(spec):
+            shutil.rmtree(place.parts, ignore_errors=True)  # no scheduler, say: nothing is worth going on with
+        raise
     return finish(place, spec)
 
 
 class bar:  # noqa: N801
     """Points, their rate and the time left on stderr, where that is wanted and tqdm is there."""
 
-    def __init__(self, spec: Spec, progress: bool | None) -> None:
+    def __init__(self, spec: Spec, done: int, progress: bool | None) -> None:
         self.shown: Any = None
         if progress or (progress is None and sys.stderr.isatty()):
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self.shown = tqdm(total=spec.points, unit=" points", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+            self.shown = tqdm(
+                total=spec.points, initial=done, unit=" points", unit_scale=True, dynamic_ncols=True, smoothing=0.05
+            )
 
     def __enter__(self) -> Any:
         return self.shown.update if self.shown is not None else lambda rows: None

@@ -137,6 +137,10 @@ class Spec:
     def chunks(self) -> int:
         return -(-self.points // self.chunk_rows)
 
+    def rows(self, chunk: int) -> int:
+        """How many a chunk has."""
+        return min(self.chunk_rows, self.points - chunk * self.chunk_rows)
+
     def columns(self) -> list[str]:
         """Names of the columns, as they stand in the rows."""
         found = ["subject", *self._union("sizes"), "engine", "dtype", *self._union("options"), *self._union("columns")]
