@@ -756,13 +756,13 @@ def test_the_bar_counts_what_is_done_from_where_it_went_on(tmp_path: Path, monke
     tqdm = pytest.importorskip("tqdm")
     monkeypatch.setattr("memcurve.sweeps.spec.CHUNK_ROWS", 8)
     shown: list[Any] = []
+    made = tqdm.tqdm
 
-    class Bar(tqdm.tqdm):  # type: ignore[misc]
-        def __init__(self, **words: Any) -> None:
-            shown.append(self)
-            super().__init__(**words)
+    def watched(**words: Any) -> Any:
+        shown.append(made(**words))
+        return shown[-1]
 
-    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setattr(tqdm, "tqdm", watched)
     place, spec = Place(str(tmp_path / "a.csv")), {"subjects": "1mha", "contexts": {"from": 1, "to": 19}}
     begin(place, resolve(spec))
     for number in (0, 2):
