@@ -660,6 +660,18 @@ def test_one_file_of_several_chunks(tmp_path: Path, ending: str, whole: dict[str
     assert table.to_pylist() == rows
 
 
+def test_many_curves_of_few_points_are_shared_out_too() -> None:
+    axes = {"subjects": "{n}gdn:1mha", "contexts": [1, 2, 3], "sizes": {"n": [1, 2], "n_layers": list(range(1, 1001))}}
+    for spec, chunks in (
+        (axes, 8),  # 2,000 curves, 256 in each
+        ({**axes, "sample": 1000}, 4),
+        ({**axes, "sizes": {"n": list(range(100)), "n_layers": list(range(2000))}}, 65),  # 200,000, 3,124 in each
+        ({**axes, "sizes": {"n": list(range(1000)), "n_layers": list(range(2000))}}, 245),  # 8,192 in each
+    ):
+        resolved = resolve(spec)
+        assert (resolved.chunks, resolved.chunk_rows % 4) == (chunks, 0)
+
+
 def test_two_processes_write_the_same(tmp_path: Path, whole: dict[str, bytes]) -> None:
     command = Command(tmp_path, "out.parquet", "-j", "2")
     assert command.run()[0] == 0

@@ -31,8 +31,9 @@ RANGE = ("from", "to", "step", "times")
 OWN = ("subject", "engine", "dtype", "context", "batch", "bytes", "reason")
 
 MAX_POINTS, MAX_VALUES, MAX_GRIDS = 10**12, 10**6, 10**5
-# Rows of a chunk at most, and curves that it builds on average: some seconds of work. Both are multiples of 4 (rows.py).
-CHUNK_ROWS, CHUNK_CURVES = 2**21, 8192
+# Rows of a chunk at most, and curves that it builds on average, at most and, where they are few, at least: up to some
+# seconds of work, and enough chunks for several processes. All are multiples of 4 (rows.py).
+CHUNK_ROWS, CHUNK_CURVES, LEAST_CURVES, CHUNKS = 2**21, 8192, 256, 64
 
 Scalar = int | float | str | bool
 
@@ -203,7 +204,8 @@ def resolve(given: Mapping[str, Any]) -> Spec:
             f"points: {spec.total:,}; expected at most {MAX_POINTS:,}: shorter axes, or sample = N for some of them"
         )
     each = max(1, spec.points // spec.lines)
-    data["chunk_rows"] = spec.chunk_rows = min(CHUNK_ROWS, CHUNK_CURVES * each // 4 * 4)
+    curves = min(CHUNK_CURVES, max(LEAST_CURVES, min(spec.lines, spec.points) // CHUNKS // 4 * 4))
+    data["chunk_rows"] = spec.chunk_rows = min(CHUNK_ROWS, curves * each)
     data["pareto"] = spec.pareto = resolve_pareto(given.get("pareto"), spec)
     check_columns(spec)
     return spec
