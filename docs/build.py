@@ -254,7 +254,7 @@ def stand_ins() -> None:
     sizes = {"block_count": 32, "embedding_length": 4096, "attention.head_count": 32, "attention.head_count_kv": 8}
     metadata = {"general.architecture": "llama", **{f"llama.{key}": value for key, value in sizes.items()}}
     Path("model.gguf").write_bytes(gguf_bytes({**metadata, "llama.context_length": 8192}))
-    for path in (ROOT / "docs").glob("*.toml"):
+    for path in (*(ROOT / "docs").glob("*.toml"), *(ROOT / "docs").glob("*.csv")):
         Path(path.name).write_bytes(path.read_bytes())
     header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
     Path("trace.csv.gz").write_bytes(

@@ -95,7 +95,8 @@ def sweep(
     """Writes the exact bytes of every point of a grid to a .parquet, .csv or .arrow file, or goes on where an earlier call stopped.
 
     spec: the path of a TOML file, or a dict of the same. axes: its keys as keywords instead, or beside it, where they win:
-    subjects, contexts, and with defaults engines, dtypes, batches, sizes, options, columns, grids, sample, seed, pareto.
+    subjects, contexts, and with defaults engines, dtypes, batches, encoder_context, sizes, options, columns, grids, points (a
+    CSV file, or dicts), sample, seed, pareto.
     processes: how many work at once. dask: the address of a scheduler, or "local". progress: a bar on stderr; None for one
     where that is a terminal. Up to 4,194,304 rows the output is one file, else a folder of them.
 
