@@ -28,8 +28,9 @@ from hypothesis import strategies as st  # noqa: E402
 import memcurve  # noqa: E402
 from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, catalog, load, pattern  # noqa: E402
 from memcurve.arrays import TOO_MANY, admit, evaluate, largest  # noqa: E402
+from memcurve.cli.sweep import SPEC  # noqa: E402
 from memcurve.schema import encoder_of  # noqa: E402
-from memcurve.sweeps.files import Place, begin, locked, replacing, write_chunk  # noqa: E402
+from memcurve.sweeps.files import FILE_ROWS, Place, begin, locked, replacing, write_chunk  # noqa: E402
 from memcurve.sweeps.rows import Rows, rectangles  # noqa: E402
 from memcurve.sweeps.spec import resolve  # noqa: E402
 from memcurve.terms import INT64_MAX, Limits, Refusal, Term, compile_expr  # noqa: E402
@@ -658,6 +659,12 @@ def test_one_file_of_several_chunks(tmp_path: Path, ending: str, whole: dict[str
         return
     table = pq.read_table(command.output) if ending == "parquet" else pa.ipc.open_file(command.output).read_all()
     assert table.to_pylist() == rows
+
+
+def test_the_rows_of_one_file_are_those_that_texts_say() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "choose-a-layer-mix.md").read_text()
+    for text in (guide, SPEC, memcurve.sweep.__doc__ or ""):
+        assert re.findall(r"p to ([\d,]+) rows the output is one file", text) == [f"{FILE_ROWS:,}"]
 
 
 def test_many_curves_of_few_points_are_shared_out_too() -> None:
