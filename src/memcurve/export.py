@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 
 from .base import BadConfig, Record, show
-from .crossed import find_crossings, find_places, rings, span
+from .crossed import find_crossings, find_places, in_words, rings
 from .curve import MemoryCurve
 from .engines import SHARED_CONTEXT
 from .terms import SCHEMA
@@ -164,10 +164,7 @@ def to_html(
         for (context, value), one in rings(places, batch).items()
     ]
     runs = [run for place in places for run in place.runs]
-    said = [
-        f"<li>{span(run)}: {escape(run[-1].cheaper.name)} below {escape(run[-1].dearer.name)}</li>"
-        for run in runs[:MAX_LISTED]
-    ]
+    said = [f"<li>{escape(in_words(run))}</li>" for run in runs[:MAX_LISTED]]
     if len(runs) > MAX_LISTED:
         said.append(f"<li>and {len(runs) - MAX_LISTED} more: memcurve cross lists them</li>")
     ends = {low, high, *(2**n for n in range(60) if low <= 2**n <= high)}

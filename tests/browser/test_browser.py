@@ -406,6 +406,9 @@ def test_the_exported_page(exported: str, visit: Visit) -> None:
     expected = load(NEXT).curve("vllm", "bf16").bytes(131072, 2)
     assert f"{expected:,} B" in rows.first.inner_text()
     assert f"{expected:,}" in page.locator("#table").inner_text()
+    said = page.locator("#crossings").inner_text()
+    assert "from 433 tokens on Qwen/Qwen3-Next-80B-A3B-Thinking takes less than meta-llama/Meta-Llama-3.1-70B" in said
+    assert "from 5,457 tokens on, after 3 crossings from 5,169 on, Qwen/Qwen3-Next-80B-A3B-Thinking takes less" in said
     page.emulate_media(media="print")
     assert not page.is_visible("#theme")
     assert page.is_visible("#table")
