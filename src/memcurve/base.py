@@ -112,6 +112,11 @@ class MissingExtraError(MemcurveError):
     exit_code = 1
 
 
+def clean(text: str) -> str:
+    """A text from a config as a terminal or a file may hold it: no control characters, nor halves of characters."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 def show(value: object) -> str:
     """A value as it stands in an error: one line, bounded length, no control characters."""
     text = (

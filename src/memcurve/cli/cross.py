@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import whole
+from ..base import clean, whole
 from ..schema import bytes_of, cross_data
 from ..units import show_bytes, show_count
-from .shared import ENCODER_HELP, add_engine, clean, count, flag
+from .shared import ENCODER_HELP, add_engine, count, flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, TooMuch, show
+from ..base import BadConfig, TooMuch, clean, show
 from ..schema import encoder_of, engines_data, estimate_data, fitting_data, growing
 from ..units import parse_bytes, parse_counts, show_bytes, show_count, show_tokens
-from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
+from .shared import ENCODER_HELP, add_engine, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, TooMuch, show
+from ..base import BadConfig, TooMuch, clean, show
 from ..units import parse_bytes, parse_count, show_bytes, show_count, show_tokens
 from .estimate import pool_lines
-from .shared import add_options, clean, count, engine_options, flag, read_log
+from .shared import add_options, count, engine_options, flag, read_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
