@@ -261,6 +261,15 @@ def test_one_token_of_many_commands_is_one(words: tuple[str, ...]) -> None:
     assert not re.search(r"(?<![\d,.])(?<!- )1 (tokens|requests|blocks|layers)\b", said), said
 
 
+def test_the_owner_does_not_hide_the_nearest() -> None:
+    from memcurve import catalog
+    from memcurve.base import nearest
+
+    for typed in ("Qwen3-Nxt", "Qwen/Qwen3-Nxt", "qwen/qwen3-nex"):
+        assert nearest(typed, catalog.names()).startswith(QWEN)
+    assert nearest("meta-llama/Llama-3.1-70B", catalog.names()).startswith("meta-llama/Meta-Llama-3.1-70B")
+
+
 def test_at_most_is_a_bound_to_the_byte() -> None:
     # Qwen3-8B: 36 layers × 8 heads × 128 × 2 of keys and values × 2 B are 147,456 B a token.
     words = ("estimate", "Qwen/Qwen3-8B", "--context", "4k,8k", "--batch", "2", "--at-most")

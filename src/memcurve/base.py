@@ -143,7 +143,7 @@ def nearest(word: str, known: tuple[str, ...] | list[str], count: int = 3) -> st
     words: dict[str, str] = {}
     for name in known:
         tail = name.rpartition("/")[2].lower()
-        for form in (name.lower(), tail, tail[: len(word) + 1]):
+        for form in (name.lower(), tail, *(text[: len(word) + 1] for text in (tail, name.lower()))):
             words.setdefault(form, name)
     found = difflib.get_close_matches(word[:200].lower(), list(words), n=2 * count, cutoff=0.5)
     close = list(dict.fromkeys(words[one] for one in found))[:count]
