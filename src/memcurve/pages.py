@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from .curve import MemoryCurve
     from .fitting import Fit
     from .plan import Stage
 
@@ -26,12 +27,18 @@ def rooms_data(stages: Sequence[Stage], context: int, batch: int) -> dict[str, A
     return {"limit": context_limit(list(stages)), "rooms": [room_data(stage, context, batch) for stage in stages]}
 
 
+def filled_data(curve: MemoryCurve) -> list[list[object]] | None:
+    """What tokens and states really fill of what a pool reserves: [kind, bytes, slots]; none where all of it."""
+    filled = None if curve.allocator is None else curve.allocator.filled()
+    return None if filled is None else [[kind, size, expr_data(slots)] for kind, size, slots in filled]
+
+
 def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
     """One GPU: weights, set aside and room for state in bytes, the curve of the state, and what requests of a pool share.
 
     shares: [what, how much, slots that a request takes], or the word for what the engine lacks to start; none without a
-    pool, where as many sequences fit as the curve says, up to most. buffers: sizes of which the largest is set aside too. filled: (kind, bytes, slots) of what tokens and states
-    really fill of a reservation.
+    pool, where as many sequences fit as the curve says, up to most. buffers: sizes of which the largest is set aside too.
+    filled: as `filled_data`.
     """
     curve, allocator = stage.curve, stage.curve.allocator
     batch = min(batch, MOST_SEQUENCES.get(curve.engine, (UNLIMITED, ""))[0])
@@ -40,7 +47,6 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
     if allocator is not None:
         found = stage.shares()
         shares = found if isinstance(found, str) else [[name, have, expr_data(slots)] for name, have, slots in found]
-    filled = None if allocator is None else allocator.filled()
     buffers = stage.buffers or ()
     fixed = [one for one in allowances if not buffers or one.name != BUFFER]
     return {
@@ -51,7 +57,7 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
         "room": stage.room(context, batch),
         "curve": curve.to_dict(),
         "shares": shares,
-        "filled": filled and [[kind, size, expr_data(slots)] for kind, size, slots in filled],
+        "filled": filled_data(curve),
         "most": MOST_SEQUENCES.get(curve.engine, (UNLIMITED, "batch")),
         "shared_context": curve.engine in SHARED_CONTEXT,
         "allowances": [one.as_dict() for one in allowances],

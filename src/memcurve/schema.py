@@ -146,8 +146,10 @@ def curve_data(
 ) -> dict[str, object]:
     """What it takes to draw and to explain one curve: encoder's positions put in, its shape at a batch, bounds, and its data.
 
-    explanation: lines, with formulas or in numbers at a context. room: what an engine with pools makes of memory.
+    explanation: lines, with formulas or in numbers at a context. filled: as `pages.filled_data`. room: what an engine with pools makes of memory.
     """
+    from .pages import filled_data
+
     fixed = curve.at_encoder(encoder) if encoder else curve
     return {
         "schema": SCHEMA,
@@ -170,6 +172,7 @@ def curve_data(
         "bounds": bounds_data(curve),
         "pools": curve.allocator is not None,
         "room": None if memory is None or curve.allocator is None else room_data(curve, memory),
+        "filled": filled_data(curve),
         "curve": fixed.to_dict(),
     }
 

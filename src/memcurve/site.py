@@ -15,7 +15,7 @@ from .fitting import DEFAULT_CONTEXT, device, weights_of
 from .gpus import gpu
 from .layers import parts
 from .model import describe
-from .pages import room_data, rooms_data
+from .pages import filled_data, room_data, rooms_data
 from .plan import Plan
 
 TYPE_CHECKING = False
@@ -124,6 +124,7 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
             curve = curve.at_encoder(model.encoder_context)
         engines[engine] = {
             "curve": curve.to_dict(),
+            "filled": filled_data(curve),
             "alike": alike(model, engine, dtype, devices[0]),
             **missing,
         }
@@ -181,7 +182,8 @@ def seen(model: Model, engine: str, dtype: str | None, card: str) -> tuple[objec
 def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any]) -> dict[str, object] | str:
     """The state on one of several ranks, or why there is none."""
     try:
-        return model.curve(engine, dtype, **options).to_dict()
+        curve = model.curve(engine, dtype, **options)
+        return {"curve": curve.to_dict(), "filled": filled_data(curve)}
     except MemcurveError as error:
         return str(error)
 

@@ -86,7 +86,7 @@ export class Api {
     ]);
     if (curve.status === "rejected") throw curve.reason;
     const found = curve.value;
-    const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
+    const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve, found.filled), shared: found.shared_context, notes: found.notes });
     if (wanted && pattern) return this.alone(asked, subject, { ...answer, why: "a pattern has no weights; memcurve fit takes those of a checkpoint: --weights" });
     if (!fits) return answer;
     if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
@@ -98,7 +98,7 @@ export class Api {
     const ranks = asked.tp || asked.gpus, name = RANKS[asked.engine];
     if (!name || ranks === 1) return answer;
     const found = await this.once("curve", { ...subject, options: { [name]: ranks } });
-    return { ...answer, ranks, curve: new Curve(found.curve), notes: found.notes };
+    return { ...answer, ranks, curve: new Curve(found.curve, found.filled), notes: found.notes };
   }
 
   // A file that was dropped: the subject that stands for it. Of a GGUF file only its first bytes, more where its header is longer.
@@ -152,7 +152,7 @@ export class Files {
     const [dtype, planned] = asked.dtype ? own.alike[asked.dtype] || [] : [curve.dtype, true];
     if (!dtype) throw new NeedsPython(`This page holds this model in ${Object.keys(own.alike).join(" and ") || curve.dtype} under ${asked.engine}; for ${asked.dtype} run memcurve itself:`);
     const shared = this.site.engines.find((one) => one.name === asked.engine).shared_context;
-    const answer = row(asked, { structure: data.structure, dtype, curve: new Curve(curve), shared, notes: curve.notes });
+    const answer = row(asked, { structure: data.structure, dtype, curve: new Curve(curve, own.filled), shared, notes: curve.notes });
     if (!asked.gpu && !asked.memory) return answer;
     try {
       if (!planned) throw new NeedsPython(`This page holds what fits without ${asked.dtype} named; with it run memcurve itself:`);
@@ -163,7 +163,7 @@ export class Files {
       const held = own.ranks[ranks];
       if (held === undefined) throw python ? error : new NeedsPython(`${error.message}. For the state on each of ${ranks} ranks run memcurve itself:`);
       if (typeof held === "string") throw new Error(held);
-      return { ...answer, ranks, curve: new Curve(held), notes: held.notes, why: error.message, python };
+      return { ...answer, ranks, curve: new Curve(held.curve, held.filled), notes: held.curve.notes, why: error.message, python };
     }
   }
 
