@@ -71,6 +71,7 @@ MAY = {
         "model",
         "pages",
         "plan",
+        "terms",
         "memcurve",
     },
     "shapes": {"shapes", "terms"},

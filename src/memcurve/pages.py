@@ -5,14 +5,13 @@ from __future__ import annotations
 from .engines import SHARED_CONTEXT
 from .engines.budget_llamacpp import BUFFER
 from .plan import MOST_SEQUENCES, UNLIMITED, context_limit
-from .terms import expr_data
+from .terms import expr_data, filled_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .curve import MemoryCurve
     from .fitting import Fit
     from .plan import Stage
 
@@ -27,18 +26,12 @@ def rooms_data(stages: Sequence[Stage], context: int, batch: int) -> dict[str, A
     return {"limit": context_limit(list(stages)), "rooms": [room_data(stage, context, batch) for stage in stages]}
 
 
-def filled_data(curve: MemoryCurve) -> list[list[object]] | None:
-    """What tokens and states really fill of what a pool reserves: [kind, bytes, slots]; none where all of it."""
-    filled = None if curve.allocator is None else curve.allocator.filled()
-    return None if filled is None else [[kind, size, expr_data(slots)] for kind, size, slots in filled]
-
-
 def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
     """One GPU: weights, set aside and room for state in bytes, the curve of the state, and what requests of a pool share.
 
     shares: [what, how much, slots that a request takes], or the word for what the engine lacks to start; none without a
     pool, where as many sequences fit as the curve says, up to most. buffers: sizes of which the largest is set aside too.
-    filled: as `filled_data`.
+    filled: as `terms.filled_data`.
     """
     curve, allocator = stage.curve, stage.curve.allocator
     batch = min(batch, MOST_SEQUENCES.get(curve.engine, (UNLIMITED, ""))[0])
@@ -57,7 +50,7 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
         "room": stage.room(context, batch),
         "curve": curve.to_dict(),
         "shares": shares,
-        "filled": filled_data(curve),
+        "filled": filled_data(allocator),
         "most": MOST_SEQUENCES.get(curve.engine, (UNLIMITED, "batch")),
         "shared_context": curve.engine in SHARED_CONTEXT,
         "allowances": [one.as_dict() for one in allowances],

@@ -15,8 +15,9 @@ from .fitting import DEFAULT_CONTEXT, device, weights_of
 from .gpus import gpu
 from .layers import parts
 from .model import describe
-from .pages import filled_data, room_data, rooms_data
+from .pages import room_data, rooms_data
 from .plan import Plan
+from .terms import filled_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
             curve = curve.at_encoder(model.encoder_context)
         engines[engine] = {
             "curve": curve.to_dict(),
-            "filled": filled_data(curve),
+            "filled": filled_data(curve.allocator),
             "alike": alike(model, engine, dtype, devices[0]),
             **missing,
         }
@@ -183,7 +184,7 @@ def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any]) 
     """The state on one of several ranks, or why there is none."""
     try:
         curve = model.curve(engine, dtype, **options)
-        return {"curve": curve.to_dict(), "filled": filled_data(curve)}
+        return {"curve": curve.to_dict(), "filled": filled_data(curve.allocator)}
     except MemcurveError as error:
         return str(error)
 
