@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .shared import clean, count
+from ..base import clean
+from .shared import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

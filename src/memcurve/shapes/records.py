@@ -23,6 +23,13 @@ SHARED = {
 NOTES = many({"type": "string"}, "What the figures stand on, and what might be otherwise.")
 BYTES = whole("Bytes.")
 TENSORS = many(row("A tensor's name, and its bytes per slot.", {"type": "string"}, BYTES))
+FILLED = maybe(
+    many(
+        row("kv or state, bytes, and slots.", {"type": "string"}, BYTES, ref("Expr")),
+        "What tokens and states really fill of a reservation; the rest is padding.",
+    ),
+    "null: all of it, but for tensors named padding or unused",
+)
 POOL = maybe(one_of("Counts of the engine's own.", ref("VllmPool"), ref("SGLangPool")), "null: no pool is made")
 OPTION_VALUE: Shape = {"type": ["boolean", "integer", "number", "string", "null"]}
 
@@ -208,6 +215,7 @@ SHAPES: dict[str, Shape] = {
             "bounds": ref("Bounds"),
             "pools": flag("Whether the engine makes a pool of memory."),
             "room": maybe(ref("Room"), "null: no memory given, or no pool"),
+            "filled": FILLED,
             "curve": ref("MemoryCurve"),
         },
     ),
@@ -294,9 +302,7 @@ SHAPES: dict[str, Shape] = {
                 many(row("", {"type": "string"}, BYTES, ref("Expr"))),
                 {"type": ["string", "null"]},
             ),
-            "filled": maybe(
-                many(row("", {"type": "string"}, BYTES, ref("Expr"))), "what is really filled of a reservation"
-            ),
+            "filled": FILLED,
             "most": row("The most requests at once, and the setting.", BYTES, {"type": "string"}),
             "shared_context": flag("Whether all sequences share out one context."),
             "allowances": many(ref("Allowance")),
