@@ -66,10 +66,8 @@ class Growth:
         """The same for an array."""
         import numpy as np
 
-        from .terms import INT64_MAX
-
         # Pieces of 2^55 tokens take the cycle beyond int64; what is asked of it may still fit.
-        kind = object if self.start + self.period + 2 * (self.piece + STEP) > INT64_MAX else tokens.dtype
+        kind = object if self.start + self.period + 2 * (self.piece + STEP) > np.iinfo(np.int64).max else tokens.dtype
         offsets, before, base = (np.array(found, kind) for found in (self.offsets, self.before, self.base))
         filled = np.maximum(tokens.astype(kind) - 1, 0)
         skipped = np.maximum(filled - self.start, 0) // self.period * self.period
