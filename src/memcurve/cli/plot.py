@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from ..base import BadConfig, MemcurveError, show
+from ..base import BadConfig, MemcurveError, clean, show
 from ..engines import NAMES
 from ..units import parse_bytes
-from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
+from .shared import ENCODER_HELP, add_engine, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ SHAPES: dict[str, Shape] = {**RECORDS, **REPLAYS}
 ANSWERS: dict[str, tuple[str, ...]] = {
     "estimate": ("Estimate", "EveryEngine"), "fits": ("Fitting",), "curve": ("CurveAnswer",), "cross": ("Cross",), "fit": ("Fit",),
     "compare": ("Compare",), "models": ("Models",), "types": ("Types",), "gpus": ("Gpus",), "engines": ("Engines",),
-    "gguf": ("Gguf",), "weights": ("Weights",), "check-log": ("CheckLog",), "verify": ("Verify",),
+    "gguf": ("Gguf",), "weights": ("Weights",), "check-log": ("CheckLog",), "verify": ("Verify",), "sweep": ("Sweep",),
     "replay": ("Replay", "Smallest"),
 }  # fmt: skip
 
