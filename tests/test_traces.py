@@ -726,7 +726,7 @@ def test_notes_say_what_was_left_out(tmp_path: Path) -> None:
     path = put(tmp_path, BURST + "5,a,10,2,12,x\n4,a,10,2,12,x\n6,a,-1,2,1,x\n7,a,9,0,9,x\n")
     found = memcurve.replay(path, DENSE)
     assert [note.split(",")[0].split("(")[0] for note in found.notes] == [
-        "1 lines are no requests and were left out ", "1 requests without an output", "time goes back in 1 lines",
+        "left out 1 line without a request ", "left out 1 request without an output", "time goes back in 1 line",
     ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..base import BadConfig, MemcurveError, clean, show
-from ..units import parse_bytes, show_bytes
+from ..units import parse_bytes, show_bytes, show_count
 from .fit import TAKEN
 from .shared import add_options, count, engine_options, flag, subject_model
 
@@ -318,7 +318,7 @@ def queue_lines(queue: Queue) -> list[str]:
             + ", ".join(f"{span(value)} for {name}" for name, value in sorted(out.items(), key=lambda one: -one[1]))
         )
     rows.append(
-        f"  preempted: {queue.preempted:,} requests, {queue.preemptions:,} times"
+        f"  preempted: {show_count(queue.preempted, 'request')}, {show_count(queue.preemptions, 'time')}"
         + (f", with {queue.dropped_tokens:,} tokens" if queue.preemptions else "")
         + (
             f"; offloaded instead, {show_bytes(queue.offload_bytes)} would move out, and in again"
@@ -362,7 +362,7 @@ def table(runs: tuple[Run, ...]) -> list[str]:
 def told(run: Run) -> list[str]:
     found = []
     if run.turned_down:
-        found.append(f"{run.turned_down:,} requests are too long for the engine, and turned down")
+        found.append(f"turned down {show_count(run.turned_down, 'request')}, too long for the engine")
     if run.cut:
         found.append(f"{run.cut:,} outputs end early, at the engine's longest request")
     return found

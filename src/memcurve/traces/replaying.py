@@ -11,6 +11,7 @@ from ..fitting import fit
 from ..model import Model, load
 from ..plan import requests as room_for
 from ..terms import SCHEMA
+from ..units import show_count
 from .demand import Demand
 from .reading import Trace
 from .run import Run
@@ -248,12 +249,12 @@ def notes_of(source: Trace) -> tuple[str, ...]:
     if counts.broken:
         told = "; ".join(f"line {line:,}: {why}" for line, why in counts.told)
         more = "" if counts.broken <= len(counts.told) else f"; and {counts.broken - len(counts.told):,} more"
-        found.append(f"{counts.broken:,} lines are no requests and were left out ({told}{more})")
+        found.append(f"left out {show_count(counts.broken, 'line')} without a request ({told}{more})")
     if counts.failed:
-        found.append(f"{counts.failed:,} requests without an output, which failed, were left out")
+        found.append(f"left out {show_count(counts.failed, 'request')} without an output, which failed")
     if counts.backwards:
         found.append(
-            f"time goes back in {counts.backwards:,} lines, first in line {counts.first_backwards:,}; requests were put in order"
+            f"time goes back in {show_count(counts.backwards, 'line')}, first in line {counts.first_backwards:,}; requests were put in order"
             + (
                 f", but for {counts.late:,} more than a window late, which arrive with the one before"
                 if counts.late
