@@ -8,7 +8,21 @@ module's Attention.__init__ builds its projections; keys that it does not read a
 from __future__ import annotations
 
 from ..base import Refused, show
-from ..layers import ChunkedAttention, FullAttention, LatentAttention, NoState, Parallel, ShortConv, SlidingAttention
+from ..layers import (
+    RGLRU,
+    ChunkedAttention,
+    FullAttention,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    NoState,
+    Parallel,
+    ShortConv,
+    SlidingAttention,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +32,8 @@ if TYPE_CHECKING:
     from ..layers import Layer
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+# What the ArraysCaches of whole layers hold.
+RECURRENT = (GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, RGLRU, ShortConv)
 # Modules whose __post_init__ puts the attention heads where num_key_value_heads is None; in the others a null stops them.
 HEADS_WITHOUT_KV = frozenset(
     "gear gpt2 internlm2 internlm3 lfm2 llama ministral3 mixtral olmo2 olmo3 olmo_hybrid olmoe phi phi3 qwen2_moe smollm3".split()
@@ -75,17 +91,33 @@ def words(args: Config, key: str = "layer_types", needs: Sequence[str] = ()) -> 
     found = args.words(key)
     if found is None:
         args.bad(key, None, "a list of words, one per layer")
+    return having(args, found, needs, key)
+
+
+def having(args: Config, found: list[str], needs: Sequence[str], key: str = "layer_types") -> list[str]:
     for word in needs:
         if word not in found:
             raise Refused(f"{args.path}{key}: {args.model_type}.py looks for {show(word)} in it, and fails without")
     return found
 
 
-def per_layer(args: Config, found: list[str]) -> list[str]:
+def per_layer(args: Config, found: list[str], needs: Sequence[str] = ()) -> list[str]:
     """A word for each of num_hidden_layers; one list too short fails, and what stands behind them is not read."""
     if len(found) < args.layers:
         args.bad("layer_types", f"{len(found)} entries", f"one per layer, num_hidden_layers = {args.layers}")
-    return found[: args.layers]
+    return having(args, found[: args.layers], needs)
+
+
+def masked(args: Config, found: tuple[Layer, ...], attention: int, state: int | None = None) -> tuple[Layer, ...]:
+    """`found`, if masks are made by caches that are there: the module asks the entries of these indices for the masks of all
+    layers of attention, and of those with states (base.py, create_attention_mask, create_ssm_mask; of the other kind they raise)."""
+    for index, recurs in ((attention, False), (state, True)):
+        if index is not None and (index >= len(found) or isinstance(found[index], RECURRENT) != recurs):
+            what = "with a state" if recurs else "of attention"
+            raise Refused(
+                f"MLX-LM's {args.model_type}.py takes a mask from entry {index} of its {len(found)} caches, where no layer {what} is"
+            )
+    return found
 
 
 def by_word(found: list[str], full: FullAttention, window: Callable[[], int], full_words: bool) -> tuple[Layer, ...]:
@@ -230,7 +262,7 @@ def laguna(args: Config) -> tuple[Layer, ...]:
     full = heads_of(kv, args.count("head_dim"))
     if args.get("layer_types") is None:
         return (full,) * args.layers
-    found = per_layer(args, words(args, needs=(FULL,)))
+    found = per_layer(args, words(args), (FULL,))
     return by_word(found, full, lambda: args.count("sliding_window"), full_words=False)
 
 
@@ -259,20 +291,19 @@ def muse_spark(args: Config) -> tuple[Layer, ...]:
 def gpt_oss(args: Config) -> tuple[Layer, ...]:
     """Caches by layer_types, sliding and full in turn without it (then for an even number of layers); both kinds must occur."""
     found = args.words("layer_types") or [SLIDING, FULL] * (args.layers // 2)
-    found = words(args.overlaid({"layer_types": found}), needs=(SLIDING, FULL))[: args.layers]
+    found = having(args, found[: args.layers], (SLIDING, FULL))
     return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=True)
 
 
 def olmo3(args: Config) -> tuple[Layer, ...]:
     """Every fourth layer full without layer_types; both kinds must occur."""
     found = args.words("layer_types")
-    found = _patterned(args, 4) if found is None else found
-    found = per_layer(args, words(args.overlaid({"layer_types": found}), needs=(SLIDING, FULL)))
+    found = per_layer(args, _patterned(args, 4) if found is None else found, (SLIDING, FULL))
     return by_word(found, as_asked(args), lambda: args.count("sliding_window"), full_words=True)
 
 
 def mellum(args: Config) -> tuple[Layer, ...]:
-    found = per_layer(args, words(args, needs=(FULL,)))
+    found = per_layer(args, words(args), (FULL,))
     return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=True)
 
 
@@ -290,8 +321,9 @@ def patterned(args: Config) -> tuple[Layer, ...]:
     key = "sliding_window"
     if args.model_type == "plamo3":
         key = "sliding_window" if args.get("sliding_window") is not None else "window_size"
-    found = _patterned(args, args.count("sliding_window_pattern"))
-    return by_word(found, full, lambda: args.count(key), full_words=True)
+    nth = args.count("sliding_window_pattern")
+    layers = by_word(_patterned(args, nth), full, lambda: args.count(key), full_words=True)
+    return layers if args.model_type == "plamo3" else masked(args, layers, nth - 1)
 
 
 def exaone4(args: Config) -> tuple[Layer, ...]:
@@ -302,6 +334,7 @@ def exaone4(args: Config) -> tuple[Layer, ...]:
     if not isinstance(pattern, str) or not {"L", "G"} <= set(pattern):
         args.bad("sliding_window_pattern", pattern, "a string of L and G")
     found = [SLIDING if pattern[index % len(pattern)] == "L" else FULL for index in range(args.layers)]
+    found = having(args, found, (SLIDING, FULL), "sliding_window_pattern")
     return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=True)
 
 
@@ -320,7 +353,7 @@ def step3p5(args: Config) -> tuple[Layer, ...]:
 def mimo_v2_flash(args: Config) -> tuple[Layer, ...]:
     """hybrid_layer_pattern: 1 for a sliding layer, with sizes of its own."""
     found = args.counts("hybrid_layer_pattern") or []
-    if len(found) < args.layers or not {0, 1} <= set(found):
+    if len(found) < args.layers or not {0, 1} <= set(found[: args.layers]):
         args.bad("hybrid_layer_pattern", f"{len(found)} entries", f"0 and 1, for {args.layers} layers")
     full = heads_of(kv_heads(args), args.count("head_dim"), args.count("v_head_dim"))
     wide = heads_of(args.count("swa_num_key_value_heads"), args.count("swa_head_dim"), args.count("swa_v_head_dim"))
@@ -365,7 +398,7 @@ def llama4(args: Config) -> tuple[Layer, ...]:
         v_head_dim=full.v_head_dim,
         chunk=args.count("attention_chunk_size"),
     )
-    return tuple(full if (index + 1) % 4 == 0 else chunked for index in range(args.layers))
+    return masked(args, tuple(full if (index + 1) % 4 == 0 else chunked for index in range(args.layers)), 3)
 
 
 def baichuan_m1(args: Config) -> tuple[Layer, ...]:
