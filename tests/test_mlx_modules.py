@@ -172,6 +172,7 @@ def test_keys_of_modules_are_complete() -> None:
         assert line == entry(name)
         taken = f"{line['required']} {line['optional']}".split()
         assert len(taken) == len(set(taken))
+        assert set(line.get("numbers", "").split()) <= set(taken)
         assert set(line["defaults"]) <= set(line["optional"].split())
 
 

@@ -37,7 +37,7 @@ from os.path import dirname, join
 from ..base import NotDescribed, Refused, nearest, show
 from ..config import Abridged, Config
 from ..layers import FullAttention, NoState, SlidingAttention
-from . import View
+from . import View, mlx_forward
 from .mlx_checks import check
 from .mlx_models import BATCHES, CASTS, GROUPED, PROMPTS, QUANTISES, STATES, reader_of
 
@@ -86,6 +86,7 @@ class Args(Config):
         fields = f"{known['required']} {known['optional']}".split()
         super().__init__({key: data[key] for key in fields if key in data}, module, known, path, data)
         self.asked: set[str] = set()
+        self.numbers: list[str] = known.get("numbers", "").split()
 
     def get(self, key: str) -> Any:
         self.asked.add(key)
@@ -101,8 +102,10 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     if not isinstance(config.root, Abridged):
         if lacks:
             raise Refused(lacks)
-        check(args)
+        check(args, args.numbers)
     seen = reader_of(args.model_type)(args)
+    if not isinstance(config.root, Abridged):
+        mlx_forward.check(args, seen)
     own = "cache" in entry(module)
     if not own:
         # make_prompt_cache gives KVCache to every layer; a window is a mask only.

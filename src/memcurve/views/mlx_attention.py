@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
 
+# Modules whose width must be the heads' times theirs (their constructors say so, or their output projections).
+WHOLE = frozenset(
+    "afm7 dbrx deepseek exaone gpt2 gpt_bigcode gpt_neox gptj nanochat olmo phi phi3small phixtral qwen stablelm".split()
+)
 FULL, SLIDING = "full_attention", "sliding_attention"
 # What the ArraysCaches of whole layers hold.
 RECURRENT = (GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, RGLRU, ShortConv)
@@ -79,6 +83,22 @@ def as_stated(args: Config) -> FullAttention:
     return heads_of(kv_heads(args), args.count("head_dim"))
 
 
+def shared(args: Config, key: str, kv: int, heads: int) -> None:
+    """Refused where heads of queries can't share those of keys evenly."""
+    if heads % kv:
+        raise Refused(
+            f"{args.path}{key}: {kv}; MLX-LM needs a divisor of the heads, {heads} ([scaled_dot_product_attention])"
+        )
+
+
+def whole_heads(args: Config, key: str, heads: int, size: int) -> None:
+    """Refused where a width is not that of all heads."""
+    if args.count(key) != heads * size:
+        raise Refused(
+            f"{args.path}{key}: {args.count(key)}; MLX-LM's {args.model_type}.py needs that of its heads, {heads} × {size}"
+        )
+
+
 def latent_of(args: Config, rank: str = "kv_lora_rank") -> LatentAttention:
     """The latent as keys and the rotary key as values (update_and_fetch(kv_latent, k_pe))."""
     return LatentAttention(
@@ -110,7 +130,8 @@ def per_layer(args: Config, found: list[str], needs: Sequence[str] = ()) -> list
 
 def masked(args: Config, found: tuple[Layer, ...], attention: int, state: int | None = None) -> tuple[Layer, ...]:
     """`found`, if masks are made by caches that are there: the module asks the entries of these indices for the masks of all
-    layers of attention, and of those with states (base.py, create_attention_mask, create_ssm_mask; of the other kind they raise)."""
+    layers of attention, and of those with states (base.py, create_attention_mask, create_ssm_mask). Of the other kind they
+    raise, but for keys in a batch, where there is no layer with a state to mask."""
     for index, recurs in ((attention, False), (state, True)):
         if index is not None and (index >= len(found) or isinstance(found[index], RECURRENT) != recurs):
             what = "with a state" if recurs else "of attention"
@@ -133,6 +154,8 @@ def by_word(found: list[str], full: FullAttention, window: Callable[[], int], fu
 def split(args: Config) -> tuple[Layer, ...]:
     """hidden_size // num_attention_heads, whatever head_dim says."""
     size = args.ratio("hidden_size", "num_attention_heads")
+    if args.model_type in WHOLE:
+        whole_heads(args, "hidden_size", args.heads, size)
     return (heads_of(kv_heads(args), size),) * args.layers
 
 
@@ -148,6 +171,8 @@ def every_head(args: Config) -> tuple[Layer, ...]:
     """talkie.py: every head keeps head_dim; qwen.py: kv_channels; gpt_neox.py: hidden_size // num_attention_heads."""
     key = {"talkie": "head_dim", "qwen": "kv_channels"}.get(args.model_type)
     size = args.count(key) if key else args.ratio("hidden_size", "num_attention_heads")
+    if args.model_type in WHOLE:
+        whole_heads(args, "hidden_size", args.heads, size)
     return (heads_of(args.heads, size),) * args.layers
 
 
@@ -164,7 +189,6 @@ OWN_NAMES: dict[str, tuple[str, str, str | None, str]] = {
     "phixtral": ("num_layers", "num_heads", None, "model_dim"),
     "plamo": ("num_hidden_layers", "num_attention_heads", None, "hidden_size"),
 }
-WHOLE = ("gpt2", "gptj", "phixtral", "olmo")
 
 
 def own_names(args: Config) -> tuple[Layer, ...]:
@@ -182,8 +206,10 @@ def own_names(args: Config) -> tuple[Layer, ...]:
         kv = -(-heads // args.count("n_shared_head"))
     elif args.model_type == "afm7":
         count = args.checked("num_layers - num_kv_reuse_layers", count - args.count("num_kv_reuse_layers", least=0))
-    if args.model_type in WHOLE and args.count(width) % heads:
-        args.bad(width, args.count(width), f"a multiple of {heads_key}, {heads}")
+    if args.model_type in WHOLE:
+        whole_heads(args, width, heads, args.ratio(width, heads_key))
+    if kv_key:
+        shared(args, kv_key, kv, heads)
     return (heads_of(kv, size),) * count
 
 
@@ -201,6 +227,7 @@ def nemotron_nas(args: Config) -> tuple[Layer, ...]:
     if len(blocks) != args.layers:
         args.bad("block_configs", f"{len(blocks)} entries", f"one per layer, num_hidden_layers = {args.layers}")
     size = args.ratio("hidden_size", "num_attention_heads")
+    whole_heads(args, "hidden_size", args.heads, size)
     found: list[Layer] = []
     for index, block in enumerate(blocks):
         section = args.overlaid({"block": block}, f"{args.path}block_configs[{index}].").section("block")
@@ -384,6 +411,8 @@ def gemma4_text(args: Config) -> tuple[Layer, ...]:
     kv = args.count("num_key_value_heads")
     wide = args.optional("num_global_key_value_heads") if args.flag("attention_k_eq_v") else None
     size = args.count("global_head_dim") if args.get("global_head_dim") else args.count("head_dim")
+    for key, heads in (("num_key_value_heads", kv), ("num_global_key_value_heads", kv if wide is None else wide)):
+        shared(args, key, heads, args.heads)
     full = heads_of(kv if wide is None else wide, size)
     sliding = slid(heads_of(kv, args.count("head_dim")), args.count("sliding_window")) if SLIDING in own else None
     return tuple(full if word == FULL or sliding is None else sliding for word in own)
@@ -414,6 +443,7 @@ def baichuan_m1(args: Config) -> tuple[Layer, ...]:
         if args.hidden % args.count(heads_key):
             args.bad("hidden_size", args.hidden, f"a multiple of {heads_key}, {args.count(heads_key)}")
         full = heads_of(args.count(kv_key), args.ratio("hidden_size", heads_key))
+        shared(args, kv_key, full.kv_heads, args.count(heads_key))
         last = ShortConv(channels=2 * full.kv_heads * full.head_dim, conv_kernel=2)
         return Parallel(parts=(last, slid(full, args.count("sliding_window")) if own else full))
 

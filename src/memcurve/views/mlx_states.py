@@ -28,6 +28,7 @@ from .mlx_attention import (
     masked,
     per_layer,
     slid,
+    whole_heads,
     words,
 )
 
@@ -323,6 +324,10 @@ def lfm2(args: Config) -> tuple[Layer, ...]:
         found = [index for index, word in enumerate(words(args)) if word == FULL]
     if not found:
         args.bad("full_attn_idxs", found, "at least one layer")
+    if args.model_type == "lfm2" and args.count("block_dim") != args.hidden:
+        raise Refused(
+            f"{args.path}block_dim: {args.count('block_dim')}; MLX-LM's lfm2.py needs hidden_size, {args.hidden}"
+        )
     conv = ShortConv(channels=args.hidden, conv_kernel=args.count("conv_L_cache", least=2))
     full = heads_of(kv_heads(args), args.ratio("hidden_size", "num_attention_heads"))
     layers = tuple(full if index in set(found) else conv for index in range(args.layers))
@@ -354,6 +359,7 @@ def recurrent_gemma(args: Config) -> tuple[Layer, ...]:
     key = "block_types" if args.get("block_types") is not None else "_block_types"
     found, count = words(args, key, ("attention",)), args.layers
     size = args.ratio("hidden_size", "num_attention_heads")
+    whole_heads(args, "hidden_size", args.heads, size)
     sliding = slid(heads_of(1, size), args.count("attention_window_size"))
     state = RGLRU(width=args.hidden, conv_kernel=4)
     layers = tuple(state if found[i % len(found)] == "recurrent" else sliding for i in range(count))
