@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
     from ..config import Config
 
+# Names for the number of experts, and keys that count where there are some.
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
+OF_EXPERTS = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_intermediate_size",
+    "n_group",
+    "routed_scaling_factor",
+    "topk_method",
+)
 # Keys that must hold an object, and what must be in it.
 OBJECTS = {
     "deepseek_v2": ("rope_scaling", ("factor",)),
@@ -53,9 +63,6 @@ TYPES: dict[str, tuple[str, ...]] = {
 def check(args: Config, numbers: Sequence[str]) -> None:
     """Refused where the module's ModelArgs, or its rotary positions, raise on these keys. numbers: of which a null stops it."""
     module = args.model_type
-    for key in numbers:
-        if args.own(key) is None and (key in args.data or key in args.defaults):
-            raise Refused(f"{args.path}{key}: null, which stops MLX-LM's {module}.py; expected a value")
     if module in OBJECTS:
         key, needed = OBJECTS[module]
         value = args.get(key)
@@ -69,6 +76,10 @@ def check(args: Config, numbers: Sequence[str]) -> None:
     if module in SCALED or module in PARAMETERS:
         key = "rope_scaling" if module in SCALED else "rope_parameters"
         _scaling(args, key, args.get(key))
+    sparse = any(args.own(key) for key in EXPERTS)
+    for key in numbers:
+        if args.own(key) is None and (key in args.data or key in args.defaults) and (sparse or key not in OF_EXPERTS):
+            raise Refused(f"{args.path}{key}: null, which stops MLX-LM's {module}.py; expected a value")
     if module in POST_INIT:
         POST_INIT[module](args)
 

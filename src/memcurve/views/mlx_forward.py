@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from ..base import Refused, show
 from ..layers import CompressedAttention, FullAttention, LatentAttention, SlidingAttention, SparseIndexer, parts
+from .mlx_checks import EXPERTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ PARTS = (
     "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v41", "glm4_moe_lite", "glm_moe_dsa", "kimi_vl", "longcat_flash",
     "longcat_flash_ngram", "minicpm3", "mistral4", "youtu_llm", "bailing_hybrid", "bailing_moe_v3",
 )  # fmt: skip
-# Names for the experts that a token is given to, and for all of them.
+# Names for the experts that a token is given to.
 CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_top_k", "moe_topk", "top_k_experts")
-EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 
 
 def check(args: Config, layers: Sequence[Layer]) -> None:

@@ -324,7 +324,7 @@ def lfm2(args: Config) -> tuple[Layer, ...]:
         found = [index for index, word in enumerate(words(args)) if word == FULL]
     if not found:
         args.bad("full_attn_idxs", found, "at least one layer")
-    if args.model_type == "lfm2" and args.count("block_dim") != args.hidden:
+    if args.model_type == "lfm2" and args.get("block_dim") not in (None, args.hidden):
         raise Refused(
             f"{args.path}block_dim: {args.count('block_dim')}; MLX-LM's lfm2.py needs hidden_size, {args.hidden}"
         )
