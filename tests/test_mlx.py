@@ -141,6 +141,9 @@ def test_max_kv_size_is_for_models_without_caches_of_their_own() -> None:
     rotating = load(QWEN2).curve("mlx", "bf16", max_kv_size=300)
     assert rotating.bytes(5000) == 300 * ROW
     assert not any("max_kv_size" in note for note in rotating.notes)
+    # a batch keeps no first tokens, so that its window may be as small as they are
+    batch = load(QWEN2).curve("mlx", "bf16", schedule="batch_generator", max_kv_size=4)
+    assert batch.bytes(50, 2) == 2 * 4 * ROW
     own = load(LLAMA).curve("mlx", "bf16", max_kv_size=300)
     assert own.bytes(5000) == 5120 * ROW
     assert "max_kv_size: ignored, the model's module makes its own caches" in own.notes

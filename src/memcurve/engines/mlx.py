@@ -83,8 +83,8 @@ class Settings:
             raise BadConfig(f"prefill_step_size: {show(piece)}, prompt {show(prompt)}; expected at most {INT64_MAX}")
         self.schedule, self.feed = schedule, Feed(piece=None if schedule == "forward" else piece, prompt=prompt)
         self.window = None if max_kv_size is None else whole("max_kv_size", max_kv_size, 1)
-        if self.window is not None and self.window <= KEPT_FIRST:
-            # Longer prompts raise: masks are made for fewer tokens than stay ([broadcast_shapes]).
+        if self.window is not None and self.window <= KEPT_FIRST and schedule != "batch_generator":
+            # Longer prompts raise: masks are made for fewer tokens than stay ([broadcast_shapes]). Batches keep no first ones.
             raise NotDescribed(
                 f"max_kv_size: {self.window}; expected more than {KEPT_FIRST}, the tokens that always stay"
             )

@@ -111,10 +111,6 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         # make_prompt_cache gives KVCache to every layer; a window is a mask only.
         seen = tuple(_kept_whole(layer) for layer in seen)
     facts: dict[str, Any] = {"own_cache": own}
-    if any(isinstance(layer, NoState) for layer in seen) and args.model_type == "nemotron-nas":
-        facts["uncounted"] = (
-            "AttributeError: an entry that stays empty is quantised with the others, and its nbytes fails"
-        )
     tables = (
         ("batches", BATCHES),
         ("quantises", QUANTISES),
@@ -125,6 +121,13 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     for fact, table in tables:
         if args.model_type in table:
             facts[fact] = table[args.model_type]
+    if args.model_type == "nemotron-nas":
+        if any(isinstance(layer, NoState) for layer in seen):
+            facts["uncounted"] = (
+                "AttributeError: an entry that stays empty is quantised with the others, and its nbytes fails"
+            )
+        else:
+            del facts["batches"]
     packed = config.root.get("modules") if module == "prism_hadamard_qwen35" else None
     if any(isinstance(record, dict) and record.get("embedding") for record in packed or ()):
         # A packed embedding gives float16 (HadamardQuantizedEmbedding), which meets bfloat16 weights in float32.
