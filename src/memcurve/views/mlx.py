@@ -143,6 +143,11 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         notes.append(f"MLX-LM's {args.model_type}.py does not read {', '.join(ignored)}")
     if not own and any(isinstance(layer, SlidingAttention) for layer in layers):
         notes.append(f"MLX-LM's {module}.py keeps every token in every layer")
+    if args.model_type == "deepseek_v41":
+        # Compressor.kv_norm hands on the dtype of its weight, and Indexer.k_proj that of what it is given.
+        notes.append(
+            "compressed groups and index keys reckoned in the model's dtype; a compressor stored in fp32 makes them fp32"
+        )
     if notes:
         facts["reads"] = tuple(notes)
     return View(layers=seen, dtype=dtype, facts=facts)
