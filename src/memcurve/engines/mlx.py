@@ -256,7 +256,9 @@ class Ledger:
                 refusals = [*refusals, Refusal(why=batches, batch=2, last_batch=batch_that_runs - 1)]
             refusals = [*refusals, Refusal(why=batches, batch=max(batch_that_runs + 1, 2))]
         course = None
-        if asked.bits is not None or any(cache.form in ("rotating", "chunked") for cache, _ in self.bytes):
+        if asked.bits is not None or any(
+            cache.form in ("rotating", "chunked", "compressed") for cache, _ in self.bytes
+        ):
             held = tuple(
                 (cache, plain, packed if both else None) for (cache, both), (plain, packed) in self.bytes.items()
             )

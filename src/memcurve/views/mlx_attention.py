@@ -200,6 +200,7 @@ def own_names(args: Config) -> tuple[Layer, ...]:
     if args.model_type == "dbrx":
         section = args.section("attn_config")
         kv = section.count("kv_n_heads") if section else args.bad("attn_config", None, "an object")
+        shared(args, "attn_config.kv_n_heads", kv, heads)
     elif args.model_type == "gpt_bigcode" and args.flag("multi_query"):
         kv = 1
     elif args.model_type == "plamo":
@@ -384,6 +385,7 @@ def mimo_v2_flash(args: Config) -> tuple[Layer, ...]:
         args.bad("hybrid_layer_pattern", f"{len(found)} entries", f"0 and 1, for {args.layers} layers")
     full = heads_of(kv_heads(args), args.count("head_dim"), args.count("v_head_dim"))
     wide = heads_of(args.count("swa_num_key_value_heads"), args.count("swa_head_dim"), args.count("swa_v_head_dim"))
+    shared(args, "swa_num_key_value_heads", wide.kv_heads, args.count("swa_num_attention_heads"))
     sliding = slid(wide, args.count("sliding_window_size"))
     return tuple(sliding if one == 1 else full for one in found[: args.layers])
 

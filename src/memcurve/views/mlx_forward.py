@@ -88,8 +88,10 @@ def _rotated(args: Config, size: int) -> Iterator[int]:
 def _experts(args: Config) -> None:
     """argpartition of the scores of all experts by those of a token."""
     chosen, number = (next((key for key in keys if isinstance(args.own(key), int)), None) for keys in (CHOSEN, EXPERTS))
-    if chosen is None or number is None or args.model_type == "longcat_flash_ngram":
-        return
+    if chosen is None or number is None or args.model_type in ("longcat_flash", "longcat_flash_ngram"):
+        return  # Longcat chooses among experts that do nothing as well.
+    if args.model_type == "llama4" and args.own(chosen) != 1:
+        raise Refused(f"Only 1 expert per token supported ({args.path}{chosen}: {show(args.own(chosen))})")
     of, least = args.own(number), 1 if args.model_type == "jamba" else 0
     dense = args.own("first_k_dense_replace")
     if of > least and args.own(chosen) > of and not (isinstance(dense, int) and dense >= args.layers):
