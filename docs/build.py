@@ -41,10 +41,12 @@ FIGURE = re.compile(
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 # Figures that a page quotes beside their source, names of standards, and counts that tests/test_docs.py compares with the recordings.
 QUOTED = {
-    "README.md": ("54,001", "1,187", "1,408", "5,388"),
+    "README.md": ("54,001", "1,187", "1,408", "5,388", "7,067", "256 MiB"),
+    "docs/choose-a-layer-mix.md": ("4,194,304",),
     "docs/mlx.md": ("2,048",),
+    "docs/size-a-service.md": ("65,536", "4,096"),
     "docs/reading-your-engines-log.md": ("1024",),
-    "docs/serve.md": ("9457",),
+    "docs/serve.md": ("9457", "4,096"),
     "docs/vllm.md": ("1,024",),
     "docs/what-is-counted.md": ("1,500",),
     "docs/wrong-figures.md": (
@@ -255,7 +257,7 @@ def stand_ins() -> None:
     sizes = {"block_count": 32, "embedding_length": 4096, "attention.head_count": 32, "attention.head_count_kv": 8}
     metadata = {"general.architecture": "llama", **{f"llama.{key}": value for key, value in sizes.items()}}
     Path("model.gguf").write_bytes(gguf_bytes({**metadata, "llama.context_length": 8192}))
-    for path in (ROOT / "docs").glob("*.toml"):
+    for path in (*(ROOT / "docs").glob("*.toml"), *(ROOT / "docs").glob("*.csv")):
         Path(path.name).write_bytes(path.read_bytes())
     header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
     Path("trace.csv.gz").write_bytes(

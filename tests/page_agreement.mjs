@@ -4,6 +4,7 @@ import { Curve, Refused } from "../src/memcurve/web/static/curve.js";
 import { group, parseBytes, parseCount, showBytes, showTokens } from "../src/memcurve/web/static/format.js";
 import { crossings, pairsOf } from "../src/memcurve/web/static/lines.js";
 import { Rooms } from "../src/memcurve/web/static/fit.js";
+import { unpack } from "../src/memcurve/web/static/source.js";
 
 const data = JSON.parse(readFileSync(0, "utf8"));
 const curves = data.curves.map((curve) => new Curve(curve)), rooms = data.rooms.map((room) => new Rooms(room));
@@ -19,6 +20,7 @@ console.log(JSON.stringify({
   words: (data.numbers || []).map((number) => [group(number), showBytes(number), showTokens(number)]),
   counts: (data.counts || []).map(parseCount),
   sizes: (data.sizes || []).map(parseBytes),
+  packed: (data.packed || []).map(unpack),
   fits: data.fits.map(([room, context, batch]) => {
     const [most, why] = rooms[room].requests(BigInt(context));
     return [String(most), why, text(rooms[room].longest(BigInt(batch)))];

@@ -241,6 +241,35 @@ def test_the_readmes_python_lines_run(tmp_path: Path, monkeypatch: pytest.Monkey
         assert eval(value, {"curve": curve}) == int(call_text)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("estimate", "Qwen/Qwen3-8B", "--context", "1", "--explain", "--engine", "vllm"),
+        ("estimate", "Qwen/Qwen3-8B", "--context", "1", "--at-most", "1KiB"),
+        ("estimate", "Qwen/Qwen3-8B", "--context", "1", "--memory", "60GiB", "--engine", "vllm"),
+        ("estimate", "Qwen/Qwen3-8B", "--context", "1", "--engine", "all"),
+        ("estimate", "Qwen/Qwen3-8B", "--context", "1", "--memory", "1GiB", "--fits"),
+        ("fit", "Qwen/Qwen3-8B", "--gpu", "L4", "--context", "1"),
+        ("fit", "Qwen/Qwen3-32B", "--gpu", "L4", "--context", "1", "--exit-code"),
+        ("cross", "1mha", "1gdn", "--max_ctx", "1"),
+    ],
+)
+def test_one_token_of_many_commands_is_one(words: tuple[str, ...]) -> None:
+    found = call(*words)
+    said = found.stdout + found.stderr
+    assert re.search(r"\b1 token\b", said), said
+    assert not re.search(r"(?<![\d,.])(?<!- )1 (tokens|requests|blocks|layers)\b", said), said
+
+
+def test_the_owner_does_not_hide_the_nearest() -> None:
+    from memcurve import catalog
+    from memcurve.base import nearest
+
+    for typed in ("Qwen3-Nxt", "Qwen/Qwen3-Nxt", "qwen/qwen3-nex"):
+        assert nearest(typed, catalog.names()).startswith(QWEN)
+    assert nearest("meta-llama/Llama-3.1-70B", catalog.names()).startswith("meta-llama/Meta-Llama-3.1-70B")
+
+
 def test_at_most_is_a_bound_to_the_byte() -> None:
     # Qwen3-8B: 36 layers × 8 heads × 128 × 2 of keys and values × 2 B are 147,456 B a token.
     words = ("estimate", "Qwen/Qwen3-8B", "--context", "4k,8k", "--batch", "2", "--at-most")

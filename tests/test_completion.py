@@ -173,7 +173,7 @@ def test_what_is_offered_is_taken() -> None:
         for engine in offered_engines(command):
             assert cli.run([command, model, *beside, "--engine", engine, "--json"]) == 0
     assert offered_engines("fit") == list(NAMES)
-    assert offered_engines("verify") == ["transformers", "vllm", "sglang", "llamacpp"]
+    assert offered_engines("verify") == ["transformers", "vllm", "sglang", "llamacpp", "mlx"]
 
 
 def offered_engines(command: str) -> list[str]:

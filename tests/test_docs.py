@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import truth
+from mlx_cases import cases as mlx_cases
 from test_truth_llamacpp import CASES
 
 import memcurve
@@ -123,7 +124,8 @@ def test_the_readmes_counts_are_those_of_the_recordings() -> None:
     assert f"{len(hub_only)} more have their code only on the hub" in readme
     vllm = sum(len(line.get("cases", ())) for line in truth("vllm.jsonl"))
     sglang = sum(len(line.get("cases", [0])) for line in truth("sglang.jsonl"))
-    counts = f"vLLM 0.33.0 in {vllm:,} cases, SGLang 0.5.23 in {sglang:,}, llama.cpp in {len(CASES):,}, all equal"
+    counts = f"vLLM 0.33.0 in {vllm:,} cases, SGLang 0.5.23 in {sglang:,}, llama.cpp in {len(CASES):,}, "
+    counts += f"MLX-LM 0.32.2 in {len(list(mlx_cases())):,}, all equal"
     assert counts in readme
     assert f"lists {len(gpus.table())} devices" in readme
 

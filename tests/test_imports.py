@@ -74,6 +74,7 @@ MAY = {
         "model",
         "pages",
         "plan",
+        "terms",
         "memcurve",
     },
     "shapes": {"shapes", "terms"},

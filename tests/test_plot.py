@@ -22,6 +22,7 @@ from memcurve.export import corners, make_subjects, page_data, to_html
 from memcurve.figures import plot_seed
 from memcurve.fits import most_batch
 from memcurve.heat import map_csv, map_json, scale
+from memcurve.model import describe
 from memcurve.seed import LABELS, subjects
 from memcurve.terms import compile_expr
 
@@ -243,6 +244,27 @@ def test_labels_stand_on_the_outer_sides_of_crossings_that_are_close() -> None:
     assert middles["1,025"] < 3
     assert middles["1,537"] > -3
     assert max(abs(middles["1,153"]), abs(middles["1,281"])) < 3
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m\x07b\u202e", "half \ud800", "$\\frac{$", "_hidden", "<b>&amp;"])
+def test_any_name_is_text_in_any_figure(name: str, tmp_path: Path) -> None:
+    from xml.dom.minidom import parse
+
+    from memcurve.bars import draw
+    from memcurve.heat import heatmap
+
+    model = describe(catalog.find("Qwen/Qwen3-8B") or {}, name)
+    curves = [model.curve(), memcurve.pattern("1gdn").curve(dtype="bf16").replace(name=name)]
+    fitted = memcurve.fit(model, gpu="L4", context=8192)
+    figures = {"lines": memcurve.plot(curves), "heat": heatmap(curves[0]), "bars": draw(fitted)}
+    shown = name.replace("\x1b", "�").replace("\x07", "�").replace("\u202e", "�").replace("\ud800", "�")
+    for kind, figure in figures.items():
+        figure.savefig(tmp_path / f"{kind}.svg")
+        parse(str(tmp_path / f"{kind}.svg"))
+        where = [one.get_text() for one in figure.findobj(Text)]
+        assert any(shown in text.replace(r"\$", "$") for text in where), kind
+    page = to_html(make_subjects(curves), [1, 64], 1, "t").encode()
+    assert b"\x1b" not in page
 
 
 def test_many_crossings_get_numbers_and_a_table() -> None:

@@ -26,12 +26,14 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import memcurve  # noqa: E402
-from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, load, pattern  # noqa: E402
+from memcurve import BadConfig, MemcurveError, MemoryCurve, Refused, catalog, load, pattern  # noqa: E402
 from memcurve.arrays import TOO_MANY, admit, evaluate, largest  # noqa: E402
-from memcurve.sweeps.files import Place, locked, replacing  # noqa: E402
+from memcurve.cli.sweep import SPEC  # noqa: E402
+from memcurve.schema import encoder_of  # noqa: E402
+from memcurve.sweeps.files import FILE_ROWS, Place, begin, locked, replacing, write_chunk  # noqa: E402
 from memcurve.sweeps.rows import Rows, rectangles  # noqa: E402
 from memcurve.sweeps.spec import resolve  # noqa: E402
-from memcurve.terms import INT64_MAX, Limits, Term, compile_expr  # noqa: E402
+from memcurve.terms import INT64_MAX, Limits, Refusal, Term, compile_expr  # noqa: E402
 
 QWEN = "Qwen/Qwen3-Next-80B-A3B-Thinking"
 # Small chunks, so that little work has many of them. FILE is 0 for a folder of files.
@@ -64,11 +66,11 @@ def rows_of(spec: dict[str, Any], chunk: int = 2**21) -> tuple[list[dict[str, An
     return [row for table, _ in made for row in table.to_pylist()], [note for _, note in made]
 
 
-def expected(row: dict[str, Any], curve: MemoryCurve | str) -> tuple[int | None, str | None]:
+def expected(row: dict[str, Any], curve: MemoryCurve | str, encoder: int = 0) -> tuple[int | None, str | None]:
     if isinstance(curve, str):
         return None, curve
     try:
-        size = curve.bytes(row["context"], row["batch"])
+        size = curve.bytes(row["context"], row["batch"], encoder)
     except MemcurveError as error:
         return None, str(error)
     return (size, None) if size <= INT64_MAX else (None, TOO_MANY)
@@ -127,6 +129,70 @@ def test_rows_equal_the_curves(grids: list[dict[str, Any]], chunk: int, sample: 
         assert rows == rows_of(spec)[0]
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(catalog.names()), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(0, 300_000) | st.sampled_from([0, 1, 2, 256, 257, 2**40]), min_size=1, max_size=8),
+    st.lists(st.integers(0, 5) | st.integers(250, 260), min_size=1, max_size=4),
+    st.sampled_from([None, 0, 7, 1500]),
+)
+def test_every_engine_gives_the_catalogue_its_own_bytes(
+    subjects: list[str], contexts: list[int], batches: list[int], encoder: int | None
+) -> None:
+    spec = {"subjects": subjects, "engines": "all", "contexts": contexts, "batches": batches}
+    rows, _ = rows_of(spec if encoder is None else {**spec, "encoder_context": encoder}, 64)
+    curves: dict[tuple[str, str], tuple[MemoryCurve | str, int]] = {}
+    for row in rows:
+        key = row["subject"], row["engine"]
+        if key not in curves:
+            try:
+                model = load(key[0])
+                positions = encoder_of(model, encoder)
+                curves[key] = model.curve(key[1]), positions
+            except MemcurveError as error:
+                curves[key] = str(error), 0
+        assert (row["bytes"], row["reason"]) == expected(row, *curves[key]), key
+
+
+def test_what_an_engine_refuses_at_some_contexts_and_batches_is_a_row() -> None:
+    # MLX-LM's words for a rotating cache that is quantised, from 5,000 tokens on (mlx_lm/models/cache.py), and for bits.
+    spec = {
+        "subjects": ["1gqa"],
+        "engines": "mlx",
+        "options": {"kv_bits": [8, 7, "none"], "max_kv_size": 4096},
+        "contexts": [4096, 4999, 5000, 5001, 10**6],
+    }
+    rows, notes = rows_of(spec)
+    reasons = [row["reason"] for row in rows]
+    never = "NotImplementedError: RotatingKVCache Quantization NYI"
+    assert [reason == never for reason in reasons[:5]] == [False, False, True, True, True]
+    assert all("The requested number of bits 7 is not supported" in reason for reason in reasons[5:10])
+    assert reasons[10:] == [None] * 5
+    assert [row["bytes"] is None for row in rows] == [reason is not None for reason in reasons]
+    assert notes[0]["reasons"][never] == 3
+    # By context and by batch at once, and the first of two.
+    refusals = (Refusal(why="late", context=5, last_context=7, batch=2), Refusal(why="many", batch=3, last_batch=3))
+    term = Term(kind="attention", layers=1, tensors=(("key", 2),), slots="context")
+    curve = MemoryCurve(name="two", engine="mlx", dtype="bfloat16", terms=(term,), refusals=refusals)
+    held, many = np.arange(10)[:, None], np.arange(5)[None, :]
+    found, whys = evaluate(curve, held, many)
+    for context in range(10):
+        for batch in range(5):
+            row = {"context": context, "batch": batch}
+            why = next((text for where, text in whys if where[context, batch]), None)
+            assert expected(row, curve) == (None if why else found[context, batch], why)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 2047, 2**31 + 1, 2**55 + 1, 2**62 + 1, INT64_MAX])
+def test_buffers_in_pieces_of_any_size(piece: int) -> None:
+    # The cycle of pieces and steps of 256 leaves int64 long before the rows do.
+    spec = {"subjects": "1mha", "engines": "mlx", "options": {"prefill_step_size": piece}}
+    contexts = [0, 1, 255, 256, 257, 2049, 10**6, 2**40 + 3, 2**55 + 2, 2**61]
+    curve = pattern("1mha", dtype="bf16").curve("mlx", prefill_step_size=piece)
+    for row in rows_of({**spec, "contexts": contexts})[0]:
+        assert (row["bytes"], row["reason"]) == expected(row, curve)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.builds(
@@ -156,6 +222,7 @@ def test_no_part_is_larger_than_the_bound(data: Any) -> None:
             leaves,
             lambda inner: (
                 st.tuples(st.sampled_from(["add", "mul", "min"]), inner, inner)
+                | st.tuples(st.sampled_from(["past", "rows"]), inner, st.integers(1, 300))
                 | st.tuples(
                     st.sampled_from(["floor", "ceil", "mod"]), inner, st.integers(1, 300) | st.just(("mul", 7, "batch"))
                 )
@@ -279,6 +346,89 @@ def test_aliases_and_sections_of_configs(tmp_path: Path) -> None:
         {"subjects": str(tmp_path / "gemma.json"), "sizes": {"num_key_value_heads": [2, 4]}, "contexts": 100}
     )
     assert [row["bytes"] for row in rows] == [6 * 100 * 2 * heads * 16 * 2 for heads in (2, 4)]
+
+
+def test_a_list_of_points(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text(
+        "\ufeffsubject,sizes.n,engine, options.block_size ,context,batch,columns.loss\n"
+        "{n}gdn:1mha,3,vllm,32,4k,2,2.5\n"
+        "\n"
+        "{n}swa:1gqa,1,,,100,,3\n"
+        "8mha,,llamacpp,,1000,300,\n"
+    )
+    rows, _ = rows_of({"points": str(tmp_path / "points.csv"), "pareto": "loss"})
+    gdn = pattern("3gdn:1mha", dtype="bf16").curve("vllm", block_size=32).bytes(4096, 2)
+    swa = pattern("1swa:1gqa", dtype="bf16").curve().bytes(100)
+    shown = [(row["n"], row["engine"], row["block_size"], row["loss"], row["batch"], row["bytes"]) for row in rows]
+    assert shown == [
+        (3, "vllm", 32, 2.5, 2, gdn),
+        (1, "logical", None, 3, 1, swa),
+        (None, "llamacpp", None, None, 300, None),
+    ]
+    # The same as tables, in TOML or of a data frame, which has NaN for nothing.
+    points = [
+        {"subject": "{n}gdn:1mha", "sizes": {"n": 3}, "engine": "vllm", "options": {"block_size": 32}, "context": "4k", "batch": 2,
+         "columns.loss": 2.5},
+        {"subject": "{n}swa:1gqa", "sizes.n": 1, "context": 100, "columns": {"loss": 3}, "engine": None, "options.block_size": math.nan},
+        {"subject": "8mha", "engine": "llamacpp", "context": 1000, "batch": np.int64(300)},
+    ]  # fmt: skip
+    assert rows_of({"points": points, "pareto": "loss"})[0] == rows
+    # What a point lacks is as in the axes, of which there may be several values.
+    found, _ = rows_of(
+        {"points": [{"subject": "1mha"}, {"subject": "1gqa", "batch": 9}], "contexts": [1, 2], "batches": 5}
+    )
+    assert [(row["subject"], row["context"], row["batch"]) for row in found] == [
+        ("1mha", 1, 5), ("1mha", 2, 5), ("1gqa", 1, 9), ("1gqa", 2, 9),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"subject,context\n1mha,1,2\n", r"a\.csv:2: 3 cells; expected at most 2"),
+        (b"subject,subject\n1mha,1\n", r"a\.csv:2: 2 cells; expected at most 2, each of a name of its own"),
+        (b"subjekt,context\n1mha,1\n", r"a\.csv:2: subjekt: unknown; expected one of .* \(nearest: subject\)"),
+        (b"subject,context,loss\n1mha,1,2\n", r"a\.csv:2: loss: unknown; .*or a name in sizes, options or columns"),
+        (b"subject,context\n1mha,1\n1mha,-1\n", r"a\.csv:3: contexts: -1; expected an integer from 0"),
+        (b"subject,context\n1mha,inf\n", r"contexts: inf; expected an integer"),
+        (b"subject,context\n", "expected a header and a line for each point"),
+        (b"", "expected a header and a line for each point"),
+        (b"subject,context\n\xff,1\n", "'utf-8' codec"),
+        (b"subject,context\n" + b"a" * 200_000, "field larger than field limit"),
+        (b"subject,context\n" + b"1mha,1\n" * 100_001, "points: more than 100,000"),
+        (None, "No such file"),
+    ],
+)
+def test_bad_points(tmp_path: Path, data: bytes | None, error: str) -> None:
+    if data is not None:
+        (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(BadConfig, match=error):
+        resolve({"points": str(tmp_path / "a.csv")})
+    for points, why in (
+        ([], "points: a list; expected a list of tables, or a CSV file"),
+        ([3], "points: a list"),
+        (["a.csv\0"], "points: a list"),
+        ("a.csv\0", "embedded null"),
+        (
+            [{"subject": ["1mha"], "context": 1}],
+            r"points\[0\]\.subject: a list; expected one value; grids take several",
+        ),
+        (
+            [{"subject": "1mha", "sizes": 3, "context": 1}],
+            r"points\[0\]\.sizes: unknown; expected .*such as sizes.n_layers",
+        ),
+        ([{"subject": "1mha", "context": 1}, {"context": 1}], r"points\[1\]\.subjects: missing"),
+    ):
+        with pytest.raises(BadConfig, match=why):
+            resolve({"points": points})
+    with pytest.raises(BadConfig, match="points: beside grids; expected one of both"):
+        resolve({"points": "a.csv", "grids": [{}]})
+
+
+def test_true_is_not_one() -> None:
+    rows, _ = rows_of({"subjects": "{n}gdn:1mha", "sizes": {"n": [1, True, 1.0]}, "contexts": 1})
+    assert rows[0]["bytes"] is not None
+    assert [row["reason"] for row in rows[1:]] == [f"n: {n}; expected an integer of 0 or more" for n in ("True", "1.0")]
 
 
 def test_what_is_refused_is_a_row() -> None:
@@ -511,6 +661,24 @@ def test_one_file_of_several_chunks(tmp_path: Path, ending: str, whole: dict[str
     assert table.to_pylist() == rows
 
 
+def test_the_rows_of_one_file_are_those_that_texts_say() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "choose-a-layer-mix.md").read_text()
+    for text in (guide, SPEC, memcurve.sweep.__doc__ or ""):
+        assert re.findall(r"p to ([\d,]+) rows the output is one file", text) == [f"{FILE_ROWS:,}"]
+
+
+def test_many_curves_of_few_points_are_shared_out_too() -> None:
+    axes = {"subjects": "{n}gdn:1mha", "contexts": [1, 2, 3], "sizes": {"n": [1, 2], "n_layers": list(range(1, 1001))}}
+    for spec, chunks in (
+        (axes, 8),  # 2,000 curves, 256 in each
+        ({**axes, "sample": 1000}, 4),
+        ({**axes, "sizes": {"n": list(range(100)), "n_layers": list(range(2000))}}, 65),  # 200,000, 3,124 in each
+        ({**axes, "sizes": {"n": list(range(1000)), "n_layers": list(range(2000))}}, 245),  # 8,192 in each
+    ):
+        resolved = resolve(spec)
+        assert (resolved.chunks, resolved.chunk_rows % 4) == (chunks, 0)
+
+
 def test_two_processes_write_the_same(tmp_path: Path, whole: dict[str, bytes]) -> None:
     command = Command(tmp_path, "out.parquet", "-j", "2")
     assert command.run()[0] == 0
@@ -562,6 +730,73 @@ def test_a_process_that_is_killed_is_replaced(tmp_path: Path, whole: dict[str, b
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
     assert command.files() == whole
+
+
+@pytest.mark.parametrize("standing", [["lock"], ["lock", ".job.json.12"]])
+def test_stopped_before_it_began(tmp_path: Path, standing: list[str]) -> None:
+    # A full disk or a kill before there is a job.json; what is not a sweep's is left alone.
+    parts = tmp_path / "a.csv.parts"
+    parts.mkdir()
+    for name in standing:
+        (parts / name).touch()
+    assert memcurve.sweep(subjects="1mha", contexts=1, output=tmp_path / "a.csv").points == 1
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.csv.sweep.json"]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("memcurve.sweeps.files.write_json", full)
+        with pytest.raises(MemcurveError, match=r"No space left on device; 0 of 1 parts are kept"):
+            memcurve.sweep(subjects="1mha", contexts=2, output=tmp_path / "b.csv")
+    assert memcurve.sweep(subjects="1mha", contexts=2, output=tmp_path / "b.csv").points == 1
+
+
+def test_nothing_stands_beside_the_output_but_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Killed while it joins its parts: what is half written is in the folder of parts.
+    monkeypatch.setattr("memcurve.sweeps.spec.CHUNK_ROWS", 4)
+    seen: list[list[str]] = []
+
+    def watched(parts: list[str], path: str, form: str) -> None:
+        Path(path).write_text("half")
+        seen.append(sorted(os.listdir(tmp_path)))
+
+    monkeypatch.setattr("memcurve.sweeps.files.join", watched)
+    memcurve.sweep(subjects="1mha", contexts={"from": 1, "to": 9}, output=tmp_path / "a.csv")
+    assert seen == [["a.csv.parts", "a.csv.sweep.json"]]
+    # Two machines of a cluster may write one part at once, as processes of one number.
+    with replacing(str(tmp_path / "b")) as first, replacing(str(tmp_path / "b")) as second:
+        assert first != second
+        for path in (first, second):
+            Path(path).touch()
+
+
+def test_the_bar_counts_what_is_done_from_where_it_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setattr("memcurve.sweeps.spec.CHUNK_ROWS", 8)
+    shown: list[Any] = []
+    made = tqdm.tqdm
+
+    def watched(**words: Any) -> Any:
+        shown.append(made(**words))
+        return shown[-1]
+
+    monkeypatch.setattr(tqdm, "tqdm", watched)
+    place, spec = Place(str(tmp_path / "a.csv")), {"subjects": "1mha", "contexts": {"from": 1, "to": 19}}
+    begin(place, resolve(spec))
+    for number in (0, 2):
+        write_chunk(place.parts, number)
+    memcurve.sweep(spec, place.output, progress=True)
+    # 8 and 3 of 19 were there: the rate is that of the 8 that were left.
+    assert [(bar.initial, bar.n, bar.total) for bar in shown] == [(11, 19, 19)]
+
+
+def test_no_parts_are_left_of_a_sweep_that_could_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("memcurve.sweeps.workers.WAIT", 1)
+    with pytest.raises(BadConfig, match="expected a scheduler that answers"):
+        memcurve.sweep(subjects="1mha", contexts=1, output=tmp_path / "a.csv", dask="nowhere")
+    assert os.listdir(tmp_path) == []
 
 
 def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:

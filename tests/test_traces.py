@@ -8,9 +8,10 @@ import io
 import json
 import os
 import sys
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ from memcurve.traces.reading import Chunk, Counts, Trace
 from memcurve.traces.search import smallest
 from memcurve.traces.service import Service, service
 from memcurve.traces.sweep import Sweep
+from memcurve.traces.writing import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GIB = 2**30
 DENSE = "Qwen/Qwen3-30B-A3B"
@@ -129,7 +134,8 @@ def test_times_are_exact(tmp_path: Path, cells: str, time: int) -> None:
         (f"1,{10**30},6", "prompt: '1000"), ("1,5,16777217", "output: '16777217'"), ("1,nan,6", "prompt: 'nan'"),
         ("nan,5,6", "time: 'nan'"), ("inf,5,6", "time: 'inf'"), ("1,5.5,6", "prompt: '5.5'"), ("1,5", "2 columns"),
         ("1,5,6,7", "4 columns"), ("2023-02-30 00:00:00,5,6", "expected a date"), ("1,,6", "prompt: ''"), ("x,5,6", "time: 'x'"),
-        ("1e30,5,6", "time"), ('1,"5,6', "unexpected end"), ("1,5,6\0", "output"), ("\xff,5,6", "time"),
+        ("1e30,5,6", "time"), ("1e999999999,5,6", "time: '1e999999999'"), ("1,1e999999999,6", "prompt: '1e999999999'"),
+        ("1,1e-999999999,6", "prompt: '1e-999999999'"), ("1700000000000,5,6", "columns=unit=ms"), ('1,"5,6', "unexpected end"), ("1,5,6\0", "output"), ("\xff,5,6", "time"),
     ],
 )  # fmt: skip
 def test_broken_lines_are_counted_with_their_numbers(tmp_path: Path, line: str, why: str) -> None:
@@ -149,6 +155,9 @@ def test_broken_lines_are_counted_with_their_numbers(tmp_path: Path, line: str, 
         ('{"timestamp": NaN, "input_length": 1, "output_length": 1}', "NaN"),
         ('{"timestamp": true, "input_length": 1, "output_length": 1}', "time: 'True'"),
         (f'{{"timestamp": 1, "input_length": {10**30}, "output_length": 1}}', "prompt"),
+        ('{"timestamp": 1e999999999, "input_length": 1, "output_length": 1}', "time: '1E+999999999'"),
+        ('{"timestamp": 1, "input_length": 1e999999999, "output_length": 1}', "prompt: '1E+999999999'"),
+        ('{"timestamp": 1e9999999999999999999, "input_length": 1, "output_length": 1}', "no JSON"),
         ('{"timestamp": ' + "9" * 5000 + ', "input_length": 1, "output_length": 1}', "no JSON"),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1, "hash_ids": [1, 2]}', "hash_ids"),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1, "hash_ids": [-1]}', "hash_ids"),
@@ -640,6 +649,48 @@ def test_a_disk_that_fills_keeps_whole_rows(
     assert figure.read_bytes().startswith(b"\x89PNG")  # what comes after it is written all the same
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel takes no more bytes of any file, as if the disk were full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("size", "least"), [(10_000, 200), (8_000, 40), (2_000, 0)])
+def test_a_disk_that_fills_keeps_a_parquet_file_of_fewer_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, least: int
+) -> None:
+    """13 columns take more than 2,000 bytes to say what they are."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    found = memcurve.replay(burst(tmp_path), DENSE)
+    out, whole = tmp_path / "s.parquet", tmp_path / "w.parquet"
+    count = write(found, str(whole))
+    out.write_bytes(b"what was there before" * 1000)
+    with files_of_at_most(size), pytest.raises(BadConfig, match=r"s\.parquet: File too large; ") as error:
+        write(found, str(out))
+    kept = int(str(error.value).split("; ")[1].split()[0].replace(",", ""))
+    assert least <= kept < count
+    assert out.exists() == (least > 0)
+    if kept:
+        assert pq.read_table(out).to_pydict() == pq.read_table(whole).slice(0, kept).to_pydict()
+
+
+def test_a_figure_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out, path = tmp_path / "f.svg", burst(tmp_path)
+    with files_of_at_most(4_096), pytest.raises(BadConfig, match=r"f\.svg: File too large; expected a place"):
+        command(["replay", path, "--model", DENSE, "-o", str(out)])
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(BadConfig, match=r"f\.svg: Is a directory; expected a place"):
+        command(["replay", path, "--model", DENSE, "-o", str(out)])
+
+
 def test_json_and_search_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = burst(tmp_path)
     assert command(["replay", path, "--model", DENSE, "--memory", "4GiB", "-O", "max_model_len=8192", "--json"]) == 0
@@ -677,3 +728,41 @@ def test_notes_say_what_was_left_out(tmp_path: Path) -> None:
     assert [note.split(",")[0].split("(")[0] for note in found.notes] == [
         "1 lines are no requests and were left out ", "1 requests without an output", "time goes back in 1 lines",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("models", "given"),
+    [
+        ([DENSE], {"memory": 9 * GIB}),
+        ([DENSE], {"memory": GIB, "capped": False, "decode_rate": 12.5}),
+        ([DENSE, "openai/gpt-oss-20b"], {"memory": 3 * GIB, "prefill_rate": 200_000}),
+        ([DENSE, "openai/gpt-oss-20b", "Qwen/Qwen3-Next-80B-A3B-Thinking"], {}),
+    ],
+)
+def test_all_words_of_a_figure_are_inside_it_and_apart(
+    tmp_path: Path, models: list[str], given: dict[str, Any]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from memcurve.traces.drawing import draw
+
+    requests = "".join(f"{100 + index % 7},1500,900,2400,x\n" for index in range(1500))
+    lines = "Timestamp,Request tokens,Response tokens,Total tokens,Log Type\n" + requests
+    path = put(tmp_path, lines, "a-trace-with-quite-a-long-name.csv")
+    figure = draw(memcurve.replay(path, models, max_model_len=8192, **given))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    texts = [one for axes in figure.axes for one in axes.texts] + figure.texts
+    texts += [axes.yaxis.label for axes in figure.axes]
+    boxes = [one.get_window_extent() for one in texts if one.get_text()]
+    width, height = canvas.get_width_height()
+    for box in boxes:
+        assert 0 <= box.x0 <= box.x1 <= width
+        assert 0 <= box.y0 <= box.y1 <= height
+    for index, box in enumerate(boxes):
+        # Letters need not fill their boxes.
+        assert not any(box.overlaps(other.padded(-1.5)) for other in boxes[:index])
+    said = [one.get_text() for one in texts]
+    capacities = [one for one in said if one.startswith("capacity ")]
+    assert len(capacities) == ("memory" in given)

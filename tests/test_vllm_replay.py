@@ -14,7 +14,7 @@ from vllm_oracle import Asked, Oracle, Rules
 
 from memcurve import BadConfig, NotDescribed, Refused, load
 from memcurve.engines import vllm_loop, vllm_replay
-from memcurve.engines.vllm_arrivals import Arrivals
+from memcurve.engines.vllm_arrivals import Arrival, Arrivals
 from memcurve.engines.vllm_blocks import VllmAllocator
 from memcurve.engines.vllm_loop import has_numba
 from memcurve.engines.vllm_replay import Replayer
@@ -332,6 +332,43 @@ def test_layers_of_several_kinds_share_no_prompts() -> None:
     replayer = Replayer(allocator, 1000, step_ns=1, prefill_tokens=1000, interval_ns=0)
     replayer.feed([0], [1000], [10])
     assert replayer.finish().series["filled_bytes"].max() == 12 * (128 + 1009) * 2048
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "options"),
+    [
+        ("openai/gpt-oss-20b", 1900, {}),
+        ("openai/gpt-oss-20b", 900, {"enable_prefix_caching": False, "async_scheduling": False}),
+        ("Qwen/Qwen3-Next-80B-A3B-Thinking", 130, {}),
+        ("Qwen/Qwen3-Next-80B-A3B-Thinking", 130, {"enable_prefix_caching": True}),
+    ],
+)
+def test_tokens_of_hybrids_are_those_of_their_requests(
+    monkeypatch: pytest.MonkeyPatch, name: str, blocks: int, options: dict[str, Any]
+) -> None:
+    """What the loop counts on its way, beside a sum over all that run, at every step."""
+    allocator = load(name).curve("vllm", **{"max_model_len": 4096, "max_num_seqs": 64, **options}).allocator
+    assert isinstance(allocator, VllmAllocator)
+    steps = []
+    hold = Arrivals.hold
+
+    def held(self: Arrivals, after: int) -> None:
+        every = [one for one in self.running.values() if isinstance(one, Arrival)]
+        if every:
+            assert self.tokens == sum(one.tokens(self.step) for one in every)
+            assert self.decodes == sum(0 <= one.first < self.step and not self.over(one) for one in every)
+            steps.append(self.step)
+        hold(self, after)
+
+    monkeypatch.setattr(Arrivals, "hold", held)
+    replayer = Replayer(allocator, blocks, step_ns=25, prefill_tokens=500, interval_ns=0)
+    number = np.arange(240)
+    replayer.feed(number * 40, 20 + number * 991 % 1400, 1 + number * 677 % 600)
+    replayer.finish()
+    totals = replayer.totals()
+    assert totals.finished == 240
+    assert totals.preemptions > 20
+    assert len(steps) > 500
 
 
 def test_what_a_replay_is_not_made_of() -> None:

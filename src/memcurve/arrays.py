@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .terms import DIVISIONS, INT64_MAX, compile_expr
+from .terms import DIVISIONS, INT64_MAX, compile_expr, spare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,9 @@ def evaluate(curve: MemoryCurve, contexts: Array, batches: Array, encoder: int =
     reasons: Reasons = []
     if curve.limits is not None:
         contexts, batches, reasons = admit(curve.limits, contexts, batches)
+    for one in curve.refusals:
+        where = within(contexts, one.context, one.last_context) & within(batches, one.batch, one.last_batch)
+        reasons.append((where, one.why))
     wide = bound(curve, contexts, batches, encoder) > INT64_MAX
     held, many = (contexts.astype(object), batches.astype(object)) if wide else (contexts, batches)
     constant, slope, rest = curve._plan(np.minimum)
@@ -67,6 +70,10 @@ def admit(limits: Limits, contexts: Array, batches: Array) -> tuple[Array, Array
     return contexts, one, [*reasons, (one > step, limits.too_short)]
 
 
+def within(numbers: Array, first: int, last: int | None) -> Array:
+    return (numbers >= first) & (True if last is None else numbers <= last)
+
+
 def bound(curve: MemoryCurve, contexts: Array, batches: Array, encoder: int) -> int:
     """No number that arises on the way to the bytes is larger."""
     context, batch, least = int(contexts.max()), max(int(batches.max()), 1), max(int(batches.min()), 1)
@@ -89,6 +96,8 @@ def largest(expr: Expr, context: int, batch: int, encoder: int, least: int) -> t
         # The divisor is a number, or one times the batch.
         by = int(compile_expr(right)(0, least, 0))
         value = a if op == "mod" else -(-a // by)
+    elif op == "rows":
+        value = a + spare(right)
     else:
-        value = {"add": a + b, "mul": a * b, "min": min(a, b)}[op]
+        value = {"add": a + b, "mul": a * b, "min": min(a, b), "past": max(a - b, 0)}[op]
     return value, max(value, most_a, most_b)

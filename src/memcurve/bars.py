@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .base import clean
 from .figures import new_figure
+from .units import show_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +63,9 @@ def draw(fit: Fit) -> Figure:
     axes.set_xlabel("GiB on each GPU")
     verdict = "fits" if fit.fits else "does not fit"
     axes.set_title(
-        f"{fit.model} · {fit.engine} · tp {fit.tp}, pp {fit.pp}\n{fit.batch:,} × {fit.context:,} tokens: {verdict}",
+        f"{clean(fit.model)} · {fit.engine} · tp {fit.tp}, pp {fit.pp}\n{fit.batch:,} × {show_count(fit.context, 'token')}: {verdict}",
         fontsize=10,
+        parse_math=False,
     )
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.set_layout_engine("constrained")

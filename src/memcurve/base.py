@@ -112,6 +112,11 @@ class MissingExtraError(MemcurveError):
     exit_code = 1
 
 
+def clean(text: str) -> str:
+    """A text from a config as a terminal or a file may hold it: no control characters, nor halves of characters."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 def show(value: object) -> str:
     """A value as it stands in an error: one line, bounded length, no control characters."""
     text = (
@@ -138,7 +143,7 @@ def nearest(word: str, known: tuple[str, ...] | list[str], count: int = 3) -> st
     words: dict[str, str] = {}
     for name in known:
         tail = name.rpartition("/")[2].lower()
-        for form in (name.lower(), tail, tail[: len(word) + 1]):
+        for form in (name.lower(), tail, *(text[: len(word) + 1] for text in (tail, name.lower()))):
             words.setdefault(form, name)
     found = difflib.get_close_matches(word[:200].lower(), list(words), n=2 * count, cutoff=0.5)
     close = list(dict.fromkeys(words[one] for one in found))[:count]

@@ -66,14 +66,16 @@ class Growth:
         """The same for an array."""
         import numpy as np
 
-        offsets, before, base = (np.array(found) for found in (self.offsets, self.before, self.base))
-        filled = np.maximum(tokens - 1, 0)
+        # Pieces of 2^55 tokens take the cycle beyond int64; what is asked of it may still fit.
+        kind = object if self.start + self.period + 2 * (self.piece + STEP) > np.iinfo(np.int64).max else tokens.dtype
+        offsets, before, base = (np.array(found, kind) for found in (self.offsets, self.before, self.base))
+        filled = np.maximum(tokens.astype(kind) - 1, 0)
         skipped = np.maximum(filled - self.start, 0) // self.period * self.period
         filled = filled - skipped
         at = np.searchsorted(offsets, filled, "right") - 1
         last = np.minimum(filled - offsets[at], self.piece)
         held = skipped + np.where(offsets[at] + last > before[at], base[at] + steps(last), before[at])
-        return np.where(tokens > held, held + STEP, held)
+        return np.where(tokens > held, held + STEP, held).astype(tokens.dtype)
 
 
 @lru_cache(64)

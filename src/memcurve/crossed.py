@@ -7,6 +7,7 @@ from math import lcm
 
 from .base import BadConfig, Record
 from .curve import order
+from .units import show_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,6 +100,12 @@ def rings(places: Sequence[Place], batch: int) -> dict[tuple[int, float], Crossi
     """The points to mark: every crossing of a short run, the first and the last of a long one."""
     runs = [run if len(run) <= SHORT else (run[0], run[-1]) for place in places for run in place.runs]
     return {(one.context, one.cheaper.values([one.context], batch)[0]): one for run in runs for one in run}
+
+
+def in_words(run: Sequence[Crossing]) -> str:
+    """What a run comes to: from where on which of the two takes less."""
+    last, many = run[-1], "" if len(run) == 1 else f", after {len(run)} crossings from {run[0].context:,} on,"
+    return f"from {show_count(last.context, 'token')} on{many} {last.cheaper.name} takes less than {last.dearer.name}"
 
 
 def span(run: Sequence[Crossing]) -> str:

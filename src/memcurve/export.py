@@ -7,8 +7,8 @@ import math
 from html import escape
 from itertools import pairwise
 
-from .base import BadConfig, Record, show
-from .crossed import find_crossings, find_places, rings, span
+from .base import BadConfig, Record, clean, show
+from .crossed import find_crossings, find_places, in_words, rings
 from .curve import MemoryCurve
 from .engines import SHARED_CONTEXT
 from .terms import SCHEMA
@@ -40,12 +40,15 @@ class Subject(Record):
 
 
 def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
-    """Subjects whose names differ: engine and dtype are added to curves where they differ, a number where that is not enough."""
+    """Subjects whose names differ: engine and dtype are added to curves where they differ, a number where that is not enough.
+
+    Names are without control characters, which an SVG may not hold.
+    """
     for curve in curves:
         if not isinstance(curve, (MemoryCurve, Subject)):
             raise BadConfig(f"curves: {show(curve)}; expected curves, as Model.curve gives them")
     given = [curve if isinstance(curve, Subject) else Subject(name=curve.name, curve=curve) for curve in curves]
-    names = [subject.name for subject in given]
+    names = [clean(subject.name) for subject in given]
     for words in (
         [subject.curve.engine for subject in given],
         [SHORT.get(subject.curve.dtype, subject.curve.dtype) for subject in given],
@@ -61,7 +64,7 @@ def make_subjects(curves: Sequence[MemoryCurve | Subject]) -> list[Subject]:
         if seen[name] > 1:
             names[index] = f"{name} ({seen[name]})"
     return [
-        subject if subject.name == name else Subject(name=name, curve=subject.curve)
+        subject if subject.name == name else Subject(name=name, curve=subject.curve, share=subject.share)
         for subject, name in zip(given, names, strict=True)
     ]
 
@@ -164,10 +167,7 @@ def to_html(
         for (context, value), one in rings(places, batch).items()
     ]
     runs = [run for place in places for run in place.runs]
-    said = [
-        f"<li>{span(run)}: {escape(run[-1].cheaper.name)} below {escape(run[-1].dearer.name)}</li>"
-        for run in runs[:MAX_LISTED]
-    ]
+    said = [f"<li>{escape(in_words(run))}</li>" for run in runs[:MAX_LISTED]]
     if len(runs) > MAX_LISTED:
         said.append(f"<li>and {len(runs) - MAX_LISTED} more: memcurve cross lists them</li>")
     ends = {low, high, *(2**n for n in range(60) if low <= 2**n <= high)}

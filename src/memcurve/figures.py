@@ -101,7 +101,7 @@ def plot(
         axes.plot(
             xs,
             [value / scale for value in ys],
-            label=subject.name,
+            label=f" {subject.name}" if subject.name[:1] == "_" else subject.name,  # Matplotlib leaves out _names
             color=COLOURS[index % len(COLOURS)],
             linestyle=DASHES[index // len(COLOURS) % len(DASHES)] if many else DASHES[index % len(DASHES)],
             linewidth=1.3 if many else 1.8,
@@ -110,11 +110,11 @@ def plot(
     lines = {} if memory is None else {"memory": memory} if isinstance(memory, int) else memory
     for index, (name, size) in enumerate(lines.items()):
         ends = [low, max(max_ctx, low + 1)]
-        text = f"{name}: {show_bytes(size)}"
+        named = f"{name}: {show_bytes(size)}"
         axes.plot(
             ends,
             [whole("memory", size, 1) / scale] * 2,
-            label=text,
+            label=named,
             color=MEMORY,
             linestyle=DASHES[(index + 5) % 8],
             linewidth=1,
@@ -133,8 +133,9 @@ def plot(
     axes.set_ylabel(f"Sequence state ({unit})")
     axes.set_title(title if title is not None else default_title(subjects, batch), fontsize=10, wrap=True)
     axes.grid(True, which="major", linestyle="--", linewidth=0.5, alpha=0.6)
+    legend = None
     if many:
-        axes.legend(
+        legend = axes.legend(
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
             fontsize=7,
@@ -144,7 +145,9 @@ def plot(
             handlelength=4,
         )
     elif subjects or lines:
-        axes.legend(fontsize=8, handlelength=4)
+        legend = axes.legend(fontsize=8, handlelength=4)
+    for text in legend.get_texts() if legend else ():
+        text.set_parse_math(False)  # a $ in a name is no formula
     figure.set_layout_engine("constrained")
     mark_crossings(figure, axes, subjects, batch, low, max_ctx, scale)
     return figure

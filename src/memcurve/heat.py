@@ -8,7 +8,7 @@ import json
 import math
 from itertools import pairwise
 
-from .base import BadConfig, Refused, whole
+from .base import BadConfig, Refused, clean, whole
 from .curve import MemoryCurve
 from .export import check_range
 from .fits import most_batch
@@ -143,9 +143,8 @@ def heatmap(
     axes.set_xlabel(f"Context (tokens{', shared out among the sequences' if curve.limits else ''}; k = 1024)")
     axes.set_ylabel("Batch (sequences)")
     dtype = SHORT.get(curve.dtype, curve.dtype)
-    axes.set_title(
-        title if title is not None else f"{curve.name} · engine {curve.engine} · {dtype}", fontsize=10, wrap=True
-    )
+    name = clean(curve.name).replace("$", r"\$")  # no formula; parse_math does not reach a title that wraps
+    axes.set_title(title if title is not None else f"{name} · engine {curve.engine} · {dtype}", fontsize=10, wrap=True)
     ticks = round_sizes(low, high, 9)
     bar = figure.colorbar(mesh, ax=axes, label="Sequence state", ticks=ticks or [low])
     bar.ax.set_yticklabels([show_size(size) for size in ticks or [low]])

@@ -90,7 +90,7 @@ def add_lines(figure: Figure, lines: Sequence[str]) -> None:
         layout.set(rect=(0, share, 1, 1 - share))  # type: ignore[call-arg]
     most = int(width / 0.044)
     cut = [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines]
-    figure.text(0.01, share, "\n".join(cut), va="top", fontsize=6, linespacing=1.15, in_layout=False)
+    figure.text(0.01, share, "\n".join(cut), va="top", fontsize=6, linespacing=1.15, in_layout=False, parse_math=False)
 
 
 def free_sides(own: Any, points: Sequence[Any]) -> list[tuple[int, int]]:

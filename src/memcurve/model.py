@@ -12,7 +12,7 @@ from .engines import STAGES_OPTION, keep
 from .engines.ranks import stage_ends
 from .layers import NoState, parts
 from .terms import uses
-from .units import BYTES, dtype_name
+from .units import BYTES, dtype_name, show_count
 from .views import READS_GGUF, view
 
 TYPE_CHECKING = False
@@ -134,7 +134,7 @@ class Model(Record):
         for layer in self.layers:
             word = " with ".join(dict.fromkeys(part.kind for part in parts(layer)))
             count[word] = count.get(word, 0) + 1
-        return f"{len(self.layers)} layer{'' if len(self.layers) == 1 else 's'}: " + " + ".join(
+        return f"{show_count(len(self.layers), 'layer')}: " + " + ".join(
             f"{number} {word}" for word, number in count.items()
         )
 

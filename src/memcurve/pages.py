@@ -6,7 +6,7 @@ from .base import NotDescribed
 from .engines import SHARED_CONTEXT
 from .engines.budget_llamacpp import BUFFER
 from .plan import IN_PIECES, MOST_SEQUENCES, UNLIMITED, context_limit
-from .terms import expr_data
+from .terms import expr_data, filled_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
     """One GPU: weights, set aside and room for state in bytes, the curve of the state, and what requests of a pool share.
 
     shares: [what, how much, slots that a request takes], or the word for what the engine lacks to start; none without a
-    pool, where as many sequences fit as the curve says, up to most. buffers: sizes of which the largest is set aside too. filled: (kind, bytes, slots) of what tokens and states
-    really fill of a reservation.
+    pool, where as many sequences fit as the curve says, up to most. buffers: sizes of which the largest is set aside too.
+    filled: as `terms.filled_data`.
     """
     curve, allocator = stage.curve, stage.curve.allocator
     batch = min(batch, MOST_SEQUENCES.get(curve.engine, (UNLIMITED, ""))[0])
@@ -48,7 +48,6 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
     if allocator is not None:
         found = stage.shares()
         shares = found if isinstance(found, str) else [[name, have, expr_data(slots)] for name, have, slots in found]
-    filled = None if allocator is None else allocator.filled()
     buffers = stage.buffers or ()
     fixed = [one for one in allowances if not buffers or one.name != BUFFER]
     return {
@@ -59,7 +58,7 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
         "room": stage.room(context, batch),
         "curve": curve.to_dict(),
         "shares": shares,
-        "filled": filled and [[kind, size, expr_data(slots)] for kind, size, slots in filled],
+        "filled": filled_data(allocator),
         "most": MOST_SEQUENCES.get(curve.engine, (UNLIMITED, "batch")),
         "shared_context": curve.engine in SHARED_CONTEXT,
         "allowances": [one.as_dict() for one in allowances],

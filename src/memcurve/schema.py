@@ -8,7 +8,7 @@ from __future__ import annotations
 from .base import BadConfig, MemcurveError, Refused, show
 from .engines import HOW, NAMES, SHARED_CONTEXT, module
 from .layers import CrossAttention, parts
-from .terms import SCHEMA, expr_data
+from .terms import SCHEMA, expr_data, filled_data
 from .units import show_bytes
 
 TYPE_CHECKING = False
@@ -147,7 +147,7 @@ def curve_data(
 ) -> dict[str, object]:
     """What it takes to draw and to explain one curve: encoder's positions put in, its shape at a batch, bounds, and its data.
 
-    explanation: lines, with formulas or in numbers at a context. room: what an engine with pools makes of memory.
+    explanation: lines, with formulas or in numbers at a context. filled: as `terms.filled_data`. room: what an engine with pools makes of memory.
     """
     fixed = curve.at_encoder(encoder) if encoder else curve
     return {
@@ -171,6 +171,7 @@ def curve_data(
         "bounds": bounds_data(curve),
         "pools": curve.allocator is not None,
         "room": None if memory is None or curve.allocator is None else room_data(curve, memory),
+        "filled": filled_data(curve.allocator),
         "curve": fixed.to_dict(),
     }
 

@@ -17,6 +17,7 @@ from .layers import parts
 from .model import describe
 from .pages import planned, room_data, rooms_data
 from .plan import Plan
+from .terms import filled_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .curve import MemoryCurve
     from .model import Model
 
-SCHEMA = 1
+SCHEMA = 2
 TWO_BYTES = ("bfloat16", "float16")
 STATIC = Path(__file__).parent / "web" / "static"
 COUNTS = (1, 2, 4, 8)
@@ -50,31 +51,61 @@ class Curves(Plan):
         return self.known[key]
 
 
-class Table:
-    """Values that recur, each written once."""
+def pack(data: Any) -> dict[str, Any]:
+    """Lists, objects and texts that recur, written once: "$3" stands for shared[3], which refers to earlier ones alone.
 
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self.places: dict[str, int] = {}
+    A text that begins with a $ has another in front. source.js unpacks.
+    """
+    numbers: dict[str, int] = {}
+    nodes: list[Any] = []  # with the numbers of what is in them, which come first
+    uses: list[int] = []
 
-    def place(self, value: Any) -> int:
-        text = json.dumps(value)
-        if text not in self.places:
-            self.places[text] = len(self.values)
-            self.values.append(value)
-        return self.places[text]
+    def number(value: Any) -> int:
+        node: Any = value
+        inside: list[int] = []
+        if isinstance(value, dict):
+            inside = [number(one) for one in value.values()]
+            node = dict(zip(value, inside, strict=True))
+        elif isinstance(value, (list, tuple)):
+            inside = node = [number(one) for one in value]
+        key = repr(node)
+        if key not in numbers:
+            numbers[key] = len(nodes)
+            nodes.append(node)
+            uses.append(0)
+            for one in inside:
+                uses[one] += 1
+        return numbers[key]
+
+    number(data)
+    shared: list[Any] = []
+    written: list[Any] = []
+    for node, used in zip(nodes, uses, strict=True):
+        value: Any = node
+        if isinstance(node, dict):
+            value = {key: written[place] for key, place in node.items()}
+        elif isinstance(node, list):
+            value = [written[place] for place in node]
+        elif isinstance(node, str) and node.startswith("$"):
+            value = f"${node}"
+        here = f"${len(shared)}"
+        size = len(dump(value)) if isinstance(value, (dict, list, str)) else 0
+        if used * size > size + 1 + used * (len(here) + 2):
+            shared.append(value)
+            value = here
+        written.append(value)
+    return {"shared": shared, "data": written[-1]}
 
 
 def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int] = COUNTS) -> dict[str, Any]:
     """A model of the catalogue under every engine.
 
-    curves, forms and texts hold what recurs. engines: by name an error, or the model's own curve (of a config
-    without a dtype that of bf16, with what is missing), alike: dtypes under which the curve is the same (see `alike`), and by count of GPUs an error, or
-    weights of each stage and a cell per device: the number of an error's text, or [form, set aside, room, shares' numbers …]. A form has all of
-    `rooms_data` but these.
+    engines: by name an error, or the model's own curve (of a config without a dtype that of bf16, with what is missing),
+    alike: dtypes under
+    which the curve is the same (see `alike`), and by count of GPUs an error, or weights of each stage and a cell per
+    device: an error, or [form, set aside, shares' numbers …]. A form has all of `rooms_data` but these.
     """
     model = describe(catalog.find(name) or {}, name)
-    curves, forms, texts = Table(), Table(), Table()
     engines: dict[str, Any] = {}
     for engine in HOW:
         dtype, missing = None, {}
@@ -93,21 +124,20 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
         if model.encoder_context:
             curve = curve.at_encoder(model.encoder_context)
         engines[engine] = {
-            "curve": curves.place(curve.to_dict()),
+            "curve": curve.to_dict(),
+            "filled": filled_data(curve.allocator),
             "alike": alike(model, engine, dtype, devices[0]),
             **missing,
         }
         if (option := RANKS_OPTION.get(engine)) is not None:
-            engines[engine]["ranks"] = {
-                str(count): rank(model, engine, dtype, {option: count}, curves) for count in counts
-            }
+            engines[engine]["ranks"] = {str(count): rank(model, engine, dtype, {option: count}) for count in counts}
         if isinstance(weights, str):
             engines[engine]["no_fit"] = weights
         else:
-            engines[engine]["fits"] = fits_data(model, engine, dtype, weights, devices, counts, curves, forms, texts)
+            engines[engine]["fits"] = fits_data(model, engine, dtype, weights, devices, counts)
     return {
         "schema": SCHEMA, "name": name, "structure": model.structure, "dtype": model.dtype,
-        "curves": curves.values, "forms": forms.values, "texts": texts.values, "engines": engines,
+        "engines": engines,
     }  # fmt: skip
 
 
@@ -151,17 +181,17 @@ def seen(model: Model, engine: str, dtype: str | None, card: str) -> tuple[objec
     return data, curve.dtype, (sizes, {key: value for key, value in room.items() if key != "curve"})
 
 
-def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any], curves: Table) -> int | str:
+def rank(model: Model, engine: str, dtype: str | None, options: dict[str, Any]) -> dict[str, object] | str:
     """The state on one of several ranks, or why there is none."""
     try:
-        return curves.place(model.curve(engine, dtype, **options).to_dict())
+        curve = model.curve(engine, dtype, **options)
+        return {"curve": curve.to_dict(), "filled": filled_data(curve.allocator)}
     except MemcurveError as error:
         return str(error)
 
 
 def fits_data(
-    model: Model, engine: str, dtype: str | None, weights: Weights, devices: Sequence[str], counts: Iterable[int],
-    curves: Table, forms: Table, texts: Table,
+    model: Model, engine: str, dtype: str | None, weights: Weights, devices: Sequence[str], counts: Iterable[int]
 ) -> dict[str, Any]:  # fmt: skip
     found: dict[str, Any] = {}
     plans: list[Curves | str] = []
@@ -185,34 +215,30 @@ def fits_data(
             except MemcurveError as error:
                 data = str(error)
             if isinstance(data, str):
-                cells.append(texts.place(data))
+                cells.append(data)
                 continue
             held = [room["weights"] for room in data["rooms"]]
-            cells.append(cell(data, curves, forms))
-        errors = {one for one in cells if isinstance(one, int)}
+            cells.append(cell(data))
+        errors = {one for one in cells if isinstance(one, str)}
         found[str(count)] = (
-            {"error": texts.values[errors.pop()]}
-            if len(errors) == 1 and all(isinstance(one, int) for one in cells)
+            {"error": errors.pop()}
+            if len(errors) == 1 and all(isinstance(one, str) for one in cells)
             else {"tp": tp, "pp": pp, "weights": held, "cells": cells}
         )
     return found
 
 
-def cell(data: dict[str, Any], curves: Table, forms: Table) -> list[int]:
-    """One device of a count: the number of its form, what all stages set aside alike, and the shares' amounts in order."""
+def cell(data: dict[str, Any]) -> list[Any]:
+    """One device of a count: its form, what all stages set aside alike, and the shares' amounts in order."""
     rooms, amounts = [], []
     for room in data["rooms"]:
         shares = room["shares"]
         if isinstance(shares, list):
             amounts += [have for _, have, _ in shares]
             shares = [[name, slots] for name, _, slots in shares]
-        kept = {key: room[key] for key in ("buffers", "filled", "most", "shared_context")}
-        rooms.append({**kept, "curve": curves.place(room["curve"]), "shares": shares})
-    return [
-        forms.place({"limit": data["limit"], "rooms": rooms}),
-        data["rooms"][0]["reserve"],
-        *amounts,
-    ]
+        kept = {key: room[key] for key in ("buffers", "filled", "most", "shared_context", "curve")}
+        rooms.append({**kept, "shares": shares})
+    return [{"limit": data["limit"], "rooms": rooms}, data["rooms"][0]["reserve"], *amounts]
 
 
 def site_data(devices: Sequence[str] = DEVICES) -> dict[str, Any]:
@@ -258,7 +284,7 @@ def write_site(folder: Path, devices: Sequence[str] = DEVICES) -> int:
             )
     write(folder / "data" / "site.json", dump(site))
     for name in (one["name"] for one in site["models"]):
-        write(folder / "data" / f"{name.replace('/', '__')}.json", dump(model_data(name, devices)))
+        write(folder / "data" / f"{name.replace('/', '__')}.json", dump(pack(model_data(name, devices))))
     return total
 
 

@@ -267,6 +267,12 @@ class Allocator(Record):
         raise NotDescribed("how these pools are shared by requests is not described")
 
 
+def filled_data(allocator: Allocator | None) -> list[list[object]] | None:
+    """What tokens and states really fill of what a pool reserves: [kind, bytes, slots]; none where all of it."""
+    filled = None if allocator is None else allocator.filled()
+    return None if filled is None else [[kind, size, expr_data(slots)] for kind, size, slots in filled]
+
+
 class Served(Record):
     """What a run of an engine's scheduler came to, from the first step to the last.
 

@@ -87,6 +87,11 @@ def show_bytes(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{size:.2f} {unit}"
 
 
+def show_count(count: int, word: str) -> str:
+    """A number of things: 1 token, 2,048 tokens."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def show_tokens(count: int) -> str:
     """A context for people: 131072 is 128k, 1048576 is 1M, others in full."""
     for factor, suffix in ((1024**2, "M"), (1024, "k")):

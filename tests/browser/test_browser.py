@@ -66,6 +66,35 @@ def test_every_engine_at_once(server: str, visit: Visit) -> None:
     shoot(page, "engines")
 
 
+@pytest.mark.parametrize("source", ["server", "site"])
+def test_a_state_without_a_gpu_is_told_by_its_parts(source: str, request: pytest.FixtureRequest, visit: Visit) -> None:
+    page = visit(request.getfixturevalue(source) + f"#m={NEXT}&m=Qwen/Qwen3-8B&e=vllm&c=5000&b=1")
+    card = page.locator(".card").first
+    sizes = [int(text.replace(",", "")) for text in re.findall(r"([\d,]+) B\b", card.locator(".parts").inner_text())]
+    curve = load(NEXT).curve("vllm")
+    # The sentence of --explain: tokens and states fill so much, and so much is padding
+    found = re.search(r"states fill ([\d,]+) B, ([\d,]+) B", curve.explain(5000))
+    assert found
+    kv, states, padding = sizes
+    # 12 layers × 5,000 tokens × (key, value) of 2 heads × 256 × 2 B
+    assert kv == 12 * 5000 * 2 * 2 * 256 * 2
+    assert [f"{kv + states:,}", f"{padding:,}"] == [found[1], found[2]]
+    assert kv + states + padding == curve.bytes(5000)
+    # What has one part is its total alone; blocks of 16 tokens hold 8 more than 5,000
+    other = page.locator(".card").nth(1).locator(".parts").inner_text()
+    assert f"{8 * 147_456:,} B" in other
+    page.fill("#context", "5008")
+    page.press("#context", "Enter")
+    until(page, "document.querySelectorAll('.card')[1].querySelector('.parts').closest('.scroll').hidden")
+
+
+def test_forced_colours_keep_a_bars_parts_apart(server: str, visit: Visit) -> None:
+    page = visit(server + FITS, forced_colors="active")
+    colours = page.evaluate("[...document.querySelectorAll('.stack i.weights, .stack i.kv, .key.weights, .key.kv')].map(one => getComputedStyle(one).backgroundColor)")  # fmt: skip
+    assert len(set(colours)) == 2
+    shoot(page, "forced-colours")
+
+
 def test_the_commands_give_the_same(server: str, visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
     page = visit(server + FITS)
     estimate, fits = words(page)
@@ -406,6 +435,9 @@ def test_the_exported_page(exported: str, visit: Visit) -> None:
     expected = load(NEXT).curve("vllm", "bf16").bytes(131072, 2)
     assert f"{expected:,} B" in rows.first.inner_text()
     assert f"{expected:,}" in page.locator("#table").inner_text()
+    said = page.locator("#crossings").inner_text()
+    assert "from 433 tokens on Qwen/Qwen3-Next-80B-A3B-Thinking takes less than meta-llama/Meta-Llama-3.1-70B" in said
+    assert "from 5,457 tokens on, after 3 crossings from 5,169 on, Qwen/Qwen3-Next-80B-A3B-Thinking takes less" in said
     page.emulate_media(media="print")
     assert not page.is_visible("#theme")
     assert page.is_visible("#table")

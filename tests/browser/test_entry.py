@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from memcurve import catalog, load
+from memcurve.engines import NAMES
+from memcurve.plan import IN_PIECES
 
 from .conftest import Visit, shoot
 from .helpers import CONFIG, DROP, FITS, NEXT, ONE, focused, settled, total, until, words
@@ -82,7 +84,7 @@ def test_memory_of_a_gpu_is_told_in_words_and_shown_exactly(server: str, visit: 
     [
         ("b=5000", "b=5000: expected 1 to 4,096 requests; 1 is used", {"#batch": "1"}),
         ("c=8M1", "c=8M1: expected 1 to 8,388,608 tokens, such as 32768, 128k or 1M; 32,768 is used", {"#context": "32,768"}),
-        ("e=nope", "e=nope: expected one of logical, transformers, vllm, sglang, llamacpp, all; vllm is used", {"#engine": "vllm"}),
+        ("e=nope", "e=nope: expected one of logical, transformers, vllm, sglang, llamacpp, mlx, all; vllm is used", {"#engine": "vllm"}),
         ("d=wat", "d=wat: expected one of float32, bfloat16, float16, float8_e4m3fn, int8; the config's own is used", {"#dtype": ""}),
         ("g=H9000", "g=H9000: not among the GPUs listed here; none is used", {"#gpu": ""}),
         ("g=H100+80GB&n=4&tp=3", "tp=3: expected a divisor of n=4: 1, 2, 4; as many as fit are used", {"#tp": "0"}),
@@ -194,24 +196,26 @@ def test_a_config_with_infinity_is_taken(server: str, visit: Visit) -> None:
 # -- the static page's dtypes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["logical", "transformers", "vllm", "sglang", "llamacpp"])
+@pytest.mark.parametrize("engine", NAMES)
 def test_a_dtype_that_changes_nothing_may_be_named_on_the_site(engine: str, site: str, visit: Visit) -> None:
     page = visit(f"{site}#m=Qwen/Qwen3-8B&e={engine}&g=H100+80GB&c=5000&b=2")
     before = total(page)
-    text = page.locator(".card .facts").inner_text()
+    text, unplanned = page.locator(".card .facts").inner_text(), page.locator(".card .why").count()
+    assert unplanned == (engine in IN_PIECES)
     assert load("Qwen/Qwen3-8B").dtype == "bfloat16"
     page.select_option("#dtype", "bfloat16")
     settled(page)
     assert total(page) == before
     assert page.locator(".card .facts").inner_text() == text
-    assert page.locator(".card .why").count() == 0
+    assert page.locator(".card .why").count() == unplanned
 
 
 def test_all_engines_with_a_dtype_on_the_site(site: str, visit: Visit) -> None:
     page = visit(f"{site}#m=LiquidAI/LFM2-1.2B&e=all&d=bf16&c=4096&b=1")
     model = load("LiquidAI/LFM2-1.2B")
-    engines = ("logical", "transformers", "vllm", "sglang", "llamacpp")
-    assert [total(page, place) for place in range(5)] == [model.curve(one, "bf16").bytes(4096) for one in engines]
+    assert [total(page, place) for place in range(len(NAMES))] == [
+        model.curve(one, "bf16").bytes(4096) for one in NAMES
+    ]
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------------
@@ -256,13 +260,13 @@ def test_a_pattern_on_a_gpu_says_that_it_has_no_weights(server: str, visit: Visi
 
 def test_every_models_command_is_there(server: str, visit: Visit) -> None:
     page = visit(server + "#m=Qwen/Qwen3-8B&e=all&c=5000&b=1")
-    page.get_by_text("2 more", exact=True).click()
+    page.get_by_text("3 more", exact=True).click()
     text = page.locator("#commands").inner_text()
-    for engine in ("logical", "transformers", "vllm", "sglang", "llamacpp"):
+    for engine in NAMES:
         assert f"memcurve estimate Qwen/Qwen3-8B --engine {engine} --context 5000" in " ".join(text.split())
     shown = page.locator("#commands pre").last.evaluate("block => block.textContent")
     scope: dict[str, Any] = {"found": []}
     exec(
         shown.replace("curve.bytes(", "found += [curve.bytes(").replace("batch=1)", "batch=1)]"), scope
     )  # its own lines
-    assert scope["found"] == [total(page, place) for place in range(5)]
+    assert scope["found"] == [total(page, place) for place in range(len(NAMES))]

@@ -6,8 +6,7 @@ import argparse
 import os
 import sys
 
-from ..base import BadConfig, MemcurveError, show
-from .shared import clean
+from ..base import BadConfig, MemcurveError, clean, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .shared import SCHEMA, add_options, clean, engine_options, read_log, subject_model
+from ..base import clean
+from .shared import SCHEMA, add_options, engine_options, read_log, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, show
+from ..base import BadConfig, clean, show
 from ..units import parse_bytes
 from .fit import TAKEN
-from .shared import add_options, clean, count, engine_options, flag, subject_model
+from .shared import add_options, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

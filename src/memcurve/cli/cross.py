@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import whole
+from ..base import clean, whole
 from ..schema import bytes_of, cross_data
-from ..units import show_bytes
-from .shared import ENCODER_HELP, add_engine, clean, count, flag
+from ..units import show_bytes, show_count
+from .shared import ENCODER_HELP, add_engine, count, flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         print(json.dumps(cross_data(subjects, pairs, batch)))
         return
-    until = "" if arguments.max_ctx is None else f" · up to {arguments.max_ctx:,} tokens"
+    until = "" if arguments.max_ctx is None else f" · up to {show_count(arguments.max_ctx, 'token')}"
     for index, (a, b, order, crossed) in enumerate(pairs):
         print(("\n" if index else "") + f"{clean(a.name)} and {clean(b.name)} · batch {batch:,}{until}")
         for line in sentences(a, b, order, crossed, batch):
@@ -70,7 +70,7 @@ def sentences(a: Subject, b: Subject, order: Order, crossed: Sequence[Crossing],
         else:
             yield f"{cheaper.name} is cheaper at every context"
         return
-    yield f"below {tokens(crossed[0])} {cheaper.name} is cheaper"
+    yield f"below {show_count(crossed[0].context, 'token')} {cheaper.name} is cheaper"
     said = crossed if len(crossed) <= MAX_SAID else crossed[: MAX_SAID - 2]
     for one in said:
         yield sentence(one, batch)
@@ -84,8 +84,4 @@ def sentences(a: Subject, b: Subject, order: Order, crossed: Sequence[Crossing],
 
 def sentence(one: Crossing, batch: int) -> str:
     fewer, more = bytes_of(one.cheaper, one, batch), bytes_of(one.dearer, one, batch)
-    return f"from {tokens(one)} on {one.cheaper.name} is cheaper: {fewer:,} B ({show_bytes(fewer)}) against {more:,} B"
-
-
-def tokens(one: Crossing) -> str:
-    return f"{one.context:,} token{'' if one.context == 1 else 's'}"
+    return f"from {show_count(one.context, 'token')} on {one.cheaper.name} is cheaper: {fewer:,} B ({show_bytes(fewer)}) against {more:,} B"

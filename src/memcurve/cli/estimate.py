@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, TooMuch, show
+from ..base import BadConfig, TooMuch, clean, show
 from ..schema import encoder_of, engines_data, estimate_data, fitting_data, growing
-from ..units import parse_bytes, parse_counts, show_bytes, show_tokens
-from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
+from ..units import parse_bytes, parse_counts, show_bytes, show_count, show_tokens
+from .shared import ENCODER_HELP, add_engine, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def check(curve: MemoryCurve, contexts: list[int], batch: int, encoder: int, mos
         longest = curve.max_context(most, batch, encoder)
     except BadConfig:  # not even the smallest context fits
         longest = 0
-    fits = f"the longest context that fits is {longest:,} tokens" if longest else "no context fits"
+    fits = f"the longest context that fits is {show_count(longest, 'token')}" if longest else "no context fits"
     raise TooMuch(
-        f"{curve.name}: {size:,} B ({show_bytes(size)}) at {context:,} tokens, batch {batch:,}; expected at most {most:,} B "
+        f"{curve.name}: {size:,} B ({show_bytes(size)}) at {show_count(context, 'token')}, batch {batch:,}; expected at most {most:,} B "
         f"({show_bytes(most)}): {fits}"
     )
 
@@ -113,7 +113,7 @@ def show_estimate(
     )
     if len(contexts) == 1:
         total = curve.bytes(contexts[0], batch, encoder)
-        print(f"{total:,} bytes ({show_bytes(total)}) at {contexts[0]:,} tokens")
+        print(f"{total:,} bytes ({show_bytes(total)}) at {show_count(contexts[0], 'token')}")
         print("\n".join(clean(line) for line in curve.explain(contexts[0], batch, encoder).splitlines()[1:]))
     else:
         print(f"{'context':>12}  {'bytes':>22}  {'':>11}  {'grows':>11}  {'constant':>11}")
@@ -138,7 +138,7 @@ def show_estimate(
     if pool is not None:
         print("\n".join(pool_lines(pool)))
         if len(contexts) == 1 and (limits := pool.binding(contexts[0])):
-            print(f"  requests of {contexts[0]:,} tokens at once: {limits[0]:,}, by {limits[1]}")
+            print(f"  requests of {show_count(contexts[0], 'token')} at once: {limits[0]:,}, by {limits[1]}")
 
 
 def show_fits(arguments: argparse.Namespace, model: Model, contexts: list[int], options: dict[str, Any]) -> None:
@@ -161,7 +161,7 @@ def show_fits(arguments: argparse.Namespace, model: Model, contexts: list[int], 
     print(f"{clean(model.name)} · {model.structure}")
     shared = " shared out" if arguments.engine in SHARED_CONTEXT and batch > 1 else ""
     print(
-        f"engine {arguments.engine} · batch {batch:,} · {contexts[0]:,} tokens{shared} · {memory:,} B ({show_bytes(memory)}); "
+        f"engine {arguments.engine} · batch {batch:,} · {show_count(contexts[0], 'token')}{shared} · {memory:,} B ({show_bytes(memory)}); "
         "cache dtypes, widest first"
     )
     width = max(len(one.name) for one in found.tried)
@@ -198,7 +198,7 @@ def side_by_side(arguments: argparse.Namespace, model: Model, contexts: list[int
         print(json.dumps(found))
         return
     print(f"{clean(model.name)} · {model.structure} · batch {batch:,}")
-    print(f"differences from the paper's count at {contexts[-1]:,} tokens")
+    print(f"differences from the paper's count at {show_count(contexts[-1], 'token')}")
     for key in options:
         print(f"{key}: an option of {', '.join(name for name in NAMES if key in module(name).OPTIONS)} only")
     print(f"{'engine':<14}" + "".join(f"{show_tokens(context):>22}" for context in contexts) + "  how")

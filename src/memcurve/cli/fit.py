@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..base import BadConfig, TooMuch, show
-from ..units import parse_bytes, parse_count, show_bytes, show_tokens
+from ..base import BadConfig, TooMuch, clean, show
+from ..units import parse_bytes, parse_count, show_bytes, show_count, show_tokens
 from .estimate import pool_lines
-from .shared import add_options, clean, count, engine_options, flag, read_log
+from .shared import add_options, count, engine_options, flag, read_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,15 +135,15 @@ def verdict(fit: Fit) -> str:
 
 def misfit(fit: Fit) -> str:
     """What does not fit, and what would."""
-    longest = f"{fit.max_context:,} tokens" if fit.max_context else "none"
+    longest = f"{show_count(fit.max_context, 'token')}" if fit.max_context else "none"
     return (
         f"{fit.model}: {asked(fit)} {'does' if fit.batch == 1 else 'do'} not fit {split(fit)} of {fit.gpu}; largest context at "
-        f"batch {fit.batch:,}: {longest}; requests of {fit.context:,} tokens at once: {fit.max_requests:,}, bound by {fit.bound_by}"
+        f"batch {fit.batch:,}: {longest}; requests of {show_count(fit.context, 'token')} at once: {fit.max_requests:,}, bound by {fit.bound_by}"
     )
 
 
 def asked(fit: Fit) -> str:
-    return f"{fit.batch:,} request{'' if fit.batch == 1 else 's'} of {fit.context:,} tokens"
+    return f"{show_count(fit.batch, 'request')} of {show_count(fit.context, 'token')}"
 
 
 def split(fit: Fit) -> str:
@@ -163,13 +163,13 @@ def lines(fit: Fit, explain: bool) -> list[str]:
             found += [f"      of the state, for {name}: {size:,} B ({show_bytes(size)})" for name, size in fit.extras]
         if explain:
             found += [f"      {part.name} {part.bytes:,} B: {part.why}" for part in gpu.allowances]
-    end = "without an end" if fit.max_context is None else f"{fit.max_context:,} tokens"
+    end = "without an end" if fit.max_context is None else f"{show_count(fit.max_context, 'token')}"
     if fit.max_context and show_tokens(fit.max_context)[-1] in "kM":
         end += f" ({show_tokens(fit.max_context)})"
     found += [
         "",
         f"largest context at batch {fit.batch:,}: {end}",
-        f"requests of {fit.context:,} tokens at once: {fit.max_requests:,}, bound by {fit.bound_by}",
+        f"requests of {show_count(fit.context, 'token')} at once: {fit.max_requests:,}, bound by {fit.bound_by}",
     ]
     if fit.steady is not None:
         found += steady_lines(fit.steady)
@@ -180,7 +180,9 @@ def lines(fit: Fit, explain: bool) -> list[str]:
         found.append(f"fewest GPUs that do it: {gpus}" + (f" (tp {tp}, pp {pp})" if gpus > 1 else ""))
     else:
         most = fit.curves[0].allocator and fit.curves[0].allocator.bounds().get("context")
-        why = f"more than {most[0]} {most[1]:,} tokens" if most and fit.context > most[1] else "none up to 64"
+        why = (
+            f"more than {most[0]} {show_count(most[1], 'token')}" if most and fit.context > most[1] else "none up to 64"
+        )
         found.append(f"fewest GPUs that do it: {why}")
     found.append(f"weights: {fit.weights}")
     found += [f"note: {note}" for note in fit.notes]
@@ -194,11 +196,11 @@ def lines(fit: Fit, explain: bool) -> list[str]:
 def steady_lines(steady: Steady) -> list[str]:
     found = [
         f"kept full: {steady.mean:,.1f} run at once on average, {steady.running:,} at most, bound by {steady.bound_by}; "
-        f"{steady.preemptions:,} preemptions over {steady.requests:,} requests"
+        f"{show_count(steady.preemptions, 'preemption')} over {steady.requests:,} requests"
     ]
     if steady.pessimistic is not None:
         found.append(
-            f"  (what the engine logs, {steady.pessimistic:,.2f}, is of requests of {steady.longest:,} tokens, the longest it takes)"
+            f"  (what the engine logs, {steady.pessimistic:,.2f}, is of requests of {show_count(steady.longest, 'token')}, the longest it takes)"
         )
     if steady.turned_down:
         found.append(f"  {steady.turned_down:,} requests are too long for it")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from ..base import BadConfig, MemcurveError, show
+from ..base import BadConfig, MemcurveError, clean, show
 from ..engines import NAMES
 from ..units import parse_bytes
-from .shared import ENCODER_HELP, add_engine, clean, count, engine_options, flag, subject_model
+from .shared import ENCODER_HELP, add_engine, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,13 +185,25 @@ def run_map(arguments: argparse.Namespace) -> None:
 
 
 def save(figure: Any, output: str) -> None:
-    """Writes the figure; the same figure gives the same bytes: no date, no random ids."""
+    """Writes the figure, or nothing; the same figure gives the same bytes: no date, no random ids."""
+    import io
+    import os
+
     import matplotlib
 
+    kind, image = output.rpartition(".")[2].lower(), io.BytesIO()
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     matplotlib.rcParams["svg.hashsalt"] = "memcurve"
+    figure.savefig(image, format=kind, dpi=160, metadata=dates.get(kind))
     try:
-        figure.savefig(output, dpi=160, metadata=dates.get(output.rpartition(".")[2].lower()))
+        with open(output, "wb") as file:
+            try:
+                file.write(image.getvalue())
+                file.flush()
+            except OSError:
+                if os.path.isfile(output):
+                    os.unlink(output)
+                raise
     except OSError as error:
         raise BadConfig(f"{output}: {error.strerror or error}; expected a place that can be written") from None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from ..base import BadConfig, MemcurveError, show
+from ..base import BadConfig, MemcurveError, clean, show
 from ..units import parse_bytes, show_bytes
 from .fit import TAKEN
-from .shared import add_options, clean, count, engine_options, flag, subject_model
+from .shared import add_options, count, engine_options, flag, subject_model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

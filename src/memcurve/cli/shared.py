@@ -89,11 +89,6 @@ def subject_model(text: str, sizes: dict[str, Any]) -> Model:
     return load(text)
 
 
-def clean(text: str) -> str:
-    """A text from a config as a terminal may show it: no control characters."""
-    return "".join(char if char.isprintable() else "�" for char in text)
-
-
 def read_log(path: str) -> str:
     """The text of a start-up log; of standard input for -."""
     import sys

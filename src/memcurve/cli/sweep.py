@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .shared import clean, count
+from ..base import clean
+from .shared import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ SPEC = """the spec, in TOML:
 
 All combinations are taken; one that an engine or a config refuses is a row with the reason. Subjects with sizes, options
 or columns of their own go into [[grids]] of their own, which take the axes above where they give none, and are put one
-after another: a list of points is that many grids of one. `sample = 1000000` draws points at random, by `seed`.
+after another. A list of points is `points = "points.csv"`, a file with a header such as
+  subject,engine,context,batch,sizes.n,options.block_size,columns.loss
+or a [[points]] table for each, with the same names. `sample = 1000000` draws points at random, by `seed`. Of an option,
+"none" is the engine's None; encoder_context = 1500 is for models that keep an encoder's keys.
 
 A row has subject, sizes, engine, dtype, options, columns, context, batch, bytes (int64), and where there are none a reason.
 Up to 4,194,304 rows the output is one file, beyond it a folder of files under that name. A sweep that was stopped, in

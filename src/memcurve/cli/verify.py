@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from ..base import BadConfig, MissingExtraError
-from .shared import SCHEMA, clean
+from ..base import BadConfig, MissingExtraError, clean
+from .shared import SCHEMA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

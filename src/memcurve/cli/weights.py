@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..base import clean
 from ..units import show_bytes
-from .shared import SCHEMA, clean
+from .shared import SCHEMA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

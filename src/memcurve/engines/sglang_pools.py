@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..base import BadConfig, NotDescribed, Record, Refused, whole
 from ..terms import Allocator, Pool, Served
+from ..units import show_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -363,30 +364,24 @@ class SGLangAllocator(Allocator):
 
     def explain(self, context: int | None) -> list[str]:
         lines = [
-            f"pool {pool.name} ({pool.cls}): {pool.cell_bytes:,} B a token over {_plural(pool.layers, 'layer')}, "
-            f"pages of {_plural(self.page, 'token')}, a page of padding in front {pool.bytes(0, self.page):,} B"
+            f"pool {pool.name} ({pool.cls}): {pool.cell_bytes:,} B a token over {show_count(pool.layers, 'layer')}, "
+            f"pages of {show_count(self.page, 'token')}, a page of padding in front {pool.bytes(0, self.page):,} B"
             for pool in self.pools
         ]
         if self.states is not None:
             lines.append(
-                f"pool state (MambaPool): {self.states.slot_bytes:,} B a slot over {_plural(self.states.layers, 'layer')}, "
-                f"a slot of padding, {_plural(self.slots_per_request, 'slot')} reckoned for a running request"
+                f"pool state (MambaPool): {self.states.slot_bytes:,} B a slot over {show_count(self.states.layers, 'layer')}, "
+                f"a slot of padding, {show_count(self.slots_per_request, 'slot')} reckoned for a running request"
             )
         if context is not None:
             pages = -(-context // self.page)
-            text = (
-                f"a request of {_plural(context, 'token')}: {_plural(pages, 'page')} of {_plural(self.page, 'token')}"
-            )
-            text += f", {_plural(pages * self.page - context, 'token')} of padding"
+            text = f"a request of {show_count(context, 'token')}: {show_count(pages, 'page')} of {show_count(self.page, 'token')}"
+            text += f", {show_count(pages * self.page - context, 'token')} of padding"
             if self.states is not None:
-                text += f", {_plural(self.held_slots, 'state slot')}"
+                text += f", {show_count(self.held_slots, 'state slot')}"
             lines.append(text)
             if self.context_length is not None and context > self.context_length:
                 lines.append(
                     f"SGLang turns such a request down: more than context_length {self.context_length:,} tokens"
                 )
         return lines
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

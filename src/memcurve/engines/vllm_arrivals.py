@@ -55,7 +55,7 @@ class Arrivals(Scheduler):
         self.sampled = 0
         # Of the last batch; tokens of the requests that run.
         self.prefilled = self.decodes = self.tokens = 0
-        self.stalled: set[int] = set()
+        self.stalled = 0
         self.marks: list[Arrival] = []
         self.gone: list[Arrival] = []
         self.ended_before = 0
@@ -77,6 +77,7 @@ class Arrivals(Scheduler):
         why = super().enter(request, budget)
         if not why:
             self.hits += request.hit
+            self.tokens += request.hit
             self.back -= request.admitted >= 0
             request.admitted = self.now if request.admitted < 0 else request.admitted
         return why
@@ -90,11 +91,12 @@ class Arrivals(Scheduler):
 
     def stall(self, request: Request) -> None:
         super().stall(request)
-        self.stalled.add(request.order)
+        self.stalled += 1
 
     def preempt(self, request: Request) -> None:
-        super().preempt(request)
         assert isinstance(request, Arrival)
+        self.tokens -= request.tokens(self.step - 1)
+        super().preempt(request)
         request.preempted += 1
         if request.left:
             self.back += 1
@@ -169,15 +171,14 @@ class Arrivals(Scheduler):
         looks = self.step >= self.until or self.woken
         changed = False
         if looks:
-            self.prefilled, self.woken = 0, False
-            self.stalled.clear()
+            self.prefilled, self.stalled, self.woken = 0, 0, False
             self.marks = []
             self.kept_out = ""
             changed = self.schedule()
             if not self.running and self.waiting and not changed:
                 prompt = self.waiting[-1].prefill
                 raise Refused(f"vllm: a prompt of {prompt:,} tokens is never scheduled, for {self.kept_out}")
-            self.decodes = self.count()
+            self.decodes = self.decoding - self.stalled
         else:
             self.prefilled, self.decodes = 0, len(self.running)
         took = self.prefilled * self.step_ns // self.prefill_tokens + (self.step_ns if self.decodes else 0)
@@ -188,7 +189,7 @@ class Arrivals(Scheduler):
             request.known = self.busy
         self.marks = []
         after = max(self.now, before) if self.lag else self.busy
-        self.tokens = self.tokens_held() if looks else self.tokens + self.decodes
+        self.tokens += self.prefilled + self.decodes
         self.hold(after)
         if self.interval_ns == 0:
             self.row(self.now)
@@ -200,16 +201,6 @@ class Arrivals(Scheduler):
             if not (self.prefills or ((changed or ended) and self.waiting)):
                 self.until = self.next_event(self.until)
         self.step += 1
-
-    def count(self) -> int:
-        """Requests that decode in this batch."""
-        return sum(
-            0 <= one.first < self.step and not self.over(one) and one.order not in self.stalled
-            for one in self.running.values()
-        )
-
-    def tokens_held(self) -> int:
-        return sum(one.tokens(self.step) for one in self.running.values() if isinstance(one, Arrival))
 
     def hold(self, after: int) -> None:
         """The state from now on."""

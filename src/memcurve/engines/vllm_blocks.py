@@ -13,6 +13,7 @@ from math import lcm
 
 from ..base import BadConfig, Record, Refused
 from ..terms import INT64_MAX, Allocator, Pool, Served, Term, compile_expr
+from ..units import show_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -504,7 +505,7 @@ class VllmAllocator(Allocator):
         padding = reserved - live
         share = 100 * padding / reserved if reserved else 0
         return (
-            f"at {context:,} tokens {blocks:,} blocks = {reserved:,} B; tokens and states fill {live:,} B, "
+            f"at {show_count(context, 'token')} {show_count(blocks, 'block')} = {reserved:,} B; tokens and states fill {live:,} B, "
             f"{padding:,} B ({share:.1f} %) is padding, spare tokens and spare states"
         )
 

@@ -7,7 +7,7 @@ prompt fits. vllm_replay.py runs these functions as they stand over lists, or co
 of 64 bits and indices, and nothing else.
 
 s: numbers of the run, by the names below. q: rows of requests that were fed and not let in yet; qh: their hashes. f: rows of
-requests that were let in once; run: those that run, by age, back: those put back, the first to come again last. table: blocks of a request
+requests that were let in once; run: those that run, by age, due: of each the step that has to look at it again; back: those put back, the first to come again last. table: blocks of a request
 by row. The free blocks are a ring through nxt and prv, from the one taken first; `blocks` itself closes it. key: what a block can be
 found by, NONE where it can't; chains of blocks with equal bits of their key go through chain and before, from first[bits], the latest
 in front, so that the last one of a key is the one that vLLM finds.
@@ -50,7 +50,7 @@ KEPT_FOR, SIZE = 55, 59
 # Columns of q, f, ended and rows
 Q_NUMBER, Q_ARRIVAL, Q_PROMPT, Q_OUTPUT, Q_HASHES, Q = range(6)
 NUMBER, ARRIVAL, PROMPT, TOTAL, PREFILL, DONE, HELD, HASHED = range(8)
-ADMITTED, FIRST, END, PREEMPTED, FOUND, NOTED, F = range(8, 15)
+ADMITTED, FIRST, END, PREEMPTED, FOUND, NOTED, SINCE, F = range(8, 16)
 E, R = 9, 8
 
 NONE = -1
@@ -270,8 +270,25 @@ def advance(s: Ints, f: Ints, marks: Ints, slot: int, tokens: int) -> None:
         s[MARKS] += 1
 
 
+def next_look(s: Ints, f: Ints, slot: int) -> int:
+    """The step before which a request gets one token each step and nothing else: until it needs a block, or its last token is due. 0
+    where every step looks: of a prefill, and of one whose last token is under way."""
+    at = slot * F
+    done, last = f[at + DONE], f[at + TOTAL] - 1
+    if done < f[at + PREFILL] or done == last:
+        return 0
+    f[at + SINCE] = s[STEP]
+    return s[STEP] + min(f[at + HELD] * s[BLOCK] - done + 1, last - done)
+
+
+def catch_up(s: Ints, f: Ints, slot: int, due: int) -> None:
+    """The tokens of the steps that did not look, before this one."""
+    if due:
+        f[slot * F + DONE] += s[STEP] - 1 - f[slot * F + SINCE]
+
+
 def running_ones(
-    s: Ints, f: Ints, run: Ints, back: Ints, gone: Ints, marks: Ints, hashes: Ints, table: Ints, nxt: Ints, prv: Ints, ref: Ints,
+    s: Ints, f: Ints, run: Ints, due: Ints, back: Ints, gone: Ints, marks: Ints, hashes: Ints, table: Ints, nxt: Ints, prv: Ints, ref: Ints,
     key: Ints, first: Ints, chain: Ints, before: Ints,
 ) -> int:  # fmt: skip
     """The first part of schedule(): those that run, by age; what is left of the batch, -1 where one was preempted.
@@ -279,11 +296,18 @@ def running_ones(
     A prefill that goes on takes the rest of every batch, so none younger runs beside it: each that decodes gets its token.
     """
     budget, size = s[BUDGET], s[BLOCK]
-    preempted = s[PREEMPTIONS]
-    index = 0
+    preempted, step = s[PREEMPTIONS], s[STEP]
+    index = plain = 0
     while index < s[RUNNING] and budget > 0:
+        if due[index] > step:
+            plain += 1
+            budget -= 1
+            index += 1
+            continue
         slot = run[index]
         at = slot * F
+        catch_up(s, f, slot, due[index])
+        due[index] = 0
         done = f[at + DONE]
         tokens = f[at + PREFILL] - done
         if tokens <= 0:
@@ -299,6 +323,7 @@ def running_ones(
                 s[RUNNING] -= 1
                 victim = run[s[RUNNING]]
                 own = victim == slot
+                catch_up(s, f, victim, due[s[RUNNING]])
                 preempt(s, f, back, gone, hashes, table, nxt, prv, ref, key, first, chain, before, victim)
             if own:
                 break
@@ -306,8 +331,11 @@ def running_ones(
         advance(s, f, marks, slot, tokens)
         if f[at + HASHED] and f[at + NOTED] * size < f[at + PROMPT]:
             publish(s, f, hashes, table, key, first, chain, before, slot)
+        due[index] = next_look(s, f, slot)
         budget -= tokens
         index += 1
+    s[DECODES] += plain
+    s[SLACK] -= plain
     return budget if s[PREEMPTIONS] == preempted else -1
 
 
@@ -333,8 +361,8 @@ def at_the_door(s: Ints, q: Ints, qh: Ints, f: Ints, spare: Ints, hashes: Ints) 
 
 
 def admit(
-    s: Ints, q: Ints, qh: Ints, f: Ints, run: Ints, back: Ints, spare: Ints, marks: Ints, hashes: Ints, table: Ints, nxt: Ints,
-    prv: Ints, ref: Ints, key: Ints, first: Ints, chain: Ints, before: Ints, budget: int,
+    s: Ints, q: Ints, qh: Ints, f: Ints, run: Ints, due: Ints, back: Ints, spare: Ints, marks: Ints, hashes: Ints, table: Ints,
+    nxt: Ints, prv: Ints, ref: Ints, key: Ints, first: Ints, chain: Ints, before: Ints, budget: int,
 ) -> None:  # fmt: skip
     """The second part of schedule(): those that wait, while the first of them fits."""
     size = s[BLOCK]
@@ -383,9 +411,10 @@ def admit(
             s, f, table, nxt, prv, ref, key, first, chain, before, slot,
             (hit * size + tokens + size - 1) // size - hit,
         )  # fmt: skip
-        run[s[RUNNING]] = slot
-        s[RUNNING] += 1
         advance(s, f, marks, slot, tokens)
+        run[s[RUNNING]] = slot
+        due[s[RUNNING]] = next_look(s, f, slot)
+        s[RUNNING] += 1
         if f[at + HASHED]:
             publish(s, f, hashes, table, key, first, chain, before, slot)
         budget -= tokens
@@ -410,7 +439,8 @@ def end(s: Ints, f: Ints, spare: Ints, ended: Ints, slot: int) -> None:
 
 
 def finish(
-    s: Ints, f: Ints, run: Ints, gone: Ints, spare: Ints, ended: Ints, table: Ints, nxt: Ints, prv: Ints, ref: Ints, before: int
+    s: Ints, f: Ints, run: Ints, due: Ints, gone: Ints, spare: Ints, ended: Ints, table: Ints, nxt: Ints, prv: Ints, ref: Ints,
+    before: int,
 ) -> None:  # fmt: skip
     """Requests whose last token came, of a batch that ended by `before` (update_from_output)."""
     for index in range(s[GONE]):
@@ -420,11 +450,11 @@ def finish(
     for index in range(s[RUNNING]):
         slot = run[index]
         at = slot * F
-        if f[at + DONE] == f[at + TOTAL] - 1 and f[at + END] <= before:
+        if not due[index] and f[at + DONE] == f[at + TOTAL] - 1 and f[at + END] <= before:
             give(s, f, table, nxt, prv, ref, slot, f[at + DONE])
             end(s, f, spare, ended, slot)
         else:
-            run[kept] = slot
+            run[kept], due[kept] = slot, due[index]
             kept += 1
     s[RUNNING] = kept
 
@@ -477,8 +507,8 @@ def arrive(s: Ints, q: Ints, time: int) -> None:
 
 
 def serve(
-    s: Ints, q: Ints, qh: Ints, f: Ints, run: Ints, back: Ints, gone: Ints, spare: Ints, marks: Ints, hashes: Ints, table: Ints,
-    nxt: Ints, prv: Ints, ref: Ints, key: Ints, first: Ints, chain: Ints, before: Ints, ended: Ints, rows: Ints, blocks_time: Ints,
+    s: Ints, q: Ints, qh: Ints, f: Ints, run: Ints, due: Ints, back: Ints, gone: Ints, spare: Ints, marks: Ints, hashes: Ints,
+    table: Ints, nxt: Ints, prv: Ints, ref: Ints, key: Ints, first: Ints, chain: Ints, before: Ints, ended: Ints, rows: Ints, blocks_time: Ints,
     running_time: Ints, steps: int,
 ) -> int:  # fmt: skip
     """At most so many steps; why it stopped."""
@@ -505,10 +535,12 @@ def serve(
             return PAUSED
         steps -= 1
         s[MARKS] = s[LAST] = s[PREFILLS] = s[DECODES] = 0
-        budget = running_ones(s, f, run, back, gone, marks, hashes, table, nxt, prv, ref, key, first, chain, before)
+        budget = running_ones(
+            s, f, run, due, back, gone, marks, hashes, table, nxt, prv, ref, key, first, chain, before
+        )
         if budget >= 0:
             admit(
-                s, q, qh, f, run, back, spare, marks, hashes, table, nxt, prv, ref, key, first, chain, before, budget
+                s, q, qh, f, run, due, back, spare, marks, hashes, table, nxt, prv, ref, key, first, chain, before, budget
             )  # fmt: skip
             if s[RUNNING] == 0:
                 return STUCK
@@ -533,9 +565,9 @@ def serve(
         if s[AHEAD]:
             last_until(s, blocks_time, running_time, max(s[NOW], ended_before))
             if s[LAST_BEFORE] or s[GONE]:
-                finish(s, f, run, gone, spare, ended, table, nxt, prv, ref, ended_before)
+                finish(s, f, run, due, gone, spare, ended, table, nxt, prv, ref, ended_before)
             s[LAST_BEFORE] = s[LAST]
         else:
             last_until(s, blocks_time, running_time, s[BUSY])
             if s[LAST]:
-                finish(s, f, run, gone, spare, ended, table, nxt, prv, ref, s[BUSY])
+                finish(s, f, run, due, gone, spare, ended, table, nxt, prv, ref, s[BUSY])

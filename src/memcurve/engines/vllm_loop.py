@@ -65,7 +65,7 @@ class Kernel:
         few, many = np.int32, np.int64
         self.state: dict[str, Any] = {
             "s": s, "q": np.zeros(k.Q, many), "qh": np.zeros(0, many), "f": np.zeros((most + 1) * k.F, many),
-            "run": np.zeros(most + 1, many), "back": np.zeros(most + 1, many), "gone": np.zeros(most + 1, many),
+            "run": np.zeros(most + 1, many), "due": np.zeros(most + 1, many), "back": np.zeros(most + 1, many), "gone": np.zeros(most + 1, many),
             "spare": np.arange(most + 1, dtype=many), "marks": np.zeros(most + 1, many),
             "hashes": np.zeros(0, many), "table": np.zeros(0, few),
             "nxt": np.roll(ring, -1), "prv": np.roll(ring, 1), "ref": np.zeros(chained, few),

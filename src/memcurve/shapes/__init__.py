@@ -8,7 +8,8 @@ from __future__ import annotations
 from ..base import BadConfig, nearest, show
 from .build import DEFS
 from .build import ref as ref
-from .records import SHAPES as SHAPES
+from .records import RECORDS
+from .replays import REPLAYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from .build import Shape
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+SHAPES: dict[str, Shape] = {**RECORDS, **REPLAYS}
 # Answers by the command or the path they are of; "fits" is estimate --fits, "types" models --types.
 ANSWERS: dict[str, tuple[str, ...]] = {
     "estimate": ("Estimate", "EveryEngine"), "fits": ("Fitting",), "curve": ("CurveAnswer",), "cross": ("Cross",), "fit": ("Fit",),
     "compare": ("Compare",), "models": ("Models",), "types": ("Types",), "gpus": ("Gpus",), "engines": ("Engines",),
-    "gguf": ("Gguf",), "weights": ("Weights",), "check-log": ("CheckLog",), "verify": ("Verify",),
+    "gguf": ("Gguf",), "weights": ("Weights",), "check-log": ("CheckLog",), "verify": ("Verify",), "sweep": ("Sweep",),
+    "replay": ("Replay", "Smallest"),
 }  # fmt: skip
 
 

@@ -23,10 +23,17 @@ SHARED = {
 NOTES = many({"type": "string"}, "What the figures stand on, and what might be otherwise.")
 BYTES = whole("Bytes.")
 TENSORS = many(row("A tensor's name, and its bytes per slot.", {"type": "string"}, BYTES))
+FILLED = maybe(
+    many(
+        row("kv or state, bytes, and slots.", {"type": "string"}, BYTES, ref("Expr")),
+        "What tokens and states really fill of a reservation; the rest is padding.",
+    ),
+    "null: all of it, but for tensors named padding or unused",
+)
 POOL = maybe(one_of("Counts of the engine's own.", ref("VllmPool"), ref("SGLangPool")), "null: no pool is made")
 OPTION_VALUE: Shape = {"type": ["boolean", "integer", "number", "string", "null"]}
 
-SHAPES: dict[str, Shape] = {
+RECORDS: dict[str, Shape] = {
     # -- curves as data ---------------------------------------------------------------------------------------------------
     "Expr": {
         "description": "A number, context, batch or encoder, or [operation, left, right] in whole numbers: floor is a//b, ceil "
@@ -59,8 +66,14 @@ SHAPES: dict[str, Shape] = {
         },
     ),
     "Refusal": record(
-        "What an engine raises from so many tokens and sequences on.",
-        {"why": text("Its reason."), "context": whole("Tokens."), "batch": whole("Sequences.")},
+        "What an engine raises with so many tokens and sequences.",
+        {
+            "why": text("Its reason."),
+            "context": whole("The fewest tokens."),
+            "last_context": maybe(whole("The most."), "null: without end"),
+            "batch": whole("The fewest sequences."),
+            "last_batch": maybe(whole("The most."), "null: without end"),
+        },
     ),
     "MemoryCurve": answer(
         "What MemoryCurve.to_dict writes and from_dict reads.",
@@ -202,6 +215,7 @@ SHAPES: dict[str, Shape] = {
             "bounds": ref("Bounds"),
             "pools": flag("Whether the engine makes a pool of memory."),
             "room": maybe(ref("Room"), "null: no memory given, or no pool"),
+            "filled": FILLED,
             "curve": ref("MemoryCurve"),
         },
     ),
@@ -288,9 +302,7 @@ SHAPES: dict[str, Shape] = {
                 many(row("", {"type": "string"}, BYTES, ref("Expr"))),
                 {"type": ["string", "null"]},
             ),
-            "filled": maybe(
-                many(row("", {"type": "string"}, BYTES, ref("Expr"))), "what is really filled of a reservation"
-            ),
+            "filled": FILLED,
             "most": row("The most requests at once, and the setting.", BYTES, {"type": "string"}),
             "shared_context": flag("Whether all sequences share out one context."),
             "allowances": many(ref("Allowance")),
@@ -508,6 +520,40 @@ SHAPES: dict[str, Shape] = {
         {
             **{name: text("The engine's version.") for name in ("transformers", "vllm", "sglang", "llamacpp")},
             "stubbed": text("What of the engine was replaced."),
+        },
+    ),
+    "Sweep": answer(
+        "What a sweep came to; its rows are in the output.",
+        {
+            "output": text("The file, or the folder of files, as it was asked for."),
+            "files": whole("How many there are.", 1),
+            "columns": many({"type": "string"}, "Names, in the order of the rows."),
+            "points": whole("Rows."),
+            "curves": whole("That they are points of."),
+            "invalid": whole("Rows without bytes, which have a reason."),
+            "reasons": by_name(whole("Rows."), "The most frequent reasons, and of how many rows each is."),
+            "least": maybe(BYTES, "of any row; null: no row has any"),
+            "most": maybe(BYTES, "of any row; null: no row has any"),
+            "pareto": maybe(
+                record(
+                    "What the front weighs bytes against, and where.",
+                    {
+                        "column": text("Its name."),
+                        "best": {"enum": ["least", "most"], "description": "Of the column."},
+                        "context": whole("Tokens."),
+                        "batch": whole("Sequences."),
+                    },
+                ),
+                "null: no front was asked for",
+            ),
+            "front": many(
+                {
+                    **by_name(OPTION_VALUE, "A point's settings and columns by name, and its bytes."),
+                    "properties": {"subject": text("The model."), **ENGINE, "bytes": BYTES},
+                    "required": ["subject", "engine", "dtype", "bytes"],
+                },
+                "Points that no other of their engine beats, by bytes.",
+            ),
         },
     ),
     "Problem": record(

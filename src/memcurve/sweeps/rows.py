@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..curve import MemoryCurve
     from ..model import Model
-    from .spec import Grid, Spec
+    from .spec import Grid, Line, Spec
 
     Array = NDArray[Any]
 
@@ -106,14 +106,15 @@ class Rows:
         own = ("dtype", "context", "batch", "bytes", "reason")
         self.columns = {name: LineColumn(spec, name) for name in spec.columns() if name not in own}
         self.firsts = np.array([grid.first for grid in spec.grids], np.int64)
-        self.models: dict[tuple[Any, ...], Model | str] = {}
-        self.curves: dict[tuple[int, int], tuple[MemoryCurve | str, str | None, int]] = {}
+        # By what they are made of, as text: True is not 1.
+        self.models: dict[str, Model | str] = {}
+        self.curves: dict[str, tuple[MemoryCurve | str, str | None, int]] = {}
 
     def chunk(self, number: int) -> tuple[Any, dict[str, Any]]:
         """The rows as a table, and what a summary needs of them as plain data."""
         start = number * self.spec.chunk_rows
-        stop = min(start + self.spec.chunk_rows, self.spec.points)
-        size = stop - start
+        size = self.spec.rows(number)
+        stop = start + size
         contexts, batches, found = (np.empty(size, np.int64) for _ in range(3))
         reasons = np.full(size, -1, np.int32)
         why, dtypes, front = Words(), Words(), Front(self.spec, self.columns)
@@ -223,15 +224,16 @@ class Rows:
 
     def curve(self, at: int, line: int) -> tuple[MemoryCurve | str, str | None, int]:
         """The curve of a line, or why there is none; its dtype, and the encoder's context."""
-        if (at, line) not in self.curves:
+        one = self.spec.grids[at].line(line)
+        key = repr(one)
+        if key not in self.curves:
             if len(self.curves) >= HELD:
                 self.curves.clear()
-            self.curves[at, line] = self.build(at, line)
-        return self.curves[at, line]
+            self.curves[key] = self.build(one)
+        return self.curves[key]
 
-    def build(self, at: int, line: int) -> tuple[MemoryCurve | str, str | None, int]:
-        one = self.spec.grids[at].line(line)
-        key = (one.subject, *one.sizes.items())
+    def build(self, one: Line) -> tuple[MemoryCurve | str, str | None, int]:
+        key = repr((one.subject, one.sizes))
         if key not in self.models:
             if len(self.models) >= HELD:
                 self.models.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -55,7 +56,7 @@ class Sweep(Record):
         if self.invalid:
             yield f"without an answer: {self.invalid:,}"
             for text, count in list(self.reasons.items())[:5]:
-                yield f"  {count:,}: {text}"
+                yield f"  {count:,}: {text if len(text) <= 160 else f'{text[:159]}…'}"
             if len(self.reasons) > 5:
                 yield "  and others (--json lists more)"
         if self.pareto is not None:
@@ -94,7 +95,8 @@ def sweep(
     """Writes the exact bytes of every point of a grid to a .parquet, .csv or .arrow file, or goes on where an earlier call stopped.
 
     spec: the path of a TOML file, or a dict of the same. axes: its keys as keywords instead, or beside it, where they win:
-    subjects, contexts, and with defaults engines, dtypes, batches, sizes, options, columns, grids, sample, seed, pareto.
+    subjects, contexts, and with defaults engines, dtypes, batches, encoder_context, sizes, options, columns, grids, points (a
+    CSV file, or dicts), sample, seed, pareto.
     processes: how many work at once. dask: the address of a scheduler, or "local". progress: a bar on stderr; None for one
     where that is a terminal. Up to 4,194,304 rows the output is one file, else a folder of them.
 
@@ -150,25 +152,31 @@ def work(spec: Spec, place: Place, processes: int, dask: str | None, progress: b
         going = together(place.parts, left, processes)
     else:
         going = alone(place.parts, left)
-    with bar(spec, progress) as shown:
-        shown(min(len(done) * spec.chunk_rows, spec.points))
-        if left:
-            for number in going:
-                shown(min(spec.chunk_rows, spec.points - number * spec.chunk_rows))
+    try:
+        with bar(spec, sum(map(spec.rows, done)), progress) as shown:
+            if left:
+                for number in going:
+                    shown(spec.rows(number))
+    except (BadConfig, MissingExtraError):
+        if not place.done(spec):
+            shutil.rmtree(place.parts, ignore_errors=True)  # no scheduler, say: nothing is worth going on with
+        raise
     return finish(place, spec)
 
 
 class bar:  # noqa: N801
     """Points, their rate and the time left on stderr, where that is wanted and tqdm is there."""
 
-    def __init__(self, spec: Spec, progress: bool | None) -> None:
+    def __init__(self, spec: Spec, done: int, progress: bool | None) -> None:
         self.shown: Any = None
         if progress or (progress is None and sys.stderr.isatty()):
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self.shown = tqdm(total=spec.points, unit=" points", unit_scale=True, dynamic_ncols=True, smoothing=0.05)
+            self.shown = tqdm(
+                total=spec.points, initial=done, unit=" points", unit_scale=True, dynamic_ncols=True, smoothing=0.05
+            )
 
     def __enter__(self) -> Any:
         return self.shown.update if self.shown is not None else lambda rows: None

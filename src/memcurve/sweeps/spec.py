@@ -1,6 +1,6 @@
 """What a sweep asks: axes of values, checked and resolved, and its points by number.
 
-A spec is one grid, or a list of them (`grids`), each the product of its axes; a grid of one value each is a single point.
+A spec is one grid, or a list of them (`grids`), each the product of its axes, or a list of points (points.py).
 Points are numbered from 0: grid after grid, and in a grid as nested loops over subjects, sizes, engines, dtypes, options,
 contexts and batches, the last the fastest. A random sample draws such numbers.
 """
@@ -11,26 +11,29 @@ import hashlib
 import json
 import math
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..base import BadConfig, Record, nearest, show
 from ..engines import NAMES, module
 from ..terms import INT64_MAX
 from ..units import dtype_name, parse_count
+from .points import read_points
 from .subjects import find_source, knows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 AXES = ("subjects", "sizes", "engines", "dtypes", "options", "contexts", "batches", "columns", "encoder_context")
-KEYS = (*AXES, "grids", "sample", "seed", "pareto")
+KEYS = (*AXES, "grids", "points", "sample", "seed", "pareto")
 RANGE = ("from", "to", "step", "times")
 # Columns that every sweep has.
 OWN = ("subject", "engine", "dtype", "context", "batch", "bytes", "reason")
 
 MAX_POINTS, MAX_VALUES, MAX_GRIDS = 10**12, 10**6, 10**5
-# Rows of a chunk at most, and curves that it builds on average: some seconds of work. Both are multiples of 4 (rows.py).
-CHUNK_ROWS, CHUNK_CURVES = 2**21, 8192
+# Rows of a chunk at most, and curves that it builds on average, at most and, where they are few, at least: up to some
+# seconds of work, and enough chunks for several processes. All are multiples of 4 (rows.py).
+CHUNK_ROWS, CHUNK_CURVES, LEAST_CURVES, CHUNKS = 2**21, 8192, 256, 64
 
 Scalar = int | float | str | bool
 
@@ -135,6 +138,10 @@ class Spec:
     def chunks(self) -> int:
         return -(-self.points // self.chunk_rows)
 
+    def rows(self, chunk: int) -> int:
+        """How many a chunk has."""
+        return min(self.chunk_rows, self.points - chunk * self.chunk_rows)
+
     def columns(self) -> list[str]:
         """Names of the columns, as they stand in the rows."""
         found = ["subject", *self._union("sizes"), "engine", "dtype", *self._union("options"), *self._union("columns")]
@@ -143,7 +150,7 @@ class Spec:
     def _union(self, kind: str) -> list[str]:
         return list(dict.fromkeys(name for grid in self.data["grids"] for name in grid[kind]))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         from .. import __version__
 
@@ -175,18 +182,9 @@ def read_spec(path: str) -> dict[str, Any]:
 def resolve(given: Mapping[str, Any]) -> Spec:
     """The spec that a dict means: axes filled in and checked, subjects found. BadConfig names the key and what was expected."""
     check_keys(given, KEYS, "")
-    grids = given.get("grids", [{}])
-    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
-        raise BadConfig(f"grids: {show(grids)}; expected a list of tables, [[grids]] in TOML")
-    if len(grids) > MAX_GRIDS:
-        raise BadConfig(f"grids: {len(grids):,}; expected at most {MAX_GRIDS:,}")
     shared = {key: value for key, value in given.items() if key in AXES}
     sources: dict[str, Any] = {}
-    found = []
-    for number, grid in enumerate(grids):
-        where = f"grids[{number}]." if "grids" in given else ""
-        check_keys(grid, AXES, where)
-        found.append(resolve_grid(merged(shared, grid, where), where, sources))
+    found = [resolve_grid(merged(shared, grid, where), where, sources) for where, grid in grids_of(given)]
     data: dict[str, Any] = {
         "grids": found,
         "sources": sources,
@@ -206,10 +204,28 @@ def resolve(given: Mapping[str, Any]) -> Spec:
             f"points: {spec.total:,}; expected at most {MAX_POINTS:,}: shorter axes, or sample = N for some of them"
         )
     each = max(1, spec.points // spec.lines)
-    data["chunk_rows"] = spec.chunk_rows = min(CHUNK_ROWS, CHUNK_CURVES * each // 4 * 4)
+    curves = min(CHUNK_CURVES, max(LEAST_CURVES, min(spec.lines, spec.points) // CHUNKS // 4 * 4))
+    data["chunk_rows"] = spec.chunk_rows = min(CHUNK_ROWS, curves * each)
     data["pareto"] = spec.pareto = resolve_pareto(given.get("pareto"), spec)
     check_columns(spec)
     return spec
+
+
+def grids_of(given: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The grids of a spec as they stand there, and of each how errors name it."""
+    if "points" in given:
+        if "grids" in given:
+            raise BadConfig("points: beside grids; expected one of both")
+        return read_points(given["points"], MAX_GRIDS)
+    grids = given.get("grids", [{}])
+    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise BadConfig(f"grids: {show(grids)}; expected a list of tables, [[grids]] in TOML")
+    if len(grids) > MAX_GRIDS:
+        raise BadConfig(f"grids: {len(grids):,}; expected at most {MAX_GRIDS:,}")
+    named = [(f"grids[{number}]." if "grids" in given else "", grid) for number, grid in enumerate(grids)]
+    for where, grid in named:
+        check_keys(grid, AXES, where)
+    return named
 
 
 def check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:

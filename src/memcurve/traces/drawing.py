@@ -34,6 +34,10 @@ GREY, RED = "#555555", "#B00020"
 SMALL = 7.5
 # Heights of a label beside the axes, as a share of theirs.
 LABEL = 0.115
+# Inches beside the axes, for four digits and two lines of words.
+LEFT = 0.78
+# Behind words on lines.
+PAPER = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.0}
 
 
 def draw(replay: Replay, title: str | None = None) -> Figure:
@@ -43,15 +47,15 @@ def draw(replay: Replay, title: str | None = None) -> Figure:
         raise BadConfig(f"models: {len(runs)}; a figure shows at most {MOST_MODELS}")
     several = len(runs) > 1
     # Room beside the axes for names and numbers, in inches.
-    side = max(1.75, 0.35 + 0.075 * max(len(short(run)) for run in runs)) if several else 0.25
-    width = 7.2 + side
+    side = max(2.05, 0.35 + 0.075 * max(len(short(run)) for run in runs)) if several else 0.25
+    width = LEFT + 6.54 + side
     figure = new_figure(width, 5.0)
     grid = figure.add_gridspec(
         3,
         1,
         height_ratios=(5, 1.2, 1.2),
         hspace=0.16,
-        left=0.66 / width,
+        left=LEFT / width,
         right=1 - side / width,
         top=0.915,
         bottom=0.125,
@@ -79,12 +83,15 @@ def draw(replay: Replay, title: str | None = None) -> Figure:
         labels(top, runs, scale, unit)
     per = "each GPU" if any(run.gpus > 1 for run in runs) else "the GPU" if runs[0].gpus else ""
     top.set_ylabel(f"State on {per} ({unit})" if per else f"Sequence state ({unit})")
-    left = 0.66 / width
-    words = title if title is not None else headline(replay)
+    left = LEFT / width
+    heading = title if title is not None else headline(replay)
     # Bold letters are about 0.66 of their size wide.
-    letters = min(10.5, (width - 0.8) * 72 / (0.66 * max(len(words), 1)))
-    figure.text(left, 0.972, words, fontsize=letters, ha="left", va="center", weight="bold")
-    figure.text(left, 0.018, assumption(replay), fontsize=6.5, color=GREY, ha="left")
+    letters = min(10.5, (width - 0.8) * 72 / (0.66 * max(len(heading), 1)))
+    figure.text(left, 0.972, heading, fontsize=letters, ha="left", va="center", weight="bold")
+    below = assumption(replay)
+    # Plain ones about 0.6 of theirs.
+    small = min(6.5, (width - 0.8) * 72 / (0.6 * len(below)))
+    figure.text(left, 0.018, below, fontsize=small, color=GREY, ha="left")
     figure.align_ylabels([top, middle, bottom])
     return figure
 
@@ -145,9 +152,9 @@ def band(axes: Axes, run: Run, scale: int, unit: str) -> None:
     if "filled_mean" in columns:
         filled = joined(columns["filled_mean"], ONE, "mean") / scale
         stairs(axes, run, ONE, filled, fill=True, color=colour, alpha=0.55, linewidth=0)
-    told = f"band: to the most of each bin · line: mean {run.mean_bytes / scale:,.2f} {unit}"
+    told = f"pale: the most in each bin · line: its mean, over all {run.mean_bytes / scale:,.2f} {unit}"
     if run.filled is not None:
-        told += f" · dark: filled, {run.filled:.0%} of it"
+        told += f" · dark: filled, {run.filled:.1%} of it"
     axes.set_title(told, fontsize=SMALL, color=GREY, loc="left", pad=4)
     x, y = run.peak_ns, run.peak_bytes / scale
     axes.plot([x], [y], "o", markersize=4, color=colour, clip_on=False, zorder=5)
@@ -156,7 +163,7 @@ def band(axes: Axes, run: Run, scale: int, unit: str) -> None:
         return  # the capacity's own label says it
     axes.annotate(
         f"peak {y:,.2f} {unit}", (x, y), textcoords="offset points", xytext=(-7 if right else 7, -2), fontsize=8.5, color=colour,
-        ha="right" if right else "left", va="center", weight="bold",
+        ha="right" if right else "left", va="center", weight="bold", bbox=PAPER, zorder=21,
     )  # fmt: skip
 
 
@@ -180,7 +187,7 @@ def labels(axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
     low, high = axes.get_ylim()
     place = axes.get_yaxis_transform()
     order = sorted(range(len(runs)), key=lambda index: -runs[index].peak_bytes)
-    heights = spread([runs[index].peak_bytes / scale / high for index in order], LABEL)
+    heights = spread([runs[index].peak_bytes / scale / high for index in order], LABEL, 1 - LABEL / 3)
     for index, height in zip(order, heights, strict=True):
         run, colour = runs[index], COLOURS[index % len(COLOURS)]
         peak, p99, mean = run.peak_bytes / scale, run.percentiles["p99"] / scale, run.mean_bytes / scale
@@ -194,17 +201,21 @@ def labels(axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
             else f"peak {peak:,.0f} · mean {mean:,.0f}"
         )
         axes.text(1.027, height - 0.004, numbers, transform=axes.transAxes, fontsize=6.8, color=GREY, va="top")
-    axes.text(1.027, 1.03, f"{unit}", transform=axes.transAxes, fontsize=6.8, color=GREY, va="bottom")
+    axes.text(1.027, 1.03, f"in {unit}", transform=axes.transAxes, fontsize=6.8, color=GREY, va="bottom")
     axes.set_ylim(low, high)
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Heights of labels in falling order, at least a gap apart, none below half a gap: pushed up from the lowest."""
+def spread(values: Sequence[float], gap: float, most: float) -> list[float]:
+    """Heights of labels in falling order, at least a gap apart, between half a gap and the most: pushed up from the lowest, then down
+    from the highest."""
     found: list[float] = []
     least = gap / 2
     for value in reversed(values):
         found.append(max(value, least))
         least = found[-1] + gap
+    for index in reversed(range(len(found))):
+        found[index] = min(found[index], most)
+        most = found[index] - gap
     return found[::-1]
 
 
@@ -214,36 +225,34 @@ def capacity_shown(run: Run) -> bool:
 
 
 def capacities(axes: Axes, runs: Sequence[Run], scale: int, unit: str) -> None:
-    for run in runs:
+    """A line for each; its words are those of one where all are within a hundredth."""
+    sizes = [run.capacity_bytes for run in runs if run.capacity_bytes is not None]
+    alike = bool(sizes) and max(sizes) <= 1.01 * min(sizes)
+    said = False
+    for index, run in enumerate(runs):
         if run.capacity_bytes is None:
             continue
-        colour = RED if len(runs) == 1 else COLOURS[list(runs).index(run) % len(COLOURS)]
+        colour = RED if alike else COLOURS[index % len(COLOURS)]
         size = run.capacity_bytes / scale
         text = f"capacity {size:,.2f} {unit}"
-        if capacity_shown(run):
+        shown = capacity_shown(run)
+        if shown:
             axes.axhline(size, color=colour, linewidth=1.1, linestyle=(0, (6, 2)), zorder=20)
-            if len(runs) == 1:
-                axes.text(
-                    0.995,
-                    size,
-                    text,
-                    transform=axes.get_yaxis_transform(),
-                    ha="right",
-                    va="bottom",
-                    fontsize=8,
-                    color=colour,
-                )
+        if alike and said:
+            continue
+        said = said or shown
+        if shown:
+            words(axes, size, text, axes.get_yaxis_transform(), colour, 3)
         elif len(runs) == 1:
-            axes.text(
-                0.995,
-                0.97,
-                f"{text}, above the figure",
-                transform=axes.transAxes,
-                ha="right",
-                va="top",
-                fontsize=8,
-                color=colour,
-            )
+            words(axes, 0.93, f"{text}, above the figure", axes.transAxes, colour, 0)
+
+
+def words(axes: Axes, height: float, text: str, place: Any, colour: str, above: int) -> None:
+    """At the right end, so many points above a height."""
+    axes.annotate(
+        text, (0.995, height), xycoords=place, textcoords="offset points", xytext=(0, above), ha="right", va="bottom", fontsize=8,
+        color=colour, bbox=PAPER, zorder=21,
+    )  # fmt: skip
 
 
 def running(axes: Axes, runs: Sequence[Run]) -> None:
@@ -293,7 +302,12 @@ def time_axis(axes: Axes, replay: Replay) -> None:
     ticks = [tick - start for tick in range(-(-start // width) * width, start + span + 1, width)]
     axes.set_xticks(ticks, [clock(start + tick, step, dated) for tick in ticks])
     day = np.datetime64(start, "ns").astype("datetime64[D]")
-    axes.set_xlabel(f"Time of day (UTC), from {day}" if dated else "Time since the first arrival", fontsize=8.5)
+    axes.set_xlabel(
+        f"Time of day (UTC), from {day}"
+        if dated
+        else f"Time since the first arrival ({'h:mm' if step >= 60 else 'h:mm:ss'})",
+        fontsize=8.5,
+    )
 
 
 def clock(time: int, step: int, dated: bool) -> str:

@@ -138,7 +138,7 @@ def decimal(text: str) -> Decimal | None:
 def tokens(role: str, value: Any, least: int) -> int:
     """A number of tokens: an integer, or one written with a fraction of zero. BrokenLine for anything else."""
     number = decimal(value.strip()) if isinstance(value, str) else value
-    if isinstance(number, Decimal) and number.is_finite() and abs(number) < MOST_NS and number == int(number):
+    if isinstance(number, Decimal) and number.is_finite() and number.copy_abs() < MOST_NS and number == int(number):
         number = int(number)
     if type(number) is not int:
         raise BrokenLine(f"{role}: {told(value)}; expected a number of tokens")
@@ -156,12 +156,14 @@ def nanoseconds(role: str, value: Any, unit: int) -> int:
         unit = 1 if isinstance(number, int) else unit
     if type(number) is int:
         number *= unit
-    elif isinstance(number, Decimal) and number.is_finite() and abs(number) < MOST_NS:
+    elif isinstance(number, Decimal) and number.is_finite() and number.copy_abs() < MOST_NS:
         number = int((number * unit).to_integral_value(rounding=ROUND_FLOOR))
     else:
         raise BrokenLine(f"{role}: {told(value)}; expected a date or a number")
     if not -MOST_NS < number < MOST_NS:
-        raise BrokenLine(f"{role}: {told(value)}; expected the years 1824 to 2116, or fewer than 146 years")
+        smaller = next((name for name, size in NANOSECONDS.items() if abs(number) // unit * size < MOST_NS), None)
+        hint = f"; if it is {smaller}: columns=unit={smaller}" if smaller else ""
+        raise BrokenLine(f"{role}: {told(value)}; expected the years 1824 to 2116, or fewer than 146 years{hint}")
     return number
 
 

@@ -10,6 +10,7 @@ from ..curve import MemoryCurve
 from ..fitting import fit
 from ..model import Model, load
 from ..plan import requests as room_for
+from ..terms import SCHEMA
 from .demand import Demand
 from .reading import Trace
 from .run import Run
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from .run import Consumer
 
-SCHEMA = 1
 # Of requests for which a GPU must have room; a replay finds out what it really does.
 SHORTEST = 1
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base import BadConfig, NotDescribed, Record, Refused, show
 from ..engines.vllm_blocks import VllmAllocator
+from ..terms import SCHEMA
 from .replaying import Setting, rates_of, run, setting
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ class Found(Record):
 
     def to_dict(self) -> dict[str, Any]:
         found = self.as_dict()
-        return {**found, "tried": [one.as_dict() for one in self.tried], "replay": self.replay.to_dict()}
+        return {
+            "schema": SCHEMA,
+            **found,
+            "tried": [one.as_dict() for one in self.tried],
+            "replay": self.replay.to_dict(),
+        }
 
 
 def smallest(

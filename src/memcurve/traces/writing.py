@@ -42,10 +42,7 @@ def text(replay: Replay, path: str) -> int:
     """CSV, rows at a time: where the disk fills, the rows that are whole stay."""
     kept = rows = 0
     columns = [name for name in COLUMNS if any(name in run.series.columns for run in replay.runs)]
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    except OSError as error:
-        raise unwritable(path, error) from None
+    file = opened(path)
     try:
         kept = put(file, (",".join(("model", *columns)) + "\n").encode())
         for name, run in named(replay):
@@ -59,9 +56,9 @@ def text(replay: Replay, path: str) -> int:
                 kept += put(file, "".join(lines).encode())
                 rows += len(lines)
     except OSError as error:
-        if stat.S_ISREG(os.fstat(file).st_mode):
+        if regular(file):
             os.ftruncate(file, kept)
-        raise BadConfig(f"{path}: {error.strerror or error}; {rows:,} whole rows of the series were kept") from None
+        raise kept_of(path, error, rows) from None
     finally:
         os.close(file)
     return rows
@@ -80,10 +77,9 @@ def cell(value: Any) -> str:
 
 
 def parquet(replay: Replay, path: str) -> int:
-    """Parquet, which is of no use without its end: where the disk fills, no file is left."""
+    """Parquet, which is of no use without its end: where the disk fills, as many rows from the first on as fit with one."""
     try:
         import pyarrow as pa
-        from pyarrow import parquet as pq
     except ImportError:
         raise MissingExtraError("Parquet needs pyarrow: pip install 'memcurve[replay]'") from None
     columns = [name for name in COLUMNS if any(name in run.series.columns for run in replay.runs)]
@@ -96,15 +92,59 @@ def parquet(replay: Replay, path: str) -> int:
             for column in columns
         }
         parts.append(pa.table({"model": pa.array([name] * count, pa.string()), **arrays}))
-    table = pa.concat_tables(parts)
     about = {"trace": replay.trace, "service": replay.assumption, "first_time_ns": str(replay.first_time_ns)}
+    table = pa.concat_tables(parts).replace_schema_metadata(about)
+    file = opened(path)
     try:
-        pq.write_table(table.replace_schema_metadata(about), path, compression="zstd")
+        put(file, packed(table))
     except OSError as error:
-        if os.path.isfile(path):
+        rows = fewer(file, table)
+        if not rows and regular(file):
             os.unlink(path)
-        raise unwritable(path, error) from None
+        raise kept_of(path, error, rows) from None
+    finally:
+        os.close(file)
     return int(table.num_rows)
+
+
+def packed(table: Any) -> bytes:
+    """A whole file of some thousand rows."""
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def fewer(file: int, table: Any) -> int:
+    """Writes as many of the first rows as the disk takes, by eighths less each time; how many."""
+    rows = int(table.num_rows)
+    while rows > 8 and regular(file):
+        rows = rows * 7 // 8
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        try:
+            put(file, packed(table.slice(0, rows)))
+        except OSError:
+            continue
+        return rows
+    return 0
+
+
+def opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def regular(file: int) -> bool:
+    return stat.S_ISREG(os.fstat(file).st_mode)
+
+
+def kept_of(path: str, error: OSError, rows: int) -> BadConfig:
+    return BadConfig(f"{path}: {error.strerror or error}; {rows:,} whole rows of the series were kept")
 
 
 def unwritable(path: str, error: OSError) -> BadConfig:

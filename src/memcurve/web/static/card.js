@@ -8,6 +8,27 @@ import { count, group, showBytes, showTokens } from "./format.js";
 const PARTS = [
   ["weights", "weights"], ["kv", "keys and values"], ["state", "states"], ["padding", "padding"], ["aside", "set aside"], ["free", "free"],
 ];
+const STATE = PARTS.slice(1, 4);
+
+// Sizes by what they are for, as a table.
+class Sizes {
+  constructor(parts, name) {
+    this.cells = Object.fromEntries(parts.map(([key]) => [key, [el("span"), el("small"), el("th", { scope: "row" })]]));
+    const rows = Object.values(this.cells).map(([exact, near, head]) => el("tr", {}, head, el("td", {}, exact, " ", near)));
+    this.parts = parts;
+    this.element = el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows)));
+  }
+
+  update(sizes) {
+    for (const [key, word] of this.parts) {
+      const size = sizes[key], lacks = size < 0n, [exact, near, head] = this.cells[key];
+      head.replaceChildren(el("span", { class: `key ${lacks ? "lack" : key}` }), lacks ? "lacking" : word);
+      exact.textContent = `${group(lacks ? -size : size)} B`;
+      near.textContent = showBytes(lacks ? -size : size);
+      exact.closest("tr").hidden = size === 0n && STATE.some(([one]) => one === key);
+    }
+  }
+}
 
 export class Card {
   constructor(row) {
@@ -15,6 +36,7 @@ export class Card {
     this.total = el("p", { class: "total" });
     this.verdict = el("p", { class: "verdict" });
     this.facts = el("dl", { class: "facts" });
+    this.parts = new Sizes(STATE, "state");
     this.stages = row.rooms ? row.rooms.rooms.map((room, place) => new Bar(room, row, place)) : [];
     const what = row.failed ? "" : `${row.structure} · ${row.engine} · ${row.dtype}${row.fit ? ` · ${split(row.fit)}` : row.ranks ? ` · tp ${row.ranks}` : ""}`;
     const notes = [...new Set(row.notes || [])];
@@ -30,6 +52,7 @@ export class Card {
 
   // Bars of stages; of many only the fullest in view.
   shown() {
+    if (!this.stages.length) return [this.parts.element];
     if (this.stages.length < 2) return this.stages.map((bar) => bar.element);
     return [this.stages[0].element, el("details", {}, el("summary", {}, `the other ${this.stages.length - 1} stages`), ...this.stages.slice(1).map((bar) => bar.element))];
   }
@@ -44,7 +67,7 @@ export class Card {
       this.total.replaceChildren(error.message);
       this.verdict.textContent = "";
       this.facts.replaceChildren();
-      this.stages.forEach((bar) => { bar.element.hidden = true; });
+      [this.parts, ...this.stages].forEach((one) => { one.element.hidden = true; });
       return `${row.name}: ${error.message}`;
     }
     this.total.replaceChildren(`${group(row.bytes)} B `, el("small", {}, `${showBytes(row.bytes)} of state${row.fit && row.fit.pp > 1 ? " on the fullest GPU" : row.ranks || (row.fit && row.fit.gpus > 1) ? " on each GPU" : ""}`));
@@ -61,7 +84,10 @@ export class Card {
       this.stages.forEach((bar) => { bar.element.hidden = false; bar.update(context, batch); });
       said += `, ${fits ? "fits" : "does not fit"}, at most ${count(most, "request")}`;
     } else {
-      const each = row.at(context, batch + 1n, true);
+      const each = row.at(context, batch + 1n, true), parts = row.curve.parts(row.shared ? context * batch : context, batch);
+      // One part alone is the total
+      this.parts.element.hidden = Object.values(parts).filter((size) => size > 0n).length < 2;
+      this.parts.update(parts);
       this.fact(...(each === null ? [] : [["One more request", `${group(each - row.bytes)} B`]]), ...(row.shared && batch > 1n ? [["n_ctx", `${group(context * batch)}, shared out`]] : []));
     }
     return said;
@@ -92,10 +118,9 @@ class Bar {
     const name = `${row.fit.pp > 1 ? `Stage ${place + 1}: ` : ""}${each > 1 ? `each of ${each} GPUs` : "the GPU"}, ${showBytes(room.total)}`;
     this.pieces = Object.fromEntries([...PARTS.map(([key]) => key)].map((key) => [key, el("i", { class: key })]));
     this.over = el("span", { class: "over" });
-    this.sizes = Object.fromEntries(PARTS.map(([key]) => [key, [el("span"), el("small"), el("th", { scope: "row" })]]));
-    const rows = PARTS.map(([key]) => el("tr", {}, this.sizes[key][2], el("td", {}, this.sizes[key][0], " ", this.sizes[key][1])));
+    this.sizes = new Sizes(PARTS, name);
     this.stack = el("div", { class: "stack", role: "img" }, ...Object.values(this.pieces), this.over);
-    this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, el("div", { class: "scroll" }, el("table", { class: "parts", "aria-label": name }, el("tbody", {}, ...rows))), aside(room));
+    this.element = el("div", { class: "stage" }, el("p", { class: "hint" }, name), this.stack, this.sizes.element, aside(room));
   }
 
   update(context, batch) {
@@ -103,15 +128,8 @@ class Bar {
     const state = parts.kv + parts.state + parts.padding, reserve = room.reserve(context, batch), free = room.total - room.weights - reserve - state;
     const sizes = { weights: room.weights, ...parts, aside: reserve, free };
     const full = free < 0n ? room.total - free : room.total;
-    for (const [key, word] of PARTS) {
-      const size = sizes[key], lacks = key === "free" && free < 0n;
-      this.pieces[key].style.width = lacks ? "0" : `${(Number(size) / Number(full)) * 100}%`;
-      const [exact, near, head] = this.sizes[key];
-      head.replaceChildren(el("span", { class: `key ${lacks ? "lack" : key}` }), lacks ? "lacking" : word);
-      exact.textContent = `${group(lacks ? -size : size)} B`;
-      near.textContent = showBytes(lacks ? -size : size);
-      exact.closest("tr").hidden = size === 0n && (key === "padding" || key === "state" || key === "kv");
-    }
+    for (const [key] of PARTS) this.pieces[key].style.width = sizes[key] < 0n ? "0" : `${(Number(sizes[key]) / Number(full)) * 100}%`;
+    this.sizes.update(sizes);
     this.over.hidden = free >= 0n;
     this.over.style.left = `${(Number(room.total) / Number(full)) * 100}%`;
     stack.setAttribute("aria-label", PARTS.map(([key, word]) => `${key === "free" && free < 0n ? "lacking" : word} ${showBytes(sizes[key] < 0n ? -sizes[key] : sizes[key])}`).join(", "));

@@ -86,9 +86,9 @@ export function sum(pairs) {
   };
 }
 
-// What MemoryCurve.to_dict writes.
+// What MemoryCurve.to_dict writes. filled: what tokens and states really fill of what is reserved, null where all of it; [kind, bytes, slots].
 export class Curve {
-  constructor(data) {
+  constructor(data, filled = null) {
     this.data = data;
     this.terms = data.terms.map((term) => ({
       kind: term.kind,
@@ -104,6 +104,8 @@ export class Curve {
     const end = (last) => (last === null ? null : whole(last));
     this.refusals = (data.refusals || []).map((one) => [one.why, [whole(one.context), end(one.last_context)], [whole(one.batch), end(one.last_batch)]]);
     const weight = (shared) => data.terms.flatMap((term, i) => (term.shared === shared ? [[this.terms[i].layers * this.terms[i].size, term.slots]] : []));
+    const of = (wanted) => sum(filled.flatMap(([kind, size, slots]) => (kind === wanted ? [[whole(size), slots]] : [])));
+    this.filled = filled && { kv: of("kv"), state: of("state") };
     this.each = sum(weight(false));
     this.once = sum(weight(true));
   }
@@ -135,9 +137,13 @@ export class Curve {
     return this.each(t, n, encoder) * n + this.once(t, n, encoder);
   }
 
-  // Bytes by what they are for: keys and values, states, and padding where a tensor is named so.
+  // Bytes by what they are for: keys and values, states, and padding, where a tensor is named so or more is reserved than is filled.
   parts(context, batch = 1n, encoder = 0n) {
     const [t, n] = this.admit(context, batch);
+    if (this.filled) {
+      const kv = this.filled.kv(t, 1n, encoder) * n, state = this.filled.state(t, 1n, encoder) * n;
+      return { kv, state, padding: this.bytes(context, batch, encoder) - kv - state };
+    }
     const found = { kv: 0n, state: 0n, padding: 0n };
     for (const term of this.terms) {
       const times = term.layers * term.slots(t, n, encoder) * (term.shared ? 1n : n);

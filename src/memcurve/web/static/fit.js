@@ -1,13 +1,13 @@
 // Does it fit: the rooms of an answer, one GPU of each pipeline stage, at any context and batch. As plan.py of the library.
 
-import { Curve, Refused, compile, sum, whole } from "./curve.js";
+import { Curve, Refused, compile, whole } from "./curve.js";
 
 const FAR = 2n ** 40n;
 
 // One GPU: weights + state + set aside + free = total.
 export class Room {
   constructor(data) {
-    this.curve = new Curve(data.curve);
+    this.curve = new Curve(data.curve, data.filled);
     this.weights = whole(data.weights);
     this.fixed = whole(data.reserve);
     this.buffers = (data.buffers || []).map(compile);
@@ -17,8 +17,6 @@ export class Room {
     this.shared = data.shared_context;
     [this.most, this.limit] = [whole(data.most[0]), data.most[1]];
     this.shares = Array.isArray(data.shares) ? data.shares.map(([name, units, each]) => [name, whole(units), compile(each)]) : data.shares;
-    const of = (wanted) => sum((data.filled || []).flatMap(([kind, size, slots]) => (kind === wanted ? [[whole(size), slots]] : [])));
-    this.filled = data.filled && { kv: of("kv"), state: of("state") };
   }
 
   // What the engine sets aside: with llama.cpp a buffer that follows from context and batch.
@@ -34,12 +32,7 @@ export class Room {
     return this.curve.bytes(this.shared ? context * batch : context, batch);
   }
 
-  // The state by what it is for; where the engine pads, what tokens and states really fill, and the rest.
-  parts(context, batch) {
-    if (!this.filled) return this.curve.parts(this.shared ? context * batch : context, batch);
-    const kv = this.filled.kv(context, 1n, 0n) * batch, state = this.filled.state(context, 1n, 0n) * batch;
-    return { kv, state, padding: this.state(context, batch) - kv - state };
-  }
+  parts(context, batch) { return this.curve.parts(this.shared ? context * batch : context, batch); }
 
   // How many requests of so many tokens there is room for, and what keeps one more out.
   requests(context) {

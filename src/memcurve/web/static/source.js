@@ -20,6 +20,18 @@ async function read(answer) {
   return data;
 }
 
+// What memcurve site packed: "$3" stands for shared[3].
+export function unpack({ shared, data }) {
+  const known = [];
+  const whole = (value) => {
+    if (typeof value === "string") return value[0] !== "$" ? value : value[1] === "$" ? value.slice(1) : known[Number(value.slice(1))];
+    if (Array.isArray(value)) return value.map(whole);
+    return value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([key, one]) => [key, whole(one)])) : value;
+  };
+  for (const one of shared) known.push(whole(one));
+  return whole(data);
+}
+
 function row(asked, data) {
   return { asked, engine: asked.engine, shared: false, rooms: null, fit: null, why: null, notes: [], ...data };
 }
@@ -74,7 +86,7 @@ export class Api {
     ]);
     if (curve.status === "rejected") throw curve.reason;
     const found = curve.value;
-    const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve), shared: found.shared_context, notes: found.notes });
+    const answer = row(asked, { structure: found.structure, dtype: found.dtype, curve: new Curve(found.curve, found.filled), shared: found.shared_context, notes: found.notes });
     if (wanted && pattern) return this.alone(asked, subject, { ...answer, why: "a pattern has no weights; memcurve fit takes those of a checkpoint: --weights" });
     if (!fits) return answer;
     if (fit.status === "rejected") return this.alone(asked, subject, { ...answer, why: fit.reason.message });
@@ -86,7 +98,7 @@ export class Api {
     const ranks = asked.tp || asked.gpus, name = RANKS[asked.engine];
     if (!name || ranks === 1) return answer;
     const found = await this.once("curve", { ...subject, options: { [name]: ranks } });
-    return { ...answer, ranks, curve: new Curve(found.curve), notes: found.notes };
+    return { ...answer, ranks, curve: new Curve(found.curve, found.filled), notes: found.notes };
   }
 
   // A file that was dropped: the subject that stands for it. Of a GGUF file only its first bytes, more where its header is longer.
@@ -121,7 +133,11 @@ export class Files {
   }
 
   async model(name) {
-    if (!this.known.has(name)) this.known.set(name, fetch(`data/${encodeURIComponent(name.replace("/", "__"))}.json`).then(read));
+    if (!this.known.has(name)) {
+      const answer = fetch(`data/${encodeURIComponent(name.replace("/", "__"))}.json`).then(read).then(unpack);
+      answer.catch(() => this.known.delete(name));
+      this.known.set(name, answer);
+    }
     return this.known.get(name);
   }
 
@@ -131,12 +147,12 @@ export class Files {
     const data = await this.model(name);
     const own = data.engines[asked.engine];
     if (own.error) throw new Error(own.error);
-    const curve = data.curves[own.curve];
+    const curve = own.curve;
     if (own.missing && !asked.dtype) throw new Error(own.missing);
     const [dtype, planned] = asked.dtype ? own.alike[asked.dtype] || [] : [curve.dtype, true];
     if (!dtype) throw new NeedsPython(`This page holds this model in ${Object.keys(own.alike).join(" and ") || curve.dtype} under ${asked.engine}; for ${asked.dtype} run memcurve itself:`);
     const shared = this.site.engines.find((one) => one.name === asked.engine).shared_context;
-    const answer = row(asked, { structure: data.structure, dtype, curve: new Curve(curve), shared, notes: curve.notes });
+    const answer = row(asked, { structure: data.structure, dtype, curve: new Curve(curve, own.filled), shared, notes: curve.notes });
     if (!asked.gpu && !asked.memory) return answer;
     try {
       if (!planned) throw new NeedsPython(`This page holds what fits without ${asked.dtype} named; with it run memcurve itself:`);
@@ -147,7 +163,7 @@ export class Files {
       const held = own.ranks[ranks];
       if (held === undefined) throw python ? error : new NeedsPython(`${error.message}. For the state on each of ${ranks} ranks run memcurve itself:`);
       if (typeof held === "string") throw new Error(held);
-      return { ...answer, ranks, curve: new Curve(data.curves[held]), notes: data.curves[held].notes, why: error.message, python };
+      return { ...answer, ranks, curve: new Curve(held.curve, held.filled), notes: held.curve.notes, why: error.message, python };
     }
   }
 
@@ -160,15 +176,15 @@ export class Files {
     }
     if (found.error) throw new Error(found.error);
     const cell = found.cells[place];
-    if (typeof cell === "number") throw new Error(data.texts[cell]);
+    if (typeof cell === "string") throw new Error(cell);
     const [form, reserve, ...amounts] = cell;
     const total = this.site.gpus[place].memory_bytes;
-    const rooms = data.forms[form].rooms.map((one, stage) => ({
-      ...one, weights: found.weights[stage], reserve, total, room: total - found.weights[stage] - reserve, curve: data.curves[one.curve],
+    const rooms = form.rooms.map((one, stage) => ({
+      ...one, weights: found.weights[stage], reserve, total, room: total - found.weights[stage] - reserve,
       shares: Array.isArray(one.shares) ? one.shares.map(([name, each]) => [name, amounts.shift(), each]) : one.shares,
     }));
     const fit = { gpu: asked.gpu, gpus: asked.gpus, tp: found.tp, pp: found.pp, weights: `${data.name} (estimated from the config)` };
-    return { rooms: new Rooms({ limit: data.forms[form].limit, rooms }), fit, notes: rooms[0].curve.notes };
+    return { rooms: new Rooms({ limit: form.limit, rooms }), fit, notes: rooms[0].curve.notes };
   }
 
   async open(file) { throw new NeedsPython(`${file.name}: this page is files alone and reads no config; run memcurve itself:`); }
