@@ -372,6 +372,7 @@ def step3p5(args: Config) -> tuple[Layer, ...]:
     found = per_layer(args, given) if given else [FULL if index % 2 else SLIDING for index in range(args.layers)]
     size = args.count("head_dim")
     full = heads_of(args.count("num_attention_groups"), size)
+    shared(args, "num_attention_groups", full.kv_heads, args.heads)
     other = args.section("attention_other_setting")
     wide = heads_of(other.count("num_attention_groups"), size) if other and other.data else full
     sliding = slid(wide, args.count("sliding_window"))
