@@ -141,6 +141,9 @@ def test_max_kv_size_is_for_models_without_caches_of_their_own() -> None:
     rotating = load(QWEN2).curve("mlx", "bf16", max_kv_size=300)
     assert rotating.bytes(5000) == 300 * ROW
     assert not any("max_kv_size" in note for note in rotating.notes)
+    # a batch keeps no first tokens, so that its window may be as small as they are
+    batch = load(QWEN2).curve("mlx", "bf16", schedule="batch_generator", max_kv_size=4)
+    assert batch.bytes(50, 2) == 2 * 4 * ROW
     own = load(LLAMA).curve("mlx", "bf16", max_kv_size=300)
     assert own.bytes(5000) == 5120 * ROW
     assert "max_kv_size: ignored, the model's module makes its own caches" in own.notes
@@ -233,6 +236,23 @@ def test_hostile_sizes_cost_no_time() -> None:
         assert curve.peak(2**60) >= curve.bytes(2**60)
         assert curve.max_context(2**40) is not None
     assert time.perf_counter() - began < 1
+
+
+def test_the_peak_of_groups_that_wait_in_fp32() -> None:
+    """DeepSeek-V4.1's LayerCache: a group of 4 is 2 · 32 · 4 B a token until it is full, and 32 · 2 B in all after that."""
+    v41 = {
+        "model_type": "deepseek_v41_text", "vocab_size": 64, "hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "head_dim": 32, "q_lora_rank": 48, "qk_rope_head_dim": 16, "sliding_window": 2, "compress_ratios": [4],
+        "kv_source_layer_ids": [0], "index_source_layer_ids": [], "num_experts_per_tok": 2, "n_routed_experts": 4,
+    }  # fmt: skip
+    window, waiting, group = 2 * 32 * 2, 2 * 32 * 4, 32 * 2
+    curve = load(v41).curve("mlx", "bf16", prompt=1)
+    assert curve.bytes(7) == window + group + 3 * waiting
+    assert curve.bytes(8) == window + 2 * group
+    assert curve.peak(8) == curve.peak(10) == curve.bytes(7)
+    # a prompt of 13 in pieces of 3 has 3 tokens waiting after the first of them, and at 9 + 3, 9 and 6 none, 1 and 2
+    pieces = load(v41).curve("mlx", "bf16", prefill_step_size=3)
+    assert pieces.peak(13) == window + 3 * waiting
 
 
 def test_cuts_drift_through_the_offsets_and_come_round() -> None:

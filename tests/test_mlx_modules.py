@@ -153,6 +153,44 @@ def test_what_stops_a_module_is_refused(config: dict[str, Any], error: type[Exce
         first(config)
 
 
+MIXTRAL = {**SMALL, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+GEMMA3 = {**SMALL, "model_type": "gemma3_text", "head_dim": 32, "sliding_window": 40, "num_hidden_layers": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**LLAMA, "head_dim": 33}, r"^\[rope\] dims must be even but got 33 \(MLX-LM's llama.py\)"),
+        (
+            {**SMALL, "model_type": "minimax", "rotary_dim": 48, "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 64, "scoring_func": "sigmoid", "head_dim": None, "use_qk_norm": False},
+            r"dims must not exceed the input's last dimension \(32\) but got 48",
+        ),
+        ({**MIXTRAL, "num_local_experts": 1}, r"^num_experts_per_tok: 2; more than the experts that .* num_local_experts = 1"),
+        ({**MIXTRAL, "num_experts_per_tok": None}, "num_experts_per_tok: null, which stops MLX-LM's mixtral.py"),
+        ({**LLAMA, "rope_theta": None}, "rope_theta: null, which stops MLX-LM's llama.py"),
+        ({**SMALL, "model_type": "nanochat", "hidden_size": 260}, "hidden_size: 260; MLX-LM's nanochat.py needs that of its heads, 8 × 32"),
+        ({**GEMMA3, "sliding_window_pattern": 6}, "takes a mask from entry 5 of its 4 caches, where no layer of attention is"),
+    ],
+)  # fmt: skip
+def test_sizes_that_a_forward_fails_on_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        first(config)
+
+
+def test_blocks_without_an_empty_cache_run_in_a_batch() -> None:
+    none, linear = ({"no_op": True}, {"no_op": False, "replace_with_linear": True})
+    blocks = [{"attention": one} for one in ({"n_heads_in_group": 4}, none, {"n_heads_in_group": 4}, linear)]
+    for run, config in ((True, blocks[:3]), (False, blocks)):
+        sizes = {**SMALL, "num_hidden_layers": len(config), "block_configs": config}
+        curve = load({**sizes, "model_type": "nemotron-nas"}).curve("mlx", "bf16", schedule="batch_generator")
+        assert curve.bytes(9) == 2 * 256 * ROW
+        if run:
+            assert curve.bytes(9, 3) == 3 * 2 * 256 * ROW
+        else:
+            with pytest.raises(Refused, match="where lengths differ"):
+                curve.bytes(9, 3)
+
+
 def test_every_module_has_one_reader_and_its_keys() -> None:
     read = [module for names in READERS.values() for module in names.split()]
     assert len(read) == len(set(read))
@@ -172,6 +210,7 @@ def test_keys_of_modules_are_complete() -> None:
         assert line == entry(name)
         taken = f"{line['required']} {line['optional']}".split()
         assert len(taken) == len(set(taken))
+        assert set(line.get("numbers", "").split()) <= set(taken)
         assert set(line["defaults"]) <= set(line["optional"].split())
 
 

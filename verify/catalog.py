@@ -26,7 +26,7 @@ DROPPED = re.compile(
     r"""vision_|visual|audio_|speech|image|video|id2label|label2id|_token|token_id|transformers_version|auto_map
     |initializer|dropout|_pdrop|^use_cache|task_specific|beam|penalty|temperature|top_[kp]$|bad_words|prefix$|suppress|pruned
     |problem_type|return_dict|output_|do_sample|early_stopping|diversity|is_decoder|finetuning|torchscript|bfloat16$|^fp\d|ignore
-    |chunk_size_feed|min_length|max_length|num_return|no_repeat|typical|remove_invalid|tokenizer|placeholder|scaling_factor|coef""",
+    |chunk_size_feed|min_length|max_length|num_return|no_repeat|typical|remove_invalid|tokenizer|placeholder|(?<!routed_)scaling_factor|coef""",
     re.VERBOSE,
 )
 # What weights beside the decoder's, and weights that are stored in fewer bits, are reckoned with.

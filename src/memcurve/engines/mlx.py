@@ -83,8 +83,8 @@ class Settings:
             raise BadConfig(f"prefill_step_size: {show(piece)}, prompt {show(prompt)}; expected at most {INT64_MAX}")
         self.schedule, self.feed = schedule, Feed(piece=None if schedule == "forward" else piece, prompt=prompt)
         self.window = None if max_kv_size is None else whole("max_kv_size", max_kv_size, 1)
-        if self.window is not None and self.window <= KEPT_FIRST:
-            # Longer prompts raise: masks are made for fewer tokens than stay ([broadcast_shapes]).
+        if self.window is not None and self.window <= KEPT_FIRST and schedule != "batch_generator":
+            # Longer prompts raise: masks are made for fewer tokens than stay ([broadcast_shapes]). Batches keep no first ones.
             raise NotDescribed(
                 f"max_kv_size: {self.window}; expected more than {KEPT_FIRST}, the tokens that always stay"
             )
@@ -256,7 +256,9 @@ class Ledger:
                 refusals = [*refusals, Refusal(why=batches, batch=2, last_batch=batch_that_runs - 1)]
             refusals = [*refusals, Refusal(why=batches, batch=max(batch_that_runs + 1, 2))]
         course = None
-        if asked.bits is not None or any(cache.form in ("rotating", "chunked") for cache, _ in self.bytes):
+        if asked.bits is not None or any(
+            cache.form in ("rotating", "chunked", "compressed") for cache, _ in self.bytes
+        ):
             held = tuple(
                 (cache, plain, packed if both else None) for (cache, both), (plain, packed) in self.bytes.items()
             )

@@ -6,6 +6,8 @@ token, then one token at a time; a single `forward` feeds all P at once. A conte
 
 from __future__ import annotations
 
+from math import lcm
+
 from ..base import Record
 from ..buffers import STEP, growth, steps
 from ..terms import INT64_MAX, Course, compile_expr, put
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..terms import Expr
 
+MOST_TURNS = 4096  # tokens looked through for the most that groups hold, which repeats after far fewer
 WHOLE_STEPS: Expr = ("mul", STEP, ("ceil", "context", STEP))
 SOME: Expr = ("min", "context", 1)  # 1 once there is a token
 
@@ -105,14 +108,15 @@ class Feed(Record):
     def prompt_of(self, context: int) -> int:
         return context if self.prompt is None else min(context, self.prompt)
 
-    def ends(self, context: int, turns: tuple[int, ...]) -> Iterator[int]:
-        """Tokens after pieces of the prompt, of which some are more than all the others: the first, the last two, and those
-        around each turn, where a window is full or quantising begins."""
+    def ends(self, context: int, turns: tuple[int, ...], period: int = 0) -> Iterator[int]:
+        """Tokens after pieces of the prompt, of which some are more than all the others: the first, the last two, those around
+        each turn, where a window is full or quantising begins, and those of the last period of what rises and falls."""
         if self.piece is None:
             return
         last = self.prompt_of(context) - 1
         whole = last // self.piece
         near = {index for turn in turns for index in range(turn // self.piece - 1, turn // self.piece + 4)}
+        near |= set(range(whole - period // self.piece, whole))
         yield from (index * self.piece for index in sorted({1, whole - 1, whole, *near}) if 1 <= index <= whole)
         if last % self.piece:
             yield last
@@ -156,6 +160,12 @@ class Cache(Record):
             return feed.rotating(self.size)
         return feed.chunked(self.size) if self.form == "chunked" else self.rows
 
+    @property
+    def period(self) -> int:
+        """Tokens after which what waits for a full group has none again; 1 where rows never fall with a token."""
+        rows = self.rows
+        return rows[2] if isinstance(rows, tuple) and rows[0] == "mod" and isinstance(rows[2], int) else 1
+
     def held_at(self, feed: Feed, tokens: int) -> int:
         """Rows after pieces of a prompt."""
         if self.form == "grown":
@@ -181,9 +191,11 @@ class Moments(Course):
             return 0
         feed, prompt = self.feed, self.feed.prompt_of(context)
         sizes = tuple(cache.size for cache, _, _ in self.held if cache.form in ("rotating", "chunked"))
-        ends = list(feed.ends(context, (*sizes, *(() if self.start is None else (self.start - 1,)))))
+        period = min(lcm(*(cache.period for cache, _, _ in self.held)), MOST_TURNS)
+        ends = list(feed.ends(context, (*sizes, *(() if self.start is None else (self.start - 1,))), period))
         turns = {prompt, min(prompt + 1, context), context}
         turns |= {turn for size in sizes for turn in (size, size + 1) if prompt < turn < context}
+        turns |= set(range(max(prompt, context - period) + 1, context))
         if self.start is not None and prompt < self.start < context:
             turns.add(self.start)
         quantised = [tokens for tokens in (*ends, *sorted(turns)) if self.start is not None and tokens >= self.start]

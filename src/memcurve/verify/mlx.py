@@ -265,9 +265,9 @@ def main() -> int:
     first, *entries = (json.loads(line) for line in path.read_text().splitlines())
     workloads = [dict(zip(first["names"], values, strict=True)) for values in first["workloads"]]
     if asked.add:
-        every = [[number] for number in range(len(workloads))]
         added = json.loads(asked.add.read_text()).items()
-        entries += [{"variant": name, "config": config, "cases": every} for name, config in added]
+        numbers = range(len(workloads))
+        entries += [{"variant": name, "config": config, "cases": [[one] for one in numbers]} for name, config in added]
     cases = changed = wrong = unasked = 0
     for entry in entries:
         if asked.names and not entry["variant"].startswith(tuple(asked.names)):

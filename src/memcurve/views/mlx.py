@@ -37,7 +37,7 @@ from os.path import dirname, join
 from ..base import NotDescribed, Refused, nearest, show
 from ..config import Abridged, Config
 from ..layers import FullAttention, NoState, SlidingAttention
-from . import View
+from . import View, mlx_forward
 from .mlx_checks import check
 from .mlx_models import BATCHES, CASTS, GROUPED, PROMPTS, QUANTISES, STATES, reader_of
 
@@ -86,6 +86,7 @@ class Args(Config):
         fields = f"{known['required']} {known['optional']}".split()
         super().__init__({key: data[key] for key in fields if key in data}, module, known, path, data)
         self.asked: set[str] = set()
+        self.numbers: list[str] = known.get("numbers", "").split()
 
     def get(self, key: str) -> Any:
         self.asked.add(key)
@@ -101,17 +102,15 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     if not isinstance(config.root, Abridged):
         if lacks:
             raise Refused(lacks)
-        check(args)
+        check(args, args.numbers)
     seen = reader_of(args.model_type)(args)
+    if not isinstance(config.root, Abridged):
+        mlx_forward.check(args, seen)
     own = "cache" in entry(module)
     if not own:
         # make_prompt_cache gives KVCache to every layer; a window is a mask only.
         seen = tuple(_kept_whole(layer) for layer in seen)
     facts: dict[str, Any] = {"own_cache": own}
-    if any(isinstance(layer, NoState) for layer in seen) and args.model_type == "nemotron-nas":
-        facts["uncounted"] = (
-            "AttributeError: an entry that stays empty is quantised with the others, and its nbytes fails"
-        )
     tables = (
         ("batches", BATCHES),
         ("quantises", QUANTISES),
@@ -122,6 +121,13 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
     for fact, table in tables:
         if args.model_type in table:
             facts[fact] = table[args.model_type]
+    if args.model_type == "nemotron-nas":
+        if any(isinstance(layer, NoState) for layer in seen):
+            facts["uncounted"] = (
+                "AttributeError: an entry that stays empty is quantised with the others, and its nbytes fails"
+            )
+        else:
+            del facts["batches"]
     packed = config.root.get("modules") if module == "prism_hadamard_qwen35" else None
     if any(isinstance(record, dict) and record.get("embedding") for record in packed or ()):
         # A packed embedding gives float16 (HadamardQuantizedEmbedding), which meets bfloat16 weights in float32.
@@ -137,6 +143,11 @@ def view(layers: tuple[Layer, ...], dtype: str | None, config: Config | None) ->
         notes.append(f"MLX-LM's {args.model_type}.py does not read {', '.join(ignored)}")
     if not own and any(isinstance(layer, SlidingAttention) for layer in layers):
         notes.append(f"MLX-LM's {module}.py keeps every token in every layer")
+    if args.model_type == "deepseek_v41":
+        # Compressor.kv_norm hands on the dtype of its weight, and Indexer.k_proj that of what it is given.
+        notes.append(
+            "compressed groups and index keys reckoned in the model's dtype; a compressor stored in fp32 makes them fp32"
+        )
     if notes:
         facts["reads"] = tuple(notes)
     return View(layers=seen, dtype=dtype, facts=facts)

@@ -8,7 +8,21 @@ module's Attention.__init__ builds its projections; keys that it does not read a
 from __future__ import annotations
 
 from ..base import Refused, show
-from ..layers import ChunkedAttention, FullAttention, LatentAttention, NoState, Parallel, ShortConv, SlidingAttention
+from ..layers import (
+    RGLRU,
+    ChunkedAttention,
+    FullAttention,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    NoState,
+    Parallel,
+    ShortConv,
+    SlidingAttention,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +31,13 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..layers import Layer
 
+# Modules whose width must be the heads' times theirs (their constructors say so, or their output projections).
+WHOLE = frozenset(
+    "afm7 dbrx deepseek exaone gpt2 gpt_bigcode gpt_neox gptj nanochat olmo phi phi3small phixtral qwen stablelm".split()
+)
 FULL, SLIDING = "full_attention", "sliding_attention"
+# What the ArraysCaches of whole layers hold.
+RECURRENT = (GatedDeltaNet, KimiDeltaAttention, LightningAttention, Mamba, Mamba2, RGLRU, ShortConv)
 # Modules whose __post_init__ puts the attention heads where num_key_value_heads is None; in the others a null stops them.
 HEADS_WITHOUT_KV = frozenset(
     "gear gpt2 internlm2 internlm3 lfm2 llama ministral3 mixtral olmo2 olmo3 olmo_hybrid olmoe phi phi3 qwen2_moe smollm3".split()
@@ -63,6 +83,22 @@ def as_stated(args: Config) -> FullAttention:
     return heads_of(kv_heads(args), args.count("head_dim"))
 
 
+def shared(args: Config, key: str, kv: int, heads: int) -> None:
+    """Refused where heads of queries can't share those of keys evenly."""
+    if heads % kv:
+        raise Refused(
+            f"{args.path}{key}: {kv}; MLX-LM needs a divisor of the heads, {heads} ([scaled_dot_product_attention])"
+        )
+
+
+def whole_heads(args: Config, key: str, heads: int, size: int) -> None:
+    """Refused where a width is not that of all heads."""
+    if args.count(key) != heads * size:
+        raise Refused(
+            f"{args.path}{key}: {args.count(key)}; MLX-LM's {args.model_type}.py needs that of its heads, {heads} × {size}"
+        )
+
+
 def latent_of(args: Config, rank: str = "kv_lora_rank") -> LatentAttention:
     """The latent as keys and the rotary key as values (update_and_fetch(kv_latent, k_pe))."""
     return LatentAttention(
@@ -75,17 +111,34 @@ def words(args: Config, key: str = "layer_types", needs: Sequence[str] = ()) -> 
     found = args.words(key)
     if found is None:
         args.bad(key, None, "a list of words, one per layer")
+    return having(args, found, needs, key)
+
+
+def having(args: Config, found: list[str], needs: Sequence[str], key: str = "layer_types") -> list[str]:
     for word in needs:
         if word not in found:
             raise Refused(f"{args.path}{key}: {args.model_type}.py looks for {show(word)} in it, and fails without")
     return found
 
 
-def per_layer(args: Config, found: list[str]) -> list[str]:
+def per_layer(args: Config, found: list[str], needs: Sequence[str] = ()) -> list[str]:
     """A word for each of num_hidden_layers; one list too short fails, and what stands behind them is not read."""
     if len(found) < args.layers:
         args.bad("layer_types", f"{len(found)} entries", f"one per layer, num_hidden_layers = {args.layers}")
-    return found[: args.layers]
+    return having(args, found[: args.layers], needs)
+
+
+def masked(args: Config, found: tuple[Layer, ...], attention: int, state: int | None = None) -> tuple[Layer, ...]:
+    """`found`, if masks are made by caches that are there: the module asks the entries of these indices for the masks of all
+    layers of attention, and of those with states (base.py, create_attention_mask, create_ssm_mask). Of the other kind they
+    raise, but for keys in a batch, where there is no layer with a state to mask."""
+    for index, recurs in ((attention, False), (state, True)):
+        if index is not None and (index >= len(found) or isinstance(found[index], RECURRENT) != recurs):
+            what = "with a state" if recurs else "of attention"
+            raise Refused(
+                f"MLX-LM's {args.model_type}.py takes a mask from entry {index} of its {len(found)} caches, where no layer {what} is"
+            )
+    return found
 
 
 def by_word(found: list[str], full: FullAttention, window: Callable[[], int], full_words: bool) -> tuple[Layer, ...]:
@@ -101,6 +154,8 @@ def by_word(found: list[str], full: FullAttention, window: Callable[[], int], fu
 def split(args: Config) -> tuple[Layer, ...]:
     """hidden_size // num_attention_heads, whatever head_dim says."""
     size = args.ratio("hidden_size", "num_attention_heads")
+    if args.model_type in WHOLE:
+        whole_heads(args, "hidden_size", args.heads, size)
     return (heads_of(kv_heads(args), size),) * args.layers
 
 
@@ -116,6 +171,8 @@ def every_head(args: Config) -> tuple[Layer, ...]:
     """talkie.py: every head keeps head_dim; qwen.py: kv_channels; gpt_neox.py: hidden_size // num_attention_heads."""
     key = {"talkie": "head_dim", "qwen": "kv_channels"}.get(args.model_type)
     size = args.count(key) if key else args.ratio("hidden_size", "num_attention_heads")
+    if args.model_type in WHOLE:
+        whole_heads(args, "hidden_size", args.heads, size)
     return (heads_of(args.heads, size),) * args.layers
 
 
@@ -132,7 +189,6 @@ OWN_NAMES: dict[str, tuple[str, str, str | None, str]] = {
     "phixtral": ("num_layers", "num_heads", None, "model_dim"),
     "plamo": ("num_hidden_layers", "num_attention_heads", None, "hidden_size"),
 }
-WHOLE = ("gpt2", "gptj", "phixtral", "olmo")
 
 
 def own_names(args: Config) -> tuple[Layer, ...]:
@@ -144,14 +200,17 @@ def own_names(args: Config) -> tuple[Layer, ...]:
     if args.model_type == "dbrx":
         section = args.section("attn_config")
         kv = section.count("kv_n_heads") if section else args.bad("attn_config", None, "an object")
+        shared(args, "attn_config.kv_n_heads", kv, heads)
     elif args.model_type == "gpt_bigcode" and args.flag("multi_query"):
         kv = 1
     elif args.model_type == "plamo":
         kv = -(-heads // args.count("n_shared_head"))
     elif args.model_type == "afm7":
         count = args.checked("num_layers - num_kv_reuse_layers", count - args.count("num_kv_reuse_layers", least=0))
-    if args.model_type in WHOLE and args.count(width) % heads:
-        args.bad(width, args.count(width), f"a multiple of {heads_key}, {heads}")
+    if args.model_type in WHOLE:
+        whole_heads(args, width, heads, args.ratio(width, heads_key))
+    if kv_key:
+        shared(args, kv_key, kv, heads)
     return (heads_of(kv, size),) * count
 
 
@@ -169,6 +228,7 @@ def nemotron_nas(args: Config) -> tuple[Layer, ...]:
     if len(blocks) != args.layers:
         args.bad("block_configs", f"{len(blocks)} entries", f"one per layer, num_hidden_layers = {args.layers}")
     size = args.ratio("hidden_size", "num_attention_heads")
+    whole_heads(args, "hidden_size", args.heads, size)
     found: list[Layer] = []
     for index, block in enumerate(blocks):
         section = args.overlaid({"block": block}, f"{args.path}block_configs[{index}].").section("block")
@@ -230,7 +290,7 @@ def laguna(args: Config) -> tuple[Layer, ...]:
     full = heads_of(kv, args.count("head_dim"))
     if args.get("layer_types") is None:
         return (full,) * args.layers
-    found = per_layer(args, words(args, needs=(FULL,)))
+    found = per_layer(args, words(args), (FULL,))
     return by_word(found, full, lambda: args.count("sliding_window"), full_words=False)
 
 
@@ -259,20 +319,19 @@ def muse_spark(args: Config) -> tuple[Layer, ...]:
 def gpt_oss(args: Config) -> tuple[Layer, ...]:
     """Caches by layer_types, sliding and full in turn without it (then for an even number of layers); both kinds must occur."""
     found = args.words("layer_types") or [SLIDING, FULL] * (args.layers // 2)
-    found = words(args.overlaid({"layer_types": found}), needs=(SLIDING, FULL))[: args.layers]
+    found = having(args, found[: args.layers], (SLIDING, FULL))
     return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=True)
 
 
 def olmo3(args: Config) -> tuple[Layer, ...]:
     """Every fourth layer full without layer_types; both kinds must occur."""
     found = args.words("layer_types")
-    found = _patterned(args, 4) if found is None else found
-    found = per_layer(args, words(args.overlaid({"layer_types": found}), needs=(SLIDING, FULL)))
+    found = per_layer(args, _patterned(args, 4) if found is None else found, (SLIDING, FULL))
     return by_word(found, as_asked(args), lambda: args.count("sliding_window"), full_words=True)
 
 
 def mellum(args: Config) -> tuple[Layer, ...]:
-    found = per_layer(args, words(args, needs=(FULL,)))
+    found = per_layer(args, words(args), (FULL,))
     return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=True)
 
 
@@ -290,8 +349,9 @@ def patterned(args: Config) -> tuple[Layer, ...]:
     key = "sliding_window"
     if args.model_type == "plamo3":
         key = "sliding_window" if args.get("sliding_window") is not None else "window_size"
-    found = _patterned(args, args.count("sliding_window_pattern"))
-    return by_word(found, full, lambda: args.count(key), full_words=True)
+    nth = args.count("sliding_window_pattern")
+    layers = by_word(_patterned(args, nth), full, lambda: args.count(key), full_words=True)
+    return layers if args.model_type == "plamo3" else masked(args, layers, nth - 1)
 
 
 def exaone4(args: Config) -> tuple[Layer, ...]:
@@ -302,6 +362,7 @@ def exaone4(args: Config) -> tuple[Layer, ...]:
     if not isinstance(pattern, str) or not {"L", "G"} <= set(pattern):
         args.bad("sliding_window_pattern", pattern, "a string of L and G")
     found = [SLIDING if pattern[index % len(pattern)] == "L" else FULL for index in range(args.layers)]
+    found = having(args, found, (SLIDING, FULL), "sliding_window_pattern")
     return by_word(found, as_stated(args), lambda: args.count("sliding_window"), full_words=True)
 
 
@@ -311,6 +372,7 @@ def step3p5(args: Config) -> tuple[Layer, ...]:
     found = per_layer(args, given) if given else [FULL if index % 2 else SLIDING for index in range(args.layers)]
     size = args.count("head_dim")
     full = heads_of(args.count("num_attention_groups"), size)
+    shared(args, "num_attention_groups", full.kv_heads, args.heads)
     other = args.section("attention_other_setting")
     wide = heads_of(other.count("num_attention_groups"), size) if other and other.data else full
     sliding = slid(wide, args.count("sliding_window"))
@@ -320,10 +382,11 @@ def step3p5(args: Config) -> tuple[Layer, ...]:
 def mimo_v2_flash(args: Config) -> tuple[Layer, ...]:
     """hybrid_layer_pattern: 1 for a sliding layer, with sizes of its own."""
     found = args.counts("hybrid_layer_pattern") or []
-    if len(found) < args.layers or not {0, 1} <= set(found):
+    if len(found) < args.layers or not {0, 1} <= set(found[: args.layers]):
         args.bad("hybrid_layer_pattern", f"{len(found)} entries", f"0 and 1, for {args.layers} layers")
     full = heads_of(kv_heads(args), args.count("head_dim"), args.count("v_head_dim"))
     wide = heads_of(args.count("swa_num_key_value_heads"), args.count("swa_head_dim"), args.count("swa_v_head_dim"))
+    shared(args, "swa_num_key_value_heads", wide.kv_heads, args.count("swa_num_attention_heads"))
     sliding = slid(wide, args.count("sliding_window_size"))
     return tuple(sliding if one == 1 else full for one in found[: args.layers])
 
@@ -351,6 +414,8 @@ def gemma4_text(args: Config) -> tuple[Layer, ...]:
     kv = args.count("num_key_value_heads")
     wide = args.optional("num_global_key_value_heads") if args.flag("attention_k_eq_v") else None
     size = args.count("global_head_dim") if args.get("global_head_dim") else args.count("head_dim")
+    for key, heads in (("num_key_value_heads", kv), ("num_global_key_value_heads", kv if wide is None else wide)):
+        shared(args, key, heads, args.heads)
     full = heads_of(kv if wide is None else wide, size)
     sliding = slid(heads_of(kv, args.count("head_dim")), args.count("sliding_window")) if SLIDING in own else None
     return tuple(full if word == FULL or sliding is None else sliding for word in own)
@@ -365,7 +430,7 @@ def llama4(args: Config) -> tuple[Layer, ...]:
         v_head_dim=full.v_head_dim,
         chunk=args.count("attention_chunk_size"),
     )
-    return tuple(full if (index + 1) % 4 == 0 else chunked for index in range(args.layers))
+    return masked(args, tuple(full if (index + 1) % 4 == 0 else chunked for index in range(args.layers)), 3)
 
 
 def baichuan_m1(args: Config) -> tuple[Layer, ...]:
@@ -381,6 +446,7 @@ def baichuan_m1(args: Config) -> tuple[Layer, ...]:
         if args.hidden % args.count(heads_key):
             args.bad("hidden_size", args.hidden, f"a multiple of {heads_key}, {args.count(heads_key)}")
         full = heads_of(args.count(kv_key), args.ratio("hidden_size", heads_key))
+        shared(args, kv_key, full.kv_heads, args.count(heads_key))
         last = ShortConv(channels=2 * full.kv_heads * full.head_dim, conv_kernel=2)
         return Parallel(parts=(last, slid(full, args.count("sliding_window")) if own else full))
 

@@ -1,6 +1,6 @@
 """What stops a module of mlx_lm/models/ (MLX-LM 0.32.2) before there is a cache: its ModelArgs.__post_init__, and the rotary
-positions that it builds (rope_utils.py, initialize_rope). Keys that only its weights or experts need are not looked at,
-but for the few that every module takes as a number.
+positions that it builds (rope_utils.py, initialize_rope). Keys that only its weights or experts need are looked at for nulls
+alone.
 """
 
 from __future__ import annotations
@@ -9,13 +9,21 @@ from ..base import Refused, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..config import Config
 
-# Keys that a module multiplies or builds a layer with: a null there stops it, where it takes the key at all.
-NUMBERS = ("hidden_size", "rms_norm_eps")
+# Names for the number of experts, and keys that count where there are some.
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
+OF_EXPERTS = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_intermediate_size",
+    "n_group",
+    "routed_scaling_factor",
+    "topk_method",
+)
 # Keys that must hold an object, and what must be in it.
 OBJECTS = {
     "deepseek_v2": ("rope_scaling", ("factor",)),
@@ -52,12 +60,9 @@ TYPES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def check(args: Config) -> None:
-    """Refused where the module's ModelArgs, or its rotary positions, raise on these keys."""
+def check(args: Config, numbers: Sequence[str]) -> None:
+    """Refused where the module's ModelArgs, or its rotary positions, raise on these keys. numbers: of which a null stops it."""
     module = args.model_type
-    for key in NUMBERS:
-        if key in args.data and args.data[key] is None:
-            raise Refused(f"{args.path}{key}: null, of which MLX-LM's {module}.py makes a layer; expected a number")
     if module in OBJECTS:
         key, needed = OBJECTS[module]
         value = args.get(key)
@@ -71,6 +76,10 @@ def check(args: Config) -> None:
     if module in SCALED or module in PARAMETERS:
         key = "rope_scaling" if module in SCALED else "rope_parameters"
         _scaling(args, key, args.get(key))
+    sparse = any(args.own(key) for key in EXPERTS)
+    for key in numbers:
+        if args.own(key) is None and (key in args.data or key in args.defaults) and (sparse or key not in OF_EXPERTS):
+            raise Refused(f"{args.path}{key}: null, which stops MLX-LM's {module}.py; expected a value")
     if module in POST_INIT:
         POST_INIT[module](args)
 
@@ -158,6 +167,13 @@ def _spark2_5(args: Config) -> None:
             raise Refused(f"{args.path}{key}: {show(args.get(key))}; Spark2_5 requires {only}")
 
 
+def _nemotron_h(args: Config) -> None:
+    words = args.get("hybrid_override_pattern") or args.get("layers_block_type") or args.get("layer_types") or ()
+    for key in ("n_routed_experts", "moe_intermediate_size", "num_experts_per_tok", "n_group", "routed_scaling_factor"):
+        if ("E" in words or "moe" in words) and args.get(key) is None:
+            raise Refused(f"{args.path}{key}: null, or missing, which MLX-LM's nemotron_h.py needs for its experts")
+
+
 def _plamo2(args: Config) -> None:
     # The decoder takes its mask from the cache of this layer.
     if args.count("mamba_step", least=2) // 2 >= args.layers:
@@ -178,6 +194,7 @@ POST_INIT = {
     "kimi_k3": _kimi_k3,
     "lfm2": _lfm2,
     "mellum": _mellum,
+    "nemotron_h": _nemotron_h,
     "plamo2": _plamo2,
     "qwen3": _qwen3,
     "smollm3": _smollm3,

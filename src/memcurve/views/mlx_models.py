@@ -74,7 +74,7 @@ CASTS = {"muse_spark": {"float16": "float32"}}
 BATCHES = {
     "gpt_bigcode": "gpt_bigcode.py takes the offset of its positions as one number ([convert] Only length-1 arrays can be converted)",
     "gemma2": "gemma2.py does not broadcast the mask of a batch to its groups of heads ([broadcast_shapes])",
-    "nemotron-nas": "nemotron-nas.py keeps an empty cache for a block without attention, which can't be merged",
+    "nemotron-nas": "nemotron-nas.py keeps an empty cache for a block without attention, which can't be shifted where lengths differ",
     "phi3small": "phi3small.py does not broadcast the mask of a batch to its groups of heads ([broadcast_shapes])",
 }
 # Attention written out in the module takes arrays, and gets the lists that a QuantizedKVCache returns.

@@ -25,8 +25,10 @@ from .mlx_attention import (
     heads_of,
     kv_heads,
     latent_of,
+    masked,
     per_layer,
     slid,
+    whole_heads,
     words,
 )
 
@@ -138,7 +140,7 @@ def qwen3_next(args: Config) -> tuple[Layer, ...]:
     nth, delta = args.count("full_attention_interval"), gated_delta(args)
     size = None if args.model_type == "qwen3_next" else args.ratio("hidden_size", "num_attention_heads")
     full = heads_of(kv_heads(args), args.count("head_dim", size))
-    return tuple(full if (index + 1) % nth == 0 else delta for index in range(args.layers))
+    return masked(args, tuple(full if (index + 1) % nth == 0 else delta for index in range(args.layers)), nth - 1, 0)
 
 
 def olmo_hybrid(args: Config) -> tuple[Layer, ...]:
@@ -163,7 +165,11 @@ def kimi_linear(args: Config) -> tuple[Layer, ...]:
         head_dim=section.count("head_dim"),
         conv_kernel=section.count("short_conv_kernel_size", default, least=2),
     )
-    return tuple(kda if index + 1 in delta else latent_of(args) for index in range(args.layers))
+    layers = tuple(kda if index + 1 in delta else latent_of(args) for index in range(args.layers))
+    if args.model_type == "kimi_k3":
+        return layers
+    first = (section.counts("kda_layers", least=1) or [args.layers + 1])[0] - 1
+    return masked(args, layers, next((i for i, layer in enumerate(layers) if layer != kda), args.layers), first)
 
 
 def _grouped(args: Config, softmax: Callable[[Config], Layer], linear: Layer) -> tuple[Layer, ...]:
@@ -181,7 +187,8 @@ def bailing_hybrid(args: Config) -> tuple[Layer, ...]:
 def bailing_moe_linear(args: Config) -> tuple[Layer, ...]:
     """head_dim counts in softmax layers; linear ones divide hidden_size (LinearAttention.__init__)."""
     size = args.ratio("hidden_size", "num_attention_heads")
-    return _grouped(args, as_asked, LightningAttention(heads=args.heads, head_dim=size, v_head_dim=size))
+    found = _grouped(args, as_asked, LightningAttention(heads=args.heads, head_dim=size, v_head_dim=size))
+    return masked(args, found, args.count("layer_group_size") - 1, 0)
 
 
 def bailing_moe_v3(args: Config) -> tuple[Layer, ...]:
@@ -286,7 +293,9 @@ def nemotron_h(args: Config) -> tuple[Layer, ...]:
     if "*" in letters:
         size = args.count("head_dim", args.ratio("hidden_size", "num_attention_heads"))
         found_layers["*"] = heads_of(kv_heads(args), size)
-    return tuple(found_layers[letter] for letter in letters if letter in found_layers)
+    kept = [letter for letter in letters if letter in found_layers]
+    before = [kept.index(letter) if letter in kept else len(kept) for letter in "*M"]
+    return masked(args, tuple(found_layers[letter] for letter in kept), *before)
 
 
 def plamo2(args: Config) -> tuple[Layer, ...]:
@@ -315,9 +324,14 @@ def lfm2(args: Config) -> tuple[Layer, ...]:
         found = [index for index, word in enumerate(words(args)) if word == FULL]
     if not found:
         args.bad("full_attn_idxs", found, "at least one layer")
+    if args.model_type == "lfm2" and args.get("block_dim") not in (None, args.hidden):
+        raise Refused(
+            f"{args.path}block_dim: {args.count('block_dim')}; MLX-LM's lfm2.py needs hidden_size, {args.hidden}"
+        )
     conv = ShortConv(channels=args.hidden, conv_kernel=args.count("conv_L_cache", least=2))
     full = heads_of(kv_heads(args), args.ratio("hidden_size", "num_attention_heads"))
-    return tuple(full if index in set(found) else conv for index in range(args.layers))
+    layers = tuple(full if index in set(found) else conv for index in range(args.layers))
+    return masked(args, layers, found[0], next((i for i, layer in enumerate(layers) if layer == conv), args.layers))
 
 
 def gear(args: Config) -> tuple[Layer, ...]:
@@ -345,9 +359,11 @@ def recurrent_gemma(args: Config) -> tuple[Layer, ...]:
     key = "block_types" if args.get("block_types") is not None else "_block_types"
     found, count = words(args, key, ("attention",)), args.layers
     size = args.ratio("hidden_size", "num_attention_heads")
+    whole_heads(args, "hidden_size", args.heads, size)
     sliding = slid(heads_of(1, size), args.count("attention_window_size"))
     state = RGLRU(width=args.hidden, conv_kernel=4)
-    return tuple(state if found[i % len(found)] == "recurrent" else sliding for i in range(count))
+    layers = tuple(state if found[i % len(found)] == "recurrent" else sliding for i in range(count))
+    return masked(args, layers, found.index("attention"))
 
 
 def rwkv7(args: Config) -> tuple[Layer, ...]:
