@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .base import NotDescribed
 from .engines import SHARED_CONTEXT
+from .engines.budget import ACTIVATIONS
 from .engines.budget_llamacpp import BUFFER
-from .plan import IN_PIECES, MOST_SEQUENCES, UNLIMITED, context_limit
+from .plan import MOST_SEQUENCES, UNLIMITED, context_limit
 from .terms import expr_data, filled_data
 
 TYPE_CHECKING = False
@@ -17,20 +18,18 @@ if TYPE_CHECKING:
     from .plan import Stage
 
 
-def planned(engine: str) -> None:
-    """NotDescribed for an engine whose plan the pages can't move: its caches' most on the way is no expression."""
-    if engine in IN_PIECES:
-        raise NotDescribed(f"engine {engine}: the page does not plan it; memcurve fit --engine {engine} does")
-
-
 def fit_data(fit: Fit) -> dict[str, Any]:
     """Fit.to_dict() with what it follows from: rooms, one GPU of each pipeline stage, and limit, the longest context."""
-    planned(fit.engine)
     return fit.to_dict() | rooms_data(fit.rooms, fit.context, fit.batch)
 
 
 def rooms_data(stages: Sequence[Stage], context: int, batch: int) -> dict[str, Any]:
-    """One GPU of each stage, and the longest context."""
+    """One GPU of each stage, and the longest context. NotDescribed where caches hold more on the way, which is no expression."""
+    curve = stages[0].curve
+    if curve.course is not None:
+        raise NotDescribed(
+            f"engine {curve.engine}: the page does not plan caches that hold more on the way; memcurve fit --engine {curve.engine} does"
+        )
     return {"limit": context_limit(list(stages)), "rooms": [room_data(stage, context, batch) for stage in stages]}
 
 
@@ -49,7 +48,7 @@ def room_data(stage: Stage, context: int, batch: int) -> dict[str, Any]:
         found = stage.shares()
         shares = found if isinstance(found, str) else [[name, have, expr_data(slots)] for name, have, slots in found]
     buffers = stage.buffers or ()
-    fixed = [one for one in allowances if not buffers or one.name != BUFFER]
+    fixed = [one for one in allowances if not buffers or one.name not in (BUFFER, ACTIVATIONS)]
     return {
         "weights": stage.weights,
         "reserve": sum(one.bytes for one in fixed),

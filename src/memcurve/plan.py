@@ -10,10 +10,10 @@ from .checkpoint.quantised import block_of, quantisation
 from .checkpoint.shard import Shards
 from .engines import RANKS_OPTION, SHARED_CONTEXT, STAGES_OPTION, budget_llamacpp, module
 from .engines.allowances import Allowance
-from .engines.budget import budget, given_pool
+from .engines.budget import activations, budget, given_pool
 from .engines.ranks import stage_ends
 from .sizes import sizes_of
-from .terms import INT64_MAX, scarcest
+from .terms import INT64_MAX, compile_expr, scarcest
 from .views.stages import UNCHECKED_BLOCKS, on_every_stage
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Plan:
         weights = self.shards.held(tp, stage_ends(self.engine, len(self.model.layers), pp))
         set_aside = self.set_aside(tp, pp, options, curves[0])
         pool = given_pool(self.engine, self.beside)
-        found = self.buffers(options)
+        found = self.buffers(options, curves[0])
         return [
             Stage(curve, size, self.total, set_aside, pool, found) for curve, size in zip(curves, weights, strict=True)
         ]
@@ -217,7 +217,7 @@ class Plan:
             if self.engine in SHARED_CONTEXT:
                 shape = {"n_ctx": max(1, context * batch), "n_seq_max": batch}
             elif self.engine in IN_PIECES:
-                shape = {"tokens": max(1, batch) * at_once(context, options)}
+                shape = {"tokens": max(1, batch * compile_expr(at_once(options))(context, batch, 0))}
             return budget(
                 self.engine, self.total, sizes=sizes, tp=tp, pp=pp, options={**shape, **given}, log=self.measured,
                 driver_bytes=self.driver_bytes,
@@ -230,9 +230,15 @@ class Plan:
         fixed = reckon(1, 1)
         return lambda context, batch: fixed
 
-    def buffers(self, options: Mapping[str, Any]) -> list[tuple[Expr, str]] | None:
-        """llama.cpp's compute buffer as expressions of context and batch; None where it is measured, given, or of another engine."""
-        if self.engine not in SHARED_CONTEXT or self.sizes is None or self.measured is not None:
+    def buffers(self, options: Mapping[str, Any], curve: MemoryCurve) -> list[tuple[Expr, str]] | None:
+        """What follows from context and batch, as expressions: llama.cpp's compute buffer, MLX-LM's activations. None where it is
+        measured, given, or of another engine."""
+        if self.sizes is None or self.measured is not None:
+            return None
+        if self.engine in IN_PIECES and curve.course is None:
+            each, once = activations(self.sizes)
+            return [(("add", ("mul", ("mul", at_once(options), "batch"), each), once), "tokens at once")]
+        if self.engine not in SHARED_CONTEXT:
             return None
         given = {**options, **self.beside}
         cells: Expr = ("mul", "context", "batch") if given.get("kv_unified") else "context"
@@ -298,11 +304,11 @@ class Plan:
         return tuple(found)
 
 
-def at_once(context: int, options: Mapping[str, Any]) -> int:
+def at_once(options: Mapping[str, Any]) -> Expr:
     """Tokens of a sequence that MLX-LM feeds at once: a piece of the prompt, or all of it in one forward."""
-    prompt = min(context, options.get("prompt") or context)
-    piece = prompt if options.get("schedule") == "forward" else options.get("prefill_step_size", 2048)
-    return max(1, min(prompt, piece))
+    piece = None if options.get("schedule") == "forward" else options.get("prefill_step_size", 2048)
+    sizes = [size for size in (piece, options.get("prompt")) if size is not None]
+    return ("min", "context", min(sizes)) if sizes else "context"
 
 
 def passing(curve: MemoryCurve, context: int, batch: int) -> tuple[Allowance, ...]:

@@ -15,7 +15,7 @@ from .fitting import DEFAULT_CONTEXT, device, weights_of
 from .gpus import gpu
 from .layers import parts
 from .model import describe
-from .pages import planned, room_data, rooms_data
+from .pages import room_data, rooms_data
 from .plan import Plan
 from .terms import filled_data
 
@@ -144,7 +144,6 @@ def model_data(name: str, devices: Sequence[str] = DEVICES, counts: Iterable[int
 def reckoned(model: Model, dtype: str | None, engine: str) -> Weights | str:
     """The weights by the config, or why it does not tell them."""
     try:
-        planned(engine)
         return weights_of(model, model.name, None, dtype, engine)
     except MemcurveError as error:
         return str(error)

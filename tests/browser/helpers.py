@@ -20,7 +20,7 @@ def total(page: Any, place: int = 0) -> int:
 
 def until(page: Any, expression: str, given: object = None) -> None:
     """Waits until an expression holds. Playwright's own way evaluates text in the page, which its policy forbids."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not page.evaluate(expression, given):
         assert time.monotonic() < end, expression
         page.wait_for_timeout(20)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Allowance", "Measured", "Sizes", "budget", "given_pool"]
 
 MAX_TOTAL = 2**50
+ACTIVATIONS = "activations"
 
 
 def budget(
@@ -89,7 +90,7 @@ def transformers(sizes: Sizes) -> tuple[Allowance, ...]:
     logits = sizes.vocabulary * (sizes.element + 4)
     return (
         Allowance(
-            name="activations",
+            name=ACTIVATIONS,
             bytes=layer + logits,
             why=f"assumed: one layer of {tokens:,} tokens of prefill, and the last one's logits",
         ),
@@ -98,7 +99,14 @@ def transformers(sizes: Sizes) -> tuple[Allowance, ...]:
 
 
 def mlx(sizes: Sizes, tokens: int) -> tuple[Allowance, ...]:
-    """MLX-LM sets nothing aside; what a forward of so many tokens holds in a layer, above weights and caches.
+    """MLX-LM sets nothing aside; what a forward of so many tokens holds in a layer, above weights and caches."""
+    each, once = activations(sizes)
+    why = f"assumed: one layer of {tokens:,} tokens at once, and the last one's logits"
+    return (Allowance(name=ACTIVATIONS, bytes=tokens * each + once, why=why),)
+
+
+def activations(sizes: Sizes) -> tuple[int, int]:
+    """Bytes of each token of a forward under MLX-LM, and of its last one's logits.
 
     Two feed-forward widths, eighteen hidden states and four widths of the heads to a token: what mx.get_peak_memory says on a CPU
     (mlx 0.32.4, Llamas of 512 to 1,024 wide, 512 to 1,024 tokens at once), whose norms are in fp32. Scores of attention are not in
@@ -106,10 +114,4 @@ def mlx(sizes: Sizes, tokens: int) -> tuple[Allowance, ...]:
     """
     fed = max(sizes.intermediate, sizes.experts * sizes.expert_width)
     numbers = 2 * fed + 18 * sizes.hidden + 4 * max(sizes.hidden, sizes.latent_heads)
-    return (
-        Allowance(
-            name="activations",
-            bytes=tokens * sizes.element * numbers + sizes.vocabulary * (sizes.element + 4),
-            why=f"assumed: one layer of {tokens:,} tokens at once, and the last one's logits",
-        ),
-    )
+    return sizes.element * numbers, sizes.vocabulary * (sizes.element + 4)
