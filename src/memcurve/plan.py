@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .base import BadConfig, MemcurveError, NotDescribed, Refused, show, whole
 from .checkpoint.quantised import block_of, quantisation
 from .checkpoint.shard import Shards
-from .engines import RANKS_OPTION, SHARED_CONTEXT, STAGES_OPTION, budget_llamacpp, module
+from .engines import IN_PIECES, RANKS_OPTION, SHARED_CONTEXT, STAGES_OPTION, budget_llamacpp, module
 from .engines.allowances import Allowance
 from .engines.budget import activations, budget, given_pool
 from .engines.ranks import stage_ends
@@ -36,9 +36,6 @@ OTHERWISE = ("enable_dp_attention", "dp_size", "attn_dp_size", "attn_cp_size")
 UNLIMITED = 2**31
 # LLAMA_MAX_SEQ, src/llama-cparams.h of llama.cpp; vLLM's and SGLang's limits are options of theirs.
 MOST_SEQUENCES = {"llamacpp": (256, "n_seq_max")}
-
-# Whose activations and caches follow from how many tokens are fed at once.
-IN_PIECES = ("mlx",)
 
 # What turns drafting and the reuse of prefixes off, by the engine's own options.
 DRAFTING: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base import BadConfig, TooMuch, clean, show
+from ..engines import IN_PIECES
 from ..units import parse_bytes, parse_count, show_bytes, show_count, show_tokens
 from .estimate import pool_lines
 from .shared import add_options, count, engine_options, flag, read_log
@@ -178,7 +179,7 @@ def lines(fit: Fit, explain: bool) -> list[str]:
     if fit.fewest:
         gpus, tp, pp = fit.fewest
         found.append(f"fewest GPUs that do it: {gpus}" + (f" (tp {tp}, pp {pp})" if gpus > 1 else ""))
-    else:
+    elif fit.engine not in IN_PIECES:  # which are described on one machine alone
         most = fit.curves[0].allocator and fit.curves[0].allocator.bounds().get("context")
         why = (
             f"more than {most[0]} {show_count(most[1], 'token')}" if most and fit.context > most[1] else "none up to 64"

@@ -40,6 +40,8 @@ RANKS_OPTION = {"vllm": "tensor_parallel_size", "sglang": "tp_size"}
 STAGES_OPTION = {"vllm": "pipeline_parallel_size", "sglang": "pp_size"}
 # Whose context is one that all sequences share out.
 SHARED_CONTEXT = ("llamacpp",)
+# Described on one machine alone, where what is held follows from how many tokens are fed at once.
+IN_PIECES = ("mlx",)
 
 
 def module(engine: str) -> Engine:
