@@ -125,7 +125,7 @@ def processes(runs: int) -> None:
         spec = spec_of(10**8)
         pairs = [(separate(spec, folder), separate(spec, folder, 2)) for _ in range(runs)]
     ratio = median(one[0] / two[0] for one, two in pairs)
-    (a, alone), (b, both) = ((median(run[i] for run in side) for i in (0, 1)) for side in zip(*pairs, strict=True))
+    (a, alone), (b, both) = ([median(run[i] for run in side) for i in (0, 1)] for side in zip(*pairs, strict=True))
     print(
         f"{'one process / two, 10^8 points':<58} {ratio:6.2f} ×  (at least 1.7; {a:.1f} s against {b:.1f} s; "
         f"{alone:.1f} core seconds against {both:.1f})"
