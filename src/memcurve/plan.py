@@ -303,9 +303,11 @@ class Plan:
 
 def at_once(options: Mapping[str, Any]) -> Expr:
     """Tokens of a sequence that MLX-LM feeds at once: a piece of the prompt, or all of it in one forward."""
-    piece = None if options.get("schedule") == "forward" else options.get("prefill_step_size", 2048)
-    sizes = [size for size in (piece, options.get("prompt")) if size is not None]
-    return ("min", "context", min(sizes)) if sizes else "context"
+    return (
+        "context"
+        if options.get("schedule") == "forward"
+        else ("min", "context", options.get("prefill_step_size", 2048))
+    )
 
 
 def passing(curve: MemoryCurve, context: int, batch: int) -> tuple[Allowance, ...]:
