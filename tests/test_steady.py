@@ -16,7 +16,7 @@ from memcurve.engines.sglang_pools import SGLangPool
 from memcurve.engines.sglang_scheduler import Run
 from memcurve.engines.sglang_scheduler import Scheduler as SGLangScheduler
 from memcurve.engines.vllm_blocks import VllmAllocator
-from memcurve.engines.vllm_scheduler import Request, Scheduler
+from memcurve.engines.vllm_loop import run_of
 from memcurve.lengths import lengths
 from memcurve.steady import GENERATIONS, Steady
 
@@ -42,7 +42,7 @@ def test_every_recorded_run_step_by_step(count: Any) -> None:
         curve = curve_of(entry)
         assert isinstance(curve.allocator, VllmAllocator)
         blocks = curve.allocator.pool(entry["memory"]).num_blocks
-        run = Scheduler(curve.allocator, blocks).run(Request(*one) for one in requests_of(entry))
+        run = run_of(curve.allocator, blocks, requests_of(entry))
         # num_blocks, the most requests at once, preemptions, steps, the most blocks in use, requests summed over steps
         found = [blocks, run.peak, run.preemptions, run.steps, run.blocks, run.area]
         if found != entry["recorded"]:
@@ -157,7 +157,7 @@ def test_one_block_more_can_lower_it_where_lengths_differ() -> None:
         allocator = curve_of(entry).allocator
         assert isinstance(allocator, VllmAllocator)
         assert (
-            Scheduler(allocator, blocks).run(Request(*one) for one in requests_of(entry)).peak == entry["recorded"][1]
+            run_of(allocator, blocks, requests_of(entry)).peak == entry["recorded"][1]
         )
 
 
@@ -241,11 +241,11 @@ def test_a_request_that_never_fits_ends_in_a_reason() -> None:
     allocator = load("meta-llama/Llama-3.1-8B-Instruct").curve("vllm", max_model_len=4096).allocator
     assert isinstance(allocator, VllmAllocator)
     for request, words in (
-        ((1000, 5), "1,000 tokens is never scheduled"),
-        ((100, 1000), "305 tokens is never scheduled"),
+        ((1000, 5), "1,000 tokens, is never scheduled"),
+        ((100, 1000), "305 tokens, is never scheduled"),
     ):
         with pytest.raises(Refused, match=words):
-            Scheduler(allocator, 20).run([Request(*request)])
+            run_of(allocator, 20, [request])
 
 
 # -- SGLang ---------------------------------------------------------------------------------------------------------------

@@ -459,10 +459,10 @@ class VllmAllocator(Allocator):
         return self.largest
 
     def serve(self, memory_bytes: int, requests: Sequence[tuple[int, int]]) -> Served:
-        from .vllm_scheduler import Request, Scheduler
+        from .vllm_loop import run_of
 
         pool = self.pool(memory_bytes)
-        run = Scheduler(self, pool.num_blocks).run(Request(*one) for one in requests)
+        run = run_of(self, pool.num_blocks, requests)
         return Served(
             running=run.peak,
             mean=run.full_area / run.full_steps if run.full_steps else float(run.peak),

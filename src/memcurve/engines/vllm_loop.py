@@ -1,97 +1,152 @@
-"""The loop of vllm_kernel over a growing trace: its state as lists, or as arrays for the functions that Numba compiled."""
+"""A run of vllm_scheduler over requests as they come: its tables as Python objects, or as arrays for the functions that Numba compiled."""
 
 from __future__ import annotations
 
-from ..base import BadConfig, MissingExtraError, Refused
-from . import vllm_kernel as plain
+from math import gcd, lcm
+from types import FunctionType
+
+from ..base import BadConfig, MissingExtraError, NotDescribed, Record, Refused
+from ..terms import compile_expr
+from . import vllm_scheduler, vllm_tables
+from .vllm_scheduler import CARRY, ENDED, FOREVER, HASHES, MORE, OVER, PAUSED, QUEUE, ROWS, STUCK, row_of
+from .vllm_tables import ALIGNED, CHUNK, NEVER, STATE, STATES, TOKENS, WINDOW, Cell, Kind, Piece, Request, Run, Tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from .vllm_blocks import Serving
+    from ..terms import Expr, Function
+    from .vllm_blocks import Serving, Spec, VllmAllocator
 
 REASONS = ("max_num_seqs", "max_num_batched_tokens", "blocks")
 # Before it pays to load Numba: so many seconds in plain Python, looked at after so many steps.
 PLAIN_SECONDS, PLAIN_STEPS = 1.5, 500
 MOST_TIME = 2**62
-# Rows of results and of the series at a time
-ROOM = 2**16
+# Rows of results and of the series at a time; steps that a look at a request is at most ahead
+ROOM, WHEEL = 2**16, 1024
+INTS = (
+    "kind_of", "block_bytes", "states", "table", "own", "buckets", "hashes", "back", "gone", "slots", "marks", "ending", "due", "wheel",
+    "scratch", "ended", "rows", "by_blocks", "by_running", "kept_for", "bound",
+)  # fmt: skip
+FORMS = {"full": TOKENS, "latent": TOKENS, "sliding": WINDOW, "chunked": CHUNK}
 
 
-class Kernel:
-    """One run. blocks: for use; block: tokens of one; span: blocks of a hash. compiled: whether the functions are compiled; None: where
-    Numba is installed, once the run is long enough."""
+class Made(Record):
+    """What a run came to whose requests all wait at the start.
+
+    peak: the most requests at once. preemptions, steps: counted to the end. blocks: the most blocks in use at once. area: requests
+    summed over steps; full_area, full_steps: the same from the first request that ends to the last that is admitted.
+    bound: per reason, at how many of these steps a waiting request was kept out by it (at all steps, where there are none).
+    """
+
+    peak: int
+    preemptions: int
+    steps: int
+    blocks: int
+    area: int
+    full_area: int
+    full_steps: int
+    bound: dict[str, int]
+
+
+def run_of(allocator: VllmAllocator, blocks: int, requests: Iterable[tuple[int, int]]) -> Made:
+    """Prompts and outputs, all there at the start, to their end. blocks: of the pool, as VllmPool.num_blocks counts them."""
+    loop = Loop(allocator, blocks)
+    queue: Any = [
+        value for number, (prompt, output) in enumerate(requests) for value in (number, 0, prompt, output, 0)
+    ]
+    loop.tables = loop.tables._replace(queue=[*queue, *[0] * QUEUE])
+    run, bound = loop.run, loop.tables.bound
+    run.fed = len(queue) // QUEUE
+    loop.go(True)
+    told = [{name: bound[4 * full + 1 + at] for at, name in enumerate(REASONS)} for full in (1, 0)]
+    return Made(
+        peak=run.peak_running, preemptions=run.preemptions, steps=run.step, blocks=run.peak_blocks, area=run.area,
+        full_area=run.full_area, full_steps=run.full_steps,
+        bound={name: count for name, count in (told[0] if any(told[0].values()) else told[1]).items() if count},
+    )  # fmt: skip
+
+
+class Loop:
+    """One run. blocks: of the pool, one of which stays empty; fill: bytes that so many tokens of a request fill, wanted in the series.
+    compiled: whether the functions are compiled; None: where Numba is installed, once the run is long enough."""
 
     def __init__(
-        self, serving: Serving, blocks: int, block: int, span: int, step_ns: int, prefill_tokens: int, interval_ns: int | None,
-        compiled: bool | None,
+        self, allocator: VllmAllocator, blocks: int, *, step_ns: int = 1, prefill_tokens: int = 1, interval_ns: int | None = None,
+        hash_tokens: int = 0, compiled: bool | None = False,
     ) -> None:  # fmt: skip
-        self.block = block
+        serving = serving_of(allocator)
         self.compiled = has_numba() if compiled is None else compiled
-        self.functions: ModuleType = plain
+        self.serve: Callable[[Tables, int], int] = vllm_scheduler.serve
         self.seconds = 0.0
-        # Places that a row of these has to have, for all that was fed.
-        self.widths = {"table": 1, "hashes": 1}
-        self.start(serving, blocks, span, step_ns, prefill_tokens, interval_ns)
+        self.run = run = Run()
+        self.tables = Tables(
+            run=Rows(Run), kinds=Rows(Kind), requests=Rows(Request), cells=Rows(Cell), pieces=Rows(Piece),
+            fills=Fills([(size, compile_expr(slots)) for _, size, slots in allocator.filled()]),
+            queue=[0] * QUEUE, ids=[], **{name: Zeros() for name in INTS},
+        )  # fmt: skip
+        self.tables.run[0] = run
+        self.fill = [(size, slots) for _, size, slots in allocator.filled()]
+        self.wide = {"table": 0, "hashes": 0, "fills": 1}
+        self.arrays = False
+        self.last_row: Callable[[Tables, int], None] = row_of
+        run.budget, run.most = serving.max_num_batched_tokens, serving.max_num_seqs
+        run.chunked, run.ahead, run.caching = int(serving.chunked), int(serving.ahead), int(serving.prefix_caching)
+        run.blocks = run.free = run.plain = blocks - 1
+        run.longest, run.hash_tokens, run.alone, run.wheel = allocator.largest, hash_tokens, NEVER, WHEEL
+        run.step_ns, run.prefill_tokens = step_ns, prefill_tokens
+        run.interval = NEVER if interval_ns is None else interval_ns
+        run.room_ended, run.room_rows = ROOM + run.most, ROOM
+        self.kinds(allocator, serving)
+        run.width = run.hash_width = WIDE
+        run.bits = (1 << (2 * run.blocks).bit_length()) - 1
+        for slot in range(run.most + 1):
+            self.tables.slots[slot] = slot + 1
+        run.slots = run.most + 1
+        if max((run.budget * step_ns // prefill_tokens + step_ns) * run.blocks * run.block, run.budget * step_ns) >= MOST_TIME:
+            raise BadConfig(
+                f"step_ns: {step_ns:,}; expected less, for what {run.blocks:,} blocks hold times a step to fit 62 bits"
+            )
         if compiled:
             self.compile()
 
-    def start(
-        self, serving: Serving, blocks: int, span: int, step_ns: int, prefill_tokens: int, interval_ns: int | None
-    ) -> None:
-        np, k = numpy(), plain
-        most, budget = serving.max_num_seqs, serving.max_num_batched_tokens
-        longest_step = budget * step_ns // prefill_tokens + step_ns
-        if max(longest_step * blocks * self.block, budget * step_ns) >= MOST_TIME:
-            raise BadConfig(
-                f"step_ns: {step_ns:,}; expected less, for what {blocks:,} blocks hold times a step to fit 62 bits"
+    def kinds(self, allocator: VllmAllocator, serving: Serving) -> None:
+        """The groups by what they hold."""
+        run, tables = self.run, self.tables
+        specs = [group.members[0][0] for group in allocator.groups]
+        sizes = [spec.block * spec.tokens for spec in specs]
+        states = [spec for spec in specs if spec.cache == "state"]
+        run.groups, run.align = len(specs), lcm(*sizes) if sizes else 1
+        run.hashed = gcd(*sizes) if len(sizes) > 1 and serving.prefix_caching else run.align
+        run.aligned = int(bool(states) and serving.prefix_caching)
+        run.block = min((spec.block for spec in specs), default=1)
+        run.exports = states[0].export if states and all(spec.export for spec in states) else 0
+        run.per = max((-(-run.hash_tokens // size) for size in sizes), default=1) or 1
+        run.row = single(allocator)
+        run.single = int(run.row > 0)
+        found: dict[tuple[object, ...], int] = {}
+        rank = allocator.block_bytes.index(max(allocator.block_bytes)) if allocator.groups else 0
+        for at, (spec, group) in enumerate(zip(specs, allocator.groups, strict=True)):
+            key = (spec.cache, spec.block, spec.tokens, spec.held, spec.window, spec.export)
+            if key not in found:
+                found[key] = len(found)
+                tables.kinds[found[key]] = kind_of(spec, serving, run)
+            tables.kind_of[at] = found[key]
+            tables.kinds[found[key]].groups += 1
+            self.each_kind = list(tables.kinds.values())
+            tables.block_bytes[at] = sum(
+                one.row * count[rank] * int(compile_expr(one.filled)(one.block * one.tokens, 1, 0))
+                if not one.window
+                else one.row * count[rank] * one.block
+                for one, count in group.members
             )
-        bits = 1 << (2 * blocks).bit_length()
-        s = np.zeros(k.SIZE, np.int64)
-        given = {
-            k.BUDGET: budget, k.MOST: most, k.CHUNKED: serving.chunked, k.AHEAD: serving.ahead, k.CACHING: serving.prefix_caching,
-            k.BLOCK: self.block, k.BLOCKS: blocks, k.SPAN: span, k.STEP_NS: step_ns, k.PREFILL_TOKENS: prefill_tokens,
-            k.INTERVAL: -1 if interval_ns is None else interval_ns, k.WIDTH: 0, k.BITS: bits - 1,
-            k.ROOM_ENDED: ROOM + most, k.ROOM_ROWS: ROOM, k.DOOR: k.NONE, k.FREE: blocks, k.SPARE: most + 1,
-        }  # fmt: skip
-        for place, value in given.items():
-            s[place] = value
-        chained = blocks + 1 if serving.prefix_caching else 1
-        ring = np.arange(chained, dtype=np.int32)
-        few, many = np.int32, np.int64
-        self.state: dict[str, Any] = {
-            "s": s, "q": np.zeros(k.Q, many), "qh": np.zeros(0, many), "f": np.zeros((most + 1) * k.F, many),
-            "run": np.zeros(most + 1, many), "due": np.zeros(most + 1, many), "back": np.zeros(most + 1, many), "gone": np.zeros(most + 1, many),
-            "spare": np.arange(most + 1, dtype=many), "marks": np.zeros(most + 1, many),
-            "hashes": np.zeros(0, many), "table": np.zeros(0, few),
-            "nxt": np.roll(ring, -1), "prv": np.roll(ring, 1), "ref": np.zeros(chained, few),
-            "key": np.full(chained, k.NONE, many), "first": np.full(bits if serving.prefix_caching else 1, k.NONE, few),
-            "chain": np.full(chained, k.NONE, few), "before": np.full(chained, k.NONE, few),
-            "ended": np.zeros((ROOM + most) * k.E, many), "rows": np.zeros((ROOM + 1) * k.R, many),
-            "blocks_time": np.zeros(blocks + 1, many), "running_time": np.zeros(most + 1, many),
-        }  # fmt: skip
-        # Plain Python is faster over lists; a table of rows is sparse then.
-        self.state = {name: {} if name in ("table", "hashes") else one.tolist() for name, one in self.state.items()}
-        self.state["s"][k.WIDTH] = self.state["s"][k.HASHES] = 2**32
+        run.kinds = len(found)
 
-    def compile(self) -> None:
-        """Turns to arrays and the compiled functions, in the middle of a run."""
-        np, k, state = numpy(), plain, self.state
-        few = ("table", "nxt", "prv", "ref", "first", "chain", "before")
-        rows = len(state["spare"])
-        for name, place in (("table", k.WIDTH), ("hashes", k.HASHES)):
-            sparse, wide, width = state[name], state["s"][place], self.widths[name]
-            dense = np.zeros(rows * width, np.int32 if name in few else np.int64)
-            for at, value in sparse.items():
-                dense[at // wide * width + at % wide] = value
-            state[name], state["s"][place] = dense, width
-        for name, one in state.items():
-            state[name] = np.asarray(one, np.int32 if name in few else np.int64)
-        self.functions = compiled_kernel()
+    # -- requests ---------------------------------------------------------------------------------------------------------
 
     def extend(
         self,
@@ -102,90 +157,241 @@ class Kernel:
         offsets: NDArray[Any],
         ids: NDArray[Any],
     ) -> None:
-        """The queue: what still waits of it, and the new ones behind."""
-        np, k, state = numpy(), plain, self.state
-        s, q = state["s"], state["q"]
-        taken, fed = int(s[k.TAKEN]), int(s[k.FED])
-        old = np.asarray(q[taken * k.Q : fed * k.Q], np.int64).reshape(-1, k.Q)
-        start, end = int(q[taken * k.Q + k.Q_HASHES]), int(q[fed * k.Q + k.Q_HASHES])
-        waiting = np.asarray(state["qh"][start:end], np.int64)
-        old[:, k.Q_HASHES] -= start
+        """The queue: what still waits of it, and more requests behind, with the hashes of their prompts from offset to offset."""
+        np, run, tables = numpy(), self.run, self.tables
+        taken, fed = int(run.taken), int(run.fed)
+        old = np.array(tables.queue[taken * QUEUE : fed * QUEUE], np.int64).reshape(-1, QUEUE)  # type: ignore[index]
+        start, end = int(tables.queue[taken * QUEUE + HASHES]), int(tables.queue[fed * QUEUE + HASHES])
+        waiting = np.array(tables.ids[start:end], np.int64)  # type: ignore[index]
+        old[:, HASHES] -= start
         new = np.column_stack((numbers, times, prompts, outputs, offsets[:-1] + len(waiting))).astype(np.int64)
-        close = np.array([[0, 0, 0, 0, len(waiting) + len(ids)]], np.int64)
-        state["q"] = np.concatenate((old, new, close)).ravel()
-        state["qh"] = np.concatenate((waiting, ids))
-        s[k.ARRIVED] -= taken
-        s[k.TAKEN] = 0
-        s[k.FED] = fed - taken + len(new)
+        close = np.array([[0] * HASHES + [len(waiting) + len(ids)]], np.int64)
+        run.arrived -= taken
+        run.taken, run.fed = 0, fed - taken + len(new)
+        queue: Any = np.concatenate((old, new, close)).ravel()
+        every: Any = np.concatenate((waiting, ids))
+        if not self.arrays:
+            queue, every = queue.tolist(), every.tolist()
+        self.tables = tables._replace(queue=queue, ids=every)
         if len(new):
-            self.widths["table"] = max(self.widths["table"], -(-int((prompts + outputs).max()) // self.block))
-            self.widths["hashes"] = max(self.widths["hashes"], int(np.diff(offsets).max()))
-        if self.functions is plain:
-            state["q"], state["qh"] = state["q"].tolist(), state["qh"].tolist()
-        else:
-            self.widen("table", k.WIDTH)
-            self.widen("hashes", k.HASHES)
+            hashes = np.diff(offsets)
+            sizes = min(int(kind.size) for kind in self.each_kind)
+            self.wide["hashes"] = max(self.wide["hashes"], int(hashes.max()))
+            self.wide["table"] = max(self.wide["table"], int((prompts * (hashes > 0)).max()) // sizes)
+            self.wide["fills"] = max(self.wide["fills"], int((prompts + outputs).max()) + 1)
+        if self.arrays:
+            self.widen()
 
-    def widen(self, name: str, place: int) -> None:
-        """Longer rows of a table, where they have to be."""
-        old, width = int(self.state["s"][place]), self.widths[name]
-        if width > old:
-            rows, array = len(self.state["spare"]), self.state[name]
-            wide = numpy().zeros((rows, width), array.dtype)
-            wide[:, :old] = array.reshape(rows, old)
-            self.state[name], self.state["s"][place] = wide.ravel(), width
+    def widen(self) -> None:
+        """Longer rows of arrays, where they have to be."""
+        np, run, tables = numpy(), self.run, self.tables
+        for name, place in (("table", "width"), ("hashes", "hash_width")):
+            old, width = int(getattr(run, place)), self.wide[name]
+            if width > old:
+                array: Any = getattr(tables, name)
+                rows = self.sizes()[name] // width
+                wide = np.zeros((rows, width), array.dtype)
+                wide[:, :old] = array[: rows * old].reshape(rows, old)
+                tables = tables._replace(**{name: wide.ravel()})
+                setattr(run, place, width)
+        if self.wide["fills"] > len(tables.fills):
+            tables = tables._replace(fills=self.all_fills(2 * self.wide["fills"]))
+        self.tables = tables
 
-    def go(self, final: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """All steps that what was fed decides: rows of requests that ended, and of the series."""
+    def all_fills(self, contexts: int) -> Any:
+        np = numpy()
+        tokens = np.arange(contexts, dtype=np.int64)
+        total = np.zeros(contexts, np.int64)
+        for size, slots in self.fill:
+            total += size * np.asarray(compile_expr(slots, np.minimum)(tokens, 1, 0), np.int64)
+        return total
+
+    # -- a run ------------------------------------------------------------------------------------------------------------
+
+    def go(self, final: bool) -> tuple[list[Any], list[Any]]:
+        """All steps that what was fed decides: numbers of requests that ended, ENDED each, and of the series, ROWS each."""
         from time import perf_counter
 
-        k, state = plain, self.state
-        s = state["s"]
-        s[k.FINAL] = int(final)
         requests: list[Any] = []
         series: list[Any] = []
+        self.run.final = int(final)
         while True:
-            quick = self.functions is plain and self.compiled
+            quick = not self.arrays and self.compiled
             start = perf_counter() if quick else 0.0
-            stop = self.functions.serve(*state.values(), PLAIN_STEPS if quick else 2**62)
+            stop = self.serve(self.tables, PLAIN_STEPS if quick else MOST_TIME)
             if quick:
                 self.seconds += perf_counter() - start
-                if self.seconds > PLAIN_SECONDS and stop in (k.PAUSED, k.MORE):
+                if self.seconds > PLAIN_SECONDS and stop in (PAUSED, MORE):
                     self.compile()
-                    state = self.state
-                    s = state["s"]
-            if stop == k.OVER and s[k.INTERVAL] >= 0:
-                k.row(s, state["rows"], int(s[k.NOW]))
-            if stop != k.PAUSED:
-                requests.append(numpy().array(state["ended"][: s[k.ENDED] * k.E], numpy().int64).reshape(-1, k.E))
-                series.append(numpy().array(state["rows"][: s[k.ROWS] * k.R], numpy().int64).reshape(-1, k.R))
-                s[k.ENDED] = s[k.ROWS] = 0
-            if stop in (k.MORE, k.OVER):
-                return numpy().concatenate(requests), numpy().concatenate(series)
-            if stop == k.STUCK:
-                raise self.stuck()
+            run = self.run
+            if stop == OVER and run.interval >= 0:
+                self.last_row(self.tables, int(run.now))
+            if stop != PAUSED:
+                for name, count, found in (("ended", run.ended * ENDED, requests), ("rows", run.rows * ROWS, series)):
+                    table: Any = getattr(self.tables, name)
+                    found.append(table[:count].copy() if self.arrays else [table[at] for at in range(count)])
+                run.ended = run.rows = 0
+            if stop in (MORE, OVER):
+                return requests, series
+            if stop in (STUCK, FOREVER):
+                raise self.refused(stop == FOREVER)
 
-    def stuck(self) -> Refused:
-        k, s, f = plain, self.state["s"], self.state["f"]
-        slot = self.state["back"][s[k.BACK] - 1] if s[k.BACK] else s[k.DOOR]
-        return Refused(
-            f"vllm: request {int(f[slot * k.F + k.NUMBER]):,}, of {int(f[slot * k.F + k.PREFILL]):,} tokens, is never scheduled, for "
-            f"{REASONS[s[k.KEPT] - 1]}"
-        )
+    def refused(self, forever: bool) -> Refused:
+        run, tables = self.run, self.tables
+        one = tables.requests[int(tables.back[int(run.back) - 1] if run.back else run.door)]
+        number, prefill, prompt = (int(one[name] if self.arrays else getattr(one, name)) for name in ("number", "prefill", "prompt"))  # type: ignore[index]
+        if forever:
+            return Refused(f"vllm: request {number:,}, of a prompt of {prompt:,} tokens, does not fit alone, and is preempted for ever")
+        return Refused(f"vllm: request {number:,}, of {prefill:,} tokens, is never scheduled, for {REASONS[int(run.kept) - 1]}")
 
     def counts(self) -> dict[str, Any]:
         """Sums so far, by the names of Totals."""
-        k, s = plain, [int(one) for one in self.state["s"]]
-        waiting, back = s[k.ARRIVED] - s[k.TAKEN], s[k.BACK] + s[k.GONE]
-        return {
-            "now_ns": s[k.NOW], "arrived": s[k.FINISHED] + s[k.RUNNING] + back + waiting, "waiting": waiting, "preempted": back,
-            "running": s[k.RUNNING], "finished": s[k.FINISHED], "preemptions": s[k.PREEMPTIONS], "steps": s[k.STEP],
-            "computed": s[k.COMPUTED], "hits": s[k.HITS], "blocks": s[k.BLOCKS], "peak_running": s[k.PEAK_RUNNING],
-            "peak_waiting": s[k.PEAK_WAITING], "peak_blocks": s[k.PEAK_BLOCKS], "peak_tokens": s[k.PEAK_TOKENS],
-            "blocks_ns": numpy().array(self.state["blocks_time"]), "running_ns": numpy().array(self.state["running_time"]),
-            "token_ns": s[k.AREA_HIGH] * k.CARRY + s[k.AREA_LOW],
-            "kept_out_ns": {name: s[k.KEPT_FOR + 1 + index] for index, name in enumerate(REASONS)},
+        run, tables = self.run, self.tables
+        waiting, back = run.arrived - run.taken, run.back + run.gone
+        plain = {
+            "now_ns": run.now, "arrived": run.finished + run.running + back + waiting, "waiting": waiting, "preempted": back,
+            "running": run.running, "finished": run.finished, "preemptions": run.preemptions, "steps": run.step, "computed": run.computed,
+            "hits": run.hits, "blocks": run.blocks, "peak_running": run.peak_running, "peak_waiting": run.peak_waiting,
+            "peak_blocks": run.peak_blocks, "peak_tokens": run.peak_tokens, "moved_bytes": run.moved,
         }  # fmt: skip
+        times = {
+            name: numpy().array([table[at] for at in range(count)], numpy().int64)
+            for name, table, count in (
+                ("blocks_ns", tables.by_blocks, run.blocks + 1), ("running_ns", tables.by_running, run.most + 1)
+            )
+        }  # fmt: skip
+        return {
+            **{name: int(value) for name, value in plain.items()},
+            **times,
+            "token_ns": int(run.area_high) * CARRY + int(run.area_low),
+            "kept_out_ns": {name: int(tables.kept_for[1 + index]) for index, name in enumerate(REASONS)},
+        }
+
+    # -- compiled ---------------------------------------------------------------------------------------------------------
+
+    def sizes(self) -> dict[str, int]:
+        """Places of each table as an array."""
+        run = self.run
+        slots, groups, kinds = run.most + 2, run.groups, run.kinds
+        pieces = run.blocks + 4 if run.caching else 1
+        return {
+            "run": 1, "kinds": kinds, "kind_of": groups, "block_bytes": groups, "requests": slots, "cells": slots * kinds,
+            "states": slots * kinds * STATES, "table": slots * groups * self.wide["table"], "own": slots * groups, "pieces": pieces,
+            "buckets": run.bits + 1 if run.caching else 1, "hashes": slots * self.wide["hashes"], "back": slots, "gone": slots,
+            "slots": slots, "marks": slots, "ending": slots, "due": slots, "wheel": WHEEL, "scratch": STATES + 1,
+            "ended": (run.room_ended + slots) * ENDED, "rows": (run.room_rows + 1) * ROWS, "by_blocks": run.blocks + 1,
+            "by_running": slots, "kept_for": 4, "bound": 8,
+        }  # fmt: skip
+
+    def compile(self) -> None:
+        """Turns to arrays and the compiled functions, in the middle of a run."""
+        np, run, tables = numpy(), self.run, self.tables
+        self.serve, self.last_row = compiled()
+        made: dict[str, Any] = {}
+        for name, size in self.sizes().items():
+            old: Any = getattr(tables, name)
+            if isinstance(old, Rows):
+                fields = fields_of(old.kind)
+                made[name] = np.zeros(size, [(field, np.int64) for field in fields])
+                for at, one in old.items():
+                    made[name][at] = tuple(getattr(one, field) for field in fields)
+                continue
+            made[name] = np.zeros(max(size, 1), np.int32 if name in ("table", "buckets", "own") else np.int64)
+            places = {"table": ("width", self.wide["table"]), "hashes": ("hash_width", self.wide["hashes"])}
+            for at, value in old.items():
+                if name in places:
+                    at = at // WIDE * places[name][1] + at % WIDE
+                made[name][at] = value
+        for name in ("queue", "ids"):
+            made[name] = np.array(getattr(tables, name), np.int64)
+        made["fills"] = self.all_fills(max(self.wide["fills"], 1))
+        self.tables = Tables(**made)
+        self.arrays, self.run = True, made["run"].view(np.recarray)[0]
+        self.run.width, self.run.hash_width = self.wide["table"], self.wide["hashes"]
+
+
+# Rows of a table while it is sparse
+WIDE = 2**32
+
+
+class Rows(dict):  # type: ignore[type-arg]
+    """Objects of a kind by place, made when they are looked at."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __missing__(self, place: int) -> Any:
+        made = self[place] = self.kind()
+        return made
+
+
+class Zeros(dict[int, int]):
+    def __missing__(self, place: int) -> int:
+        return 0
+
+
+class Fills(dict[int, int]):
+    """Bytes that so many tokens of a request fill, worked out once each."""
+
+    def __init__(self, fill: list[tuple[int, Function]]) -> None:
+        self.fill = fill
+
+    def __missing__(self, tokens: int) -> int:
+        found = self[tokens] = sum(size * int(slots(tokens, 1, 0)) for size, slots in self.fill)
+        return found
+
+
+def fields_of(kind: type) -> list[str]:
+    return [name for name in vars(kind) if not name.startswith("_")]
+
+
+def serving_of(allocator: VllmAllocator) -> Serving:
+    serving = allocator.serving
+    if serving is None:
+        raise NotDescribed("the curve of vllm says nothing of its scheduler")
+    if serving.unknown is not None:
+        raise NotDescribed(f"vllm: {serving.unknown}")
+    return serving
+
+
+def kind_of(spec: Spec, serving: Serving, run: Run) -> Kind:
+    """What the functions go by of a kind of layers."""
+    kind = Kind()
+    size = kind.size = spec.block * spec.tokens
+    kind.window, kind.export, kind.period = spec.window, spec.export, size
+    if spec.cache == "state":
+        kind.window = 0
+        kind.form, kind.tail = ALIGNED, 1
+        kind.rest2, kind.period2 = (1 + run.ahead) % size, size
+        if not serving.prefix_caching:
+            kind.form, kind.period, kind.period2 = STATE, 0, 0
+        elif spec.block > run.hashed:
+            raise NotDescribed(
+                f"vllm: states at every {spec.block} tokens beside hashes of {run.hashed}: how hits within a block are copied "
+                "is not described"
+            )
+        return kind
+    kind.form = FORMS.get(spec.cache, TOKENS)
+    held = -(-min(spec.held, run.longest) // size)
+    if kind.form == WINDOW:
+        # One block more, since the window may start in the middle of one
+        kind.most, kind.tail = held + 1, -(-(spec.window - 1) // size)
+        kind.rest2, kind.period2 = (spec.window - 1 + run.ahead) % size, size
+    elif kind.form == CHUNK:
+        kind.most, kind.rest2, kind.period2 = held, run.ahead % spec.window, spec.window
+    else:
+        kind.window = 0
+    return kind
+
+
+def single(allocator: VllmAllocator) -> int:
+    """Bytes of a token, where all layers keep every token in blocks of one group; else 0."""
+    filled = allocator.filled()
+    whole = all(compile_expr(slots)(tokens, 1, 0) == tokens for _, _, slots in filled for tokens in (1, 2, 3, 10**9))
+    specs = [group.members[0][0] for group in allocator.groups]
+    if len(specs) != 1 or specs[0].cache not in ("full", "latent") or specs[0].tokens != 1 or not whole:
+        return 0
+    return sum(size for _, size, _ in filled)
 
 
 def numpy() -> Any:
@@ -202,31 +408,43 @@ def has_numba() -> bool:
     return find_spec("numba") is not None
 
 
-KERNELS: list[ModuleType] = []
+COMPILED: list[Any] = []
 
 
-def compiled_kernel() -> ModuleType:
-    """The module of the functions once more, each of them compiled when it is first called and kept beside the source (or in the user's
-    cache) for the next process."""
-    if not KERNELS:
+def compiled() -> tuple[Callable[[Tables, int], int], Callable[[Tables, int], None]]:
+    """serve() and row_of() of both modules once more, compiled when they are first called and kept beside their source (or in the user's
+    cache) for the next process, under a name by what both say: Numba would not see that what a function calls elsewhere changed."""
+    if not COMPILED:
         import sys
+        from hashlib import sha256
         from importlib.util import module_from_spec, spec_from_file_location
+        from pathlib import Path
 
         try:
             from numba import njit
         except ImportError:
             raise MissingExtraError("a compiled replay needs numba: pip install 'memcurve[replay]'") from None
-        name = f"{plain.__name__}_compiled"
-        spec = spec_from_file_location(name, plain.__file__)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        for word, one in list(vars(module).items()):
-            if callable(one) and getattr(one, "__module__", "") == name:
-                try:
-                    setattr(module, word, njit(cache=True)(one))
-                except RuntimeError:  # no folder can be written to
-                    setattr(module, word, njit(one))
-        KERNELS.append(module)
-    return KERNELS[0]
+        modules = (vllm_tables, vllm_scheduler)
+        digest = sha256(b"".join(Path(one.__file__ or "").read_bytes() for one in modules)).hexdigest()[:12]
+        done: dict[str, Any] = {}
+        for one in modules:
+            name = f"{one.__name__}_compiled"
+            spec = spec_from_file_location(name, one.__file__)
+            assert spec is not None
+            assert spec.loader is not None
+            module: ModuleType = module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+            for word, function in list(vars(module).items()):
+                if word in done:
+                    setattr(module, word, done[word])
+                elif isinstance(function, FunctionType) and function.__module__ == name:
+                    function.__qualname__ += f"_{digest}"
+                    try:
+                        done[word] = njit(cache=True)(function)
+                    except RuntimeError:  # no folder can be written to
+                        done[word] = njit(function)
+                    setattr(module, word, done[word])
+        COMPILED.extend((done["serve"], done["row_of"]))
+    serve, last = COMPILED
+    return serve, last

@@ -24,9 +24,9 @@ be like no other's. Where the engine keeps no prefixes (enable_prefix_caching=Fa
 
 from __future__ import annotations
 
-from ..base import BadConfig, NotDescribed, Record, whole
-from ..terms import compile_expr
-from .vllm_loop import MOST_TIME, Kernel, numpy
+from ..base import BadConfig, Record, whole
+from .vllm_loop import MOST_TIME, Loop, numpy
+from .vllm_scheduler import ENDED, ROWS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from .vllm_arrivals import Arrivals
-    from .vllm_blocks import Serving, VllmAllocator
+    from .vllm_blocks import VllmAllocator
 
 REQUESTS = (
     "number", "arrival_ns", "prompt", "output", "admitted_ns", "first_token_ns", "end_ns", "preemptions", "hit_tokens"
@@ -76,6 +75,7 @@ class Totals(Record):
     peak_waiting: int
     peak_blocks: int
     peak_tokens: int
+    moved_bytes: int
     blocks_ns: NDArray[Any]
     running_ns: NDArray[Any]
     token_ns: int
@@ -100,30 +100,18 @@ class Replayer:
         interval_ns: int | None = None,
         compiled: bool | None = None,
     ) -> None:
-        serving = serving_of(allocator)
         self.longest = allocator.largest
         self.turned_down = self.fed = self.last = 0
         self.ended = False
-        self.hash_tokens, self.span = hash_tokens, 1
         blocks, step_ns = whole("blocks", blocks, 2), whole("step_ns", step_ns, 1)
         prefill_tokens = whole("prefill_tokens", prefill_tokens, 1)
         interval_ns = None if interval_ns is None else whole("interval_ns", interval_ns)
-        block, self.row = one_group(allocator)
-        if hash_tokens is not None:
-            if not block and serving.prefix_caching:
-                raise NotDescribed(
-                    "vllm: hashes of prompts, beside layers of several kinds or ranks that share a block's tokens"
-                )
-            if whole("hash_tokens", hash_tokens, 1) % (block or 1):
-                raise BadConfig(f"hash_tokens: {hash_tokens:,}; expected a multiple of the {block:,} tokens of a block")
-            self.span = hash_tokens // (block or 1)
-        self.loop: Kernel | Arrivals
-        if block:
-            self.loop = Kernel(serving, blocks - 1, block, self.span, step_ns, prefill_tokens, interval_ns, compiled)
-        else:
-            from .vllm_arrivals import Arrivals
-
-            self.loop = Arrivals(allocator, blocks, step_ns, prefill_tokens, interval_ns)
+        self.hash_tokens = 0 if hash_tokens is None else whole("hash_tokens", hash_tokens, 1)
+        self.loop = Loop(
+            allocator, blocks, step_ns=step_ns, prefill_tokens=prefill_tokens, interval_ns=interval_ns,
+            hash_tokens=self.hash_tokens, compiled=compiled,
+        )  # fmt: skip
+        self.most_id = MOST_TIME // (self.loop.run.per * max(self.loop.run.groups, 1)) - 2
 
     # -- what is fed ------------------------------------------------------------------------------------------------------
 
@@ -159,7 +147,7 @@ class Replayer:
         np = numpy()
         if hashes is None:
             return np.zeros(count + 1, np.int64), np.zeros(0, np.int64)
-        if self.hash_tokens is None:
+        if not self.hash_tokens:
             raise BadConfig("hashes: given without hash_tokens, the tokens that one stands for")
         offsets, ids = (np.asarray(one, np.int64) for one in hashes)
         if len(offsets) != count + 1 or (np.diff(offsets) < 0).any() or offsets[0] < 0 or offsets[-1] > len(ids):
@@ -167,8 +155,8 @@ class Replayer:
                 f"hashes: offsets of {len(offsets) - 1:,} requests; expected {count:,}, within {len(ids):,} ids"
             )
         ids = ids[offsets[0] : offsets[-1]]
-        if len(ids) and (ids.min() < 0 or ids.max() >= MOST_TIME // self.span):
-            raise BadConfig(f"hashes: an id out of range; expected 0 to {MOST_TIME // self.span - 1:,}")
+        if len(ids) and (ids.min() < 0 or ids.max() > self.most_id):
+            raise BadConfig(f"hashes: an id out of range; expected 0 to {self.most_id:,}")
         return offsets - offsets[0], ids
 
     def check(self, times: NDArray[Any], prompts: NDArray[Any], outputs: NDArray[Any]) -> None:
@@ -197,9 +185,11 @@ class Replayer:
         return self.part()
 
     def part(self) -> Part:
-        requests, series = self.loop.go(self.ended)
-        if series.shape[1] < len(SERIES):
-            series = numpy().column_stack((series, series[:, SERIES.index("tokens")] * self.row))
+        np = numpy()
+        requests, series = (
+            np.concatenate([np.asarray(one, np.int64) for one in parts]).reshape(-1, width)
+            for parts, width in zip(self.loop.go(self.ended), (ENDED, ROWS), strict=True)
+        )
         return Part(
             requests={name: requests[:, index] for index, name in enumerate(REQUESTS)},
             series={name: series[:, index] for index, name in enumerate(SERIES)},
@@ -207,24 +197,3 @@ class Replayer:
 
     def totals(self) -> Totals:
         return Totals(fed=self.fed, turned_down=self.turned_down, **self.loop.counts())
-
-
-def serving_of(allocator: VllmAllocator) -> Serving:
-    serving = allocator.serving
-    if serving is None:
-        raise NotDescribed("the curve of vllm says nothing of its scheduler")
-    if serving.unknown is not None:
-        raise NotDescribed(f"vllm: {serving.unknown}")
-    return serving
-
-
-def one_group(allocator: VllmAllocator) -> tuple[int, int]:
-    """Tokens of a block and bytes of a token, where all layers keep every token in blocks of one group; else 0, 0."""
-    filled = allocator.filled()
-    whole_ones = all(
-        compile_expr(slots)(tokens, 1, 0) == tokens for _, _, slots in filled for tokens in (1, 2, 3, 10**9)
-    )
-    specs = [group.members[0][0] for group in allocator.groups]
-    if len(specs) != 1 or specs[0].cache not in ("full", "latent") or specs[0].tokens != 1 or not whole_ones:
-        return 0, 0
-    return specs[0].block, sum(size for _, size, _ in filled)

@@ -1,475 +1,644 @@
-"""vLLM's scheduler in integers: which requests run at each step, and what blocks they hold.
+"""vLLM's scheduler, step by step: which requests run, what blocks they hold, and, where it is asked for, when.
 
-Rules of vLLM 0.33.0. Steps: Scheduler.schedule and AsyncScheduler (vllm/v1/core/sched), in the order of
-EngineCore.step_with_batch_queue (vllm/v1/engine/core.py). Blocks: KVCacheManager.allocate_slots (vllm/v1/core/kv_cache_manager.py) and
-the managers of single_type_kv_cache_manager.py. First come, first served; the default watermark of none; a request is admitted
-where its whole prompt fits (scheduler_reserve_full_isl).
+Rules of vLLM 0.33.0: Scheduler.schedule, _preempt_request, _mamba_block_aligned_split and update_from_output (v1/core/sched/scheduler.py),
+AsyncScheduler, the order of EngineCore.step and step_with_batch_queue (v1/engine/core.py), KVCacheManager.allocate_slots. First come,
+first served; the default watermark of none; a request is admitted where its whole prompt fits (scheduler_reserve_full_isl).
 
-A request that decodes gains one token a step, and its blocks change at token counts that are known beforehand: only those
-steps are looked at, beside the ones with a prefill under way or a request to admit.
+A request that decodes gains one token a step, and its blocks change at token counts that are known beforehand: the steps at which they do
+stand in a wheel, and only these are looked at, beside the ones with a prefill under way, with a request to admit, or with an arrival.
+
+Written as vllm_tables is. Time: a batch takes step_ns for every prefill_tokens tokens of prompts in it, and step_ns more where any request
+decodes. The scheduler itself takes none.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappop, heappush
-from math import gcd, lcm
+from .vllm_tables import (
+    NEVER,
+    Request,
+    Run,
+    Tables,
+    blocks_of,
+    cell_of,
+    common,
+    give_all,
+    grow,
+    hold,
+    look,
+    lookup,
+    need,
+    open_cell,
+    publish,
+    release,
+    take,
+    valid_export,
+    whole,
+)
 
-from ..base import NotDescribed, Record, Refused
-from .vllm_tables import AlignedState, Chunk, Free, State, Tokens, Window, cut, valid_export
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from .vllm_blocks import Serving, Spec, VllmAllocator
-    from .vllm_tables import Cell, Span
-
-
-class Request:
-    """One request. prompt: tokens asked with; prefill: tokens to compute before the next output (more after a preemption);
-    left: outputs to come after that. done: tokens computed. flying: tokens of its last chunk, scheduled at step `last`.
-    first: the step that finished the prefill; -1 before. hit: tokens found cached when it was let in. junction: tokens that some layers found cached and others not.
-    runs: per kind of table and group, the free blocks that remember something of it."""
-
-    __slots__ = (
-        "cells", "done", "end", "first", "flying", "hit", "junction", "last", "left", "order", "prefill", "prompt", "runs", "turn"
-    )  # fmt: skip
-
-    def __init__(self, prompt: int, output: int) -> None:
-        self.prompt = self.prefill = prompt
-        self.left = output
-        self.turn = self.junction = self.hit = 0
-        self.order = -1
-        self.runs: dict[tuple[int, int], list[list[int]]] = {}
-        self.reset()
-
-    @property
-    def stop(self) -> int:
-        """The token that its prefill ends at."""
-        return max(self.prompt, self.prefill - 1)
-
-    def reset(self) -> None:
-        self.done = self.flying = 0
-        self.last = self.first = self.end = -1
-        self.cells: list[Cell] = []
+# Columns of the queue, of what is written of a request, and of the series
+NUMBER, ARRIVAL, PROMPT, OUTPUT, HASHES, QUEUE = range(6)
+ENDED, ROWS = 9, 9
+# Why the first that waits is kept out
+NOTHING, BY_SEQS, BY_TOKENS, BY_BLOCKS = range(4)
+# What serve() stops for
+MORE, OVER, ROOM, STUCK, PAUSED, FOREVER = range(6)
+CARRY = 2**62
 
 
-class Run(Record):
-    """What a run of the scheduler came to.
-
-    peak: the most requests at once. preemptions, steps: counted to the end. blocks: the most blocks in use at once. area: requests
-    summed over steps; full_area, full_steps: the same from the first request that ends to the last that is admitted.
-    bound: per reason, at how many of these steps a waiting request was kept out by it (at all steps, where there are none).
-    """
-
-    peak: int
-    preemptions: int
-    steps: int
-    blocks: int
-    area: int
-    full_area: int
-    full_steps: int
-    bound: dict[str, int]
+# -- the wheel of steps -----------------------------------------------------------------------------------------------------
 
 
-class Scheduler:
-    """The scheduler over one pool of blocks. run() takes requests in the order of their arrival, all there at the start."""
+def appoint(k: Tables, slot: int, step: int) -> None:
+    """A look at a request at a step, or as late before it as the wheel is wide."""
+    run, one = k.run[0], k.requests[slot]
+    place = min(step, run.step + run.wheel - 1) % run.wheel
+    head = k.wheel[place]
+    one.at = place + 1
+    one.sooner, one.later = 0, head
+    if head:
+        k.requests[head].sooner = slot
+    k.wheel[place] = slot
 
-    def __init__(self, allocator: VllmAllocator, blocks: int) -> None:
-        serving = allocator.serving
-        if serving is None:
-            raise NotDescribed("the curve of vllm says nothing of its scheduler")
-        if serving.unknown is not None:
-            raise NotDescribed(f"vllm: {serving.unknown}")
-        self.budget, self.most = serving.max_num_batched_tokens, serving.max_num_seqs
-        self.chunked = serving.chunked
-        self.lag = 1 if serving.ahead else 0
-        self.longest = allocator.largest
-        self.free = Free(blocks - 1)
-        self.caching = serving.prefix_caching
-        specs = [group.members[0][0] for group in allocator.groups]
-        self.kinds = self.kinds_of(specs, serving)
-        states = [spec for spec in specs if spec.cache == "state"]
-        self.aligned = bool(states) and serving.prefix_caching
-        self.block = min((spec.block for spec in specs), default=1)
-        self.exports = states[0].export if states and all(spec.export for spec in states) else 0
-        # The first to come stands last.
-        self.waiting: deque[Request] = deque()
-        self.running: dict[int, Request] = {}
-        self.prefills: dict[int, Request] = {}
-        self.events: list[tuple[int, int, int]] = []
-        self.beats = tuple({beat for kind, _ in self.kinds for beat in kind.beats})
-        self.fresh: list[Request] = []
-        self.ending: list[Request] = []
-        self.step = self.orders = self.decoding = self.preemptions = 0
-        self.kept_out = ""
-        # The next order where the last one preempted ran alone.
-        self.alone = -1
 
-    def kinds_of(self, specs: list[Spec], serving: Serving) -> list[tuple[Tokens, int]]:
-        """The groups by what they hold, each with how many there are."""
-        sizes = [spec.block * spec.tokens for spec in specs]
-        self.align = lcm(*sizes) if sizes else 1
-        self.hashed = gcd(*sizes) if len(sizes) > 1 and serving.prefix_caching else self.align
-        found: dict[tuple[object, ...], list[object]] = {}
-        for spec in specs:
-            key = (spec.cache, spec.block, spec.tokens, spec.held, spec.window, spec.export)
-            if key not in found:
-                found[key] = [self.kind_of(spec, serving), 0]
-            found[key][1] += 1  # type: ignore[operator]
-        return [(kind, number) for kind, number in found.values()]  # type: ignore[misc]
+def dismiss(k: Tables, slot: int) -> None:
+    one = k.requests[slot]
+    if one.at == 0:
+        return
+    if one.sooner:
+        k.requests[one.sooner].later = one.later
+    else:
+        k.wheel[one.at - 1] = one.later
+    if one.later:
+        k.requests[one.later].sooner = one.sooner
+    one.at = 0
 
-    def kind_of(self, spec: Spec, serving: Serving) -> Tokens:
-        if spec.cache == "sliding":
-            return Window(spec, self.lag, self.align, self.longest)
-        if spec.cache == "chunked":
-            return Chunk(spec, self.lag, self.align, self.longest)
-        if spec.cache == "state":
-            if not serving.prefix_caching:
-                return State(spec, self.lag, self.align)
-            if spec.block > self.hashed:
-                raise NotDescribed(
-                    f"vllm: states at every {spec.block} tokens beside hashes of {self.hashed}: how hits within a block are copied "
-                    "is not described"
-                )
-            return AlignedState(spec, self.lag, self.align, self.hashed)
-        return Tokens(spec, self.lag, self.align)
 
-    # -- a run --------------------------------------------------------------------------------------------------------
+def collect(k: Tables) -> None:
+    """The requests that are looked at in this step, the oldest first."""
+    run = k.run[0]
+    place = run.step % run.wheel
+    count, slot = 0, k.wheel[place]
+    while slot:
+        count += 1
+        slot = k.requests[slot].later
+    # The one appointed last stands in front, and is mostly the youngest.
+    index, slot = count, k.wheel[place]
+    while slot:
+        one = k.requests[slot]
+        one.at, one.looked = 0, run.step
+        index -= 1
+        at = index
+        while at + 1 < count and k.requests[k.due[at + 1]].order < one.order:
+            k.due[at] = k.due[at + 1]
+            at += 1
+        k.due[at] = slot
+        slot = one.later
+    k.wheel[place] = 0
+    run.dues = count
 
-    def run(self, requests: Iterable[Request]) -> Run:
-        """All requests to their end."""
-        self.waiting.extendleft(requests)
-        peak = used = area = full_area = full_steps = 0
-        bound: dict[bool, dict[str, int]] = {False: {}, True: {}}
-        full = False
-        while self.running or self.waiting:
-            changed = self.schedule()
-            count = len(self.running)
-            if not count and self.waiting and not changed:
-                prompt = self.waiting[-1].prefill
-                raise Refused(f"vllm: a prompt of {prompt:,} tokens is never scheduled, for {self.kept_out}")
-            peak, used = max(peak, count), max(used, self.free.total - self.free.count)
-            ended = self.finish()
-            after = self.step + 1
-            if not (self.prefills or ((changed or ended) and self.waiting)):
-                after = self.next_event(after)
-            steps = after - self.step
-            taken = count + (steps - 1) * len(self.running)
-            area += taken
-            full = full or ended
-            if self.waiting:
-                bound[full][self.kept_out] = bound[full].get(self.kept_out, 0) + steps
-                if full:
-                    full_area += taken
-                    full_steps += steps
-            self.step = after
-        return Run(
-            peak=peak,
-            preemptions=self.preemptions,
-            steps=self.step,
-            blocks=used,
-            area=area,
-            full_area=full_area,
-            full_steps=full_steps,
-            bound=bound[True] or bound[False],
-        )
 
-    def next_event(self, least: int) -> int:
-        while self.events:
-            step, order, turn = self.events[0]
-            request = self.running.get(order)
-            if request is not None and request.turn == turn:
-                return max(step, least)
-            heappop(self.events)
-        return least
+def next_look(k: Tables) -> int:
+    """The next step that somebody stands in the wheel for; the next one where nobody does."""
+    run = k.run[0]
+    for step in range(run.step + 1, run.step + run.wheel):
+        if k.wheel[step % run.wheel]:
+            return step
+    return run.step + 1
 
-    def schedule(self) -> bool:
-        """One step; whether anything but one more token of each request happened."""
-        step, preempted = self.step, self.preemptions
-        self.decoding += len(self.fresh)
-        self.fresh = []
-        due: dict[int, Request] = {}
-        while self.events and self.events[0][0] <= step:
-            _, order, turn = heappop(self.events)
-            request = self.running.get(order)
-            if request is not None and request.turn == turn:
-                due[order] = request
-        self.ending = [request for request in due.values() if request.end == step]
-        if self.lag:
-            self.decoding -= len(self.ending)
-        # From the first prefill on the order decides who gets what is left of the batch; before it one token each.
-        first = next(iter(self.prefills), self.orders)
-        tail: list[Request] = []
-        for order in reversed(self.running):
-            if order < first:
-                break
-            tail.append(self.running[order])
-        budget = self.budget - self.decoding + sum(one.first >= 0 and not self.over(one) for one in tail)
-        if all(self.decode(one) for order, one in due.items() if order < first and order in self.running):
-            budget = self.in_order(tail[::-1], due, budget)
-        if self.preemptions == preempted:
-            self.admit(budget)
+
+# -- one request ------------------------------------------------------------------------------------------------------------
+
+
+def over(k: Tables, one: Request) -> bool:
+    """Whether its last token is under way, and the step schedules it no more."""
+    return k.run[0].ahead > 0 and one.end == k.run[0].step
+
+
+def stop_of(one: Request) -> int:
+    """The token that its prefill ends at."""
+    return max(one.prompt, one.prefill - 1)
+
+
+def tokens_of(one: Request, step: int) -> int:
+    """Tokens with a place once a step's batch is made."""
+    if one.first < 0:
+        return one.done
+    return one.prefill + min(step - one.first, one.total - one.prefill - 1)
+
+
+def cached_of(k: Tables, one: Request, ended: bool) -> int:
+    """Tokens whose blocks have hashes: processed ones, and all of a prefill; ended: the last token came, and all are."""
+    if ended:
+        return one.total - 1
+    if one.first < 0:
+        return one.done
+    return one.prefill + max(k.run[0].step - one.first - 1 - k.run[0].ahead, 0)
+
+
+def drop(k: Tables, slot: int, owned: bool) -> None:
+    """Out of the ones that run."""
+    run, one = k.run[0], k.requests[slot]
+    give_all(k, slot, owned, cached_of(k, one, not owned))
+    k.requests[one.older].younger = one.younger
+    k.requests[one.younger].older = one.older
+    dismiss(k, slot)
+    one.order = NEVER
+    run.running -= 1
+    run.prefilling -= one.first < 0
+
+
+def preempt(k: Tables, slot: int) -> None:
+    """Back to the front of the queue; what is under way is still delivered (_preempt_request)."""
+    run, one = k.run[0], k.requests[slot]
+    if run.running == 1 and one.order == run.alone:
+        run.forever = 1
+    run.alone = run.orders if run.running == 1 else NEVER
+    one.dropped = tokens_of(one, run.step - 1)
+    run.tokens -= one.dropped
+    run.preemptions += 1
+    one.preempted += 1
+    if one.first >= 0 and not over(k, one):
+        run.decoding -= 1
+    drop(k, slot, True)
+    if one.first >= 0:
+        one.prefill += run.step - one.first
+    one.done = one.flying = 0
+    one.last = one.first = one.end = NEVER
+    if one.prefill < one.total:
+        k.back[run.back] = slot
+        run.back += 1
+    else:
+        k.gone[run.gone] = slot
+        run.gone += 1
+
+
+def allocate(k: Tables, slot: int, tokens: int, flying: int) -> bool:
+    """Blocks for the next tokens of a running request, preempting the youngest ones; False if it had to go itself (allocate_slots)."""
+    run, one = k.run[0], k.requests[slot]
+    processed, end, stop = max(0, one.done - flying), one.done + tokens, stop_of(one)
+    while True:
+        wanted = 0
+        for j in range(run.kinds):
+            release(k, slot, j, processed, cached_of(k, one, False))
+            wanted += need(k, slot, j, one.done, end, stop) * k.kinds[j].groups
+        if wanted <= run.free:
+            for j in range(run.kinds):
+                grow(k, slot, j, one.done, end, stop)
+            take(k, wanted)
+            return True
+        victim = k.requests[0].older
+        preempt(k, victim)
+        if victim == slot:
+            return False
+
+
+def advance(k: Tables, slot: int, tokens: int) -> None:
+    """So many more tokens of a prefill are in the batch."""
+    run, one = k.run[0], k.requests[slot]
+    one.done += tokens
+    one.flying, one.last = tokens, run.step
+    run.prefilled += tokens
+    if one.done >= one.prefill:
+        run.prefilling -= 1
+        one.first = run.step
+        one.end = run.step + one.total - one.prefill - 1 + run.ahead
+        if one.end > run.step:
+            run.fresh += 1
+            appoint(k, slot, run.step + 1)
         else:
-            self.kept_out = "blocks"
-        return bool(due) or bool(tail)
+            k.ending[run.endings] = slot
+            run.endings += 1
+        if one.known < 0:
+            k.marks[run.marks] = slot
+            run.marks += 1
+    publish(k, slot)
 
-    def in_order(self, tail: list[Request], due: dict[int, Request], budget: int) -> int:
-        """The running requests from the first prefill on; the tokens that are left of the batch."""
-        for request in tail:
-            if request.order not in self.running:
-                break
-            if request.first < 0:
-                tokens = self.split(request, min(request.prefill - request.done, budget))
-                if budget and tokens:
-                    if not self.chunk(request, tokens):
-                        break
-                    budget -= tokens
-            elif not self.over(request):
-                if not budget:
-                    self.stall(request)
-                    continue
-                if request.order in due and not self.decode(request):
+
+def decode(k: Tables, slot: int) -> bool:
+    """A step of decoding at which blocks may change; the next such step is noted. False if the request was preempted itself."""
+    run, one = k.run[0], k.requests[slot]
+    if over(k, one):
+        return True
+    one.done = one.prefill + run.step - one.first - 1
+    flying = one.flying
+    if one.last < run.step - 1 or not run.ahead:
+        # -2: it was left out of the last batch
+        flying = 0 if one.last == -2 else run.ahead
+    one.last = 0
+    if not allocate(k, slot, 1, flying):
+        return False
+    after = 1
+    if one.done > one.prefill:
+        after = one.end - run.step
+        for j in range(run.kinds):
+            kind = k.kinds[j]
+            if kind.period:
+                after = min(after, (kind.rest - one.done - 1) % kind.period + 1)
+            if kind.period2:
+                after = min(after, (kind.rest2 - one.done - 1) % kind.period2 + 1)
+    appoint(k, slot, min(run.step + after, one.end))
+    return True
+
+
+def stall(k: Tables, slot: int) -> None:
+    """A step that has no token left for a request that decodes."""
+    run, one = k.run[0], k.requests[slot]
+    one.first += 1
+    one.end += 1
+    one.last = -2
+    run.stalled += 1
+    dismiss(k, slot)
+    appoint(k, slot, run.step + 1)
+
+
+def split(k: Tables, one: Request, tokens: int) -> int:
+    """A chunk cut to where a state must be kept (_mamba_block_aligned_split)."""
+    run = k.run[0]
+    start, block, stop = one.done, run.block, stop_of(one)
+    if not run.aligned or start >= stop:
+        return tokens
+    end = start + tokens
+    last = (one.prefill - 1) // block * block
+    place = (stop - 1) // run.align * run.align
+    inside = run.exports > 0 and end >= stop and valid_export(k, start, end, place, block, run.exports)
+    if inside:
+        last = 0
+    if end < stop:
+        cut = end // block * block
+        if cut > start or block <= run.budget:
+            end = cut
+    # Where other layers found more cached than the states did, a state is kept for the next one.
+    junction = start + (one.junction - start) // block * block if start < one.junction < end else 0
+    edge = 0 if inside or start % block == 0 else (start // block + 1) * block
+    found = end
+    for place in (edge, last, junction):
+        if start < place < end:
+            found = min(found, place)
+    return max(found - start, 0)
+
+
+# -- one step ---------------------------------------------------------------------------------------------------------------
+
+
+def schedule(k: Tables) -> bool:
+    """One step; whether anything but one more token of each request happened."""
+    run = k.run[0]
+    preempted = run.preemptions
+    run.decoding += run.fresh
+    run.fresh = run.endings = 0
+    collect(k)
+    for index in range(run.dues):
+        if k.requests[k.due[index]].end == run.step:
+            k.ending[run.endings] = k.due[index]
+            run.endings += 1
+    if run.ahead:
+        run.decoding -= run.endings
+    # From the first prefill on the order decides who gets what is left of the batch; before it one token each.
+    budget = run.budget - run.decoding
+    tail, left, slot = 0, run.prefilling, k.requests[0].older
+    while left:
+        one = k.requests[slot]
+        if one.first < 0:
+            left -= 1
+            tail = slot
+        elif not over(k, one):
+            budget += 1
+        slot = one.older
+    first = k.requests[tail].order if tail else run.orders
+    stays = True
+    for index in range(run.dues):
+        slot = k.due[index]
+        if stays and 0 <= k.requests[slot].order < first:
+            stays = decode(k, slot)
+    if stays and tail and k.requests[tail].order >= 0:
+        budget = in_order(k, tail, budget)
+    if run.preemptions == preempted:
+        admit(k, budget)
+    else:
+        run.kept = BY_BLOCKS
+    return run.dues > 0 or tail > 0
+
+
+def in_order(k: Tables, slot: int, budget: int) -> int:
+    """The running requests from the first prefill on; the tokens that are left of the batch."""
+    run = k.run[0]
+    while slot:
+        one = k.requests[slot]
+        if one.first < 0:
+            tokens = split(k, one, min(one.prefill - one.done, budget))
+            if budget and tokens:
+                flying = one.flying if run.ahead and one.last == run.step - 1 else 0
+                if not allocate(k, slot, tokens, flying):
+                    break
+                advance(k, slot, tokens)
+                budget -= tokens
+        elif not over(k, one):
+            if not budget:
+                stall(k, slot)
+            else:
+                if one.looked == run.step and not decode(k, slot):
                     break
                 budget -= 1
-        return budget
+        slot = one.younger
+    return budget
 
-    def over(self, request: Request) -> bool:
-        """Whether its last token is under way, and the step schedules it no more."""
-        return self.lag > 0 and request.end == self.step
 
-    def admit(self, budget: int) -> None:
-        """Takes waiting requests in, while the first of them fits."""
-        while self.waiting:
-            if len(self.running) >= self.most:
-                self.kept_out = "max_num_seqs"
-            elif budget <= 0:
-                self.kept_out = "max_num_batched_tokens"
-            else:
-                request = self.waiting[-1]
-                self.kept_out = self.enter(request, budget)
-                if not self.kept_out:
-                    budget -= request.flying
-                    continue
+def admit(k: Tables, budget: int) -> None:
+    """Takes waiting requests in, while the first of them fits."""
+    run = k.run[0]
+    while run.back or run.taken < run.arrived:
+        if run.running >= run.most:
+            run.kept = BY_SEQS
             return
-
-    def enter(self, request: Request, budget: int) -> str:
-        """Admits a request with its first chunk; or why not."""
-        hit = self.lookup(request) if request.runs else 0
-        tokens = request.prefill - hit
-        request.done = request.hit = hit
-        if tokens > budget and not self.chunked:
-            return "max_num_batched_tokens"
-        tokens = self.split(request, min(tokens, budget))
+        if budget <= 0:
+            run.kept = BY_TOKENS
+            return
+        slot = k.back[run.back - 1] if run.back else at_the_door(k)
+        tokens = enter(k, slot, budget)
         if not tokens:
-            return "max_num_batched_tokens"
-        request.cells = [kind.cell(hit) for kind, _ in self.kinds]
-        found = sum(kind.held(cell) * number for kind, number, cell in self.tables(request))
-        total, stop = min(request.prefill, self.longest), request.stop
-        whole = sum(kind.whole(cell, hit, total, stop) * number for kind, number, cell in self.tables(request))
-        if max(whole, self.needed(request, tokens)) + found > self.free.count:
-            return "blocks"
-        self.waiting.pop()
-        request.order = self.orders
-        self.orders += 1
-        self.running[request.order] = self.prefills[request.order] = request
-        for index, (kind, number, cell) in enumerate(self.tables(request)):
-            for span in kind.spans(cell):
-                for group in range(number):
-                    self.free.pull(request.runs[index, group], span)
-        self.free.take(self.needed(request, tokens))
-        for kind, _, cell in self.tables(request):
-            kind.grow(cell, hit, hit + tokens, stop)
-        self.advance(request, tokens)
-        return ""
-
-    def lookup(self, request: Request) -> int:
-        """Tokens of a preempted request that are still cached (HybridKVCacheCoordinator.find_longest_cache_hit)."""
-        cached: list[set[int]] = []
-        for index, (_, number) in enumerate(self.kinds):
-            groups = [self.remembered(request, index, group) for group in range(number)]
-            cached.append(set.intersection(*groups))
-        order = sorted(range(len(self.kinds)), key=lambda index: type(self.kinds[index][0]) is not Tokens)
-        hit, longest = request.prefill - 1, 0
-        while True:
-            before = hit
-            for index in order:
-                hit = self.kinds[index][0].found(hit, cached[index])
-                longest = max(longest, hit)
-            if hit >= before or (len(order) == 2 and type(self.kinds[order[0]][0]) is Tokens):
-                break
-        request.junction = longest if longest > hit else 0
-        return hit
-
-    def remembered(self, request: Request, index: int, group: int) -> set[int]:
-        found: set[int] = set()
-        for last, number, _ in request.runs.get((index, group), ()):
-            found.update(range(last - number + 1, last + 1))
-        return found
-
-    def split(self, request: Request, tokens: int) -> int:
-        """A chunk cut to where a state must be kept (_mamba_block_aligned_split)."""
-        if not self.aligned:
-            return tokens
-        start, total, block, stop = request.done, request.prefill, self.block, request.stop
-        if start >= stop:
-            return tokens
-        end = start + tokens
-        last = (total - 1) // block * block
-        place = (stop - 1) // self.align * self.align
-        inside = self.exports > 0 and end >= stop and valid_export(start, end, place, self.hashed, block, self.exports)
-        if inside:
-            last = 0
-        if end < stop:
-            cut = end // block * block
-            if cut > start or block <= self.budget:
-                end = cut
-        # Where other layers found more cached than the states did, a state is kept for the next one.
-        junction = start + (request.junction - start) // block * block if start < request.junction < end else 0
-        stops = (0 if inside or start % block == 0 else (start // block + 1) * block, last, junction)
-        end = min((one for one in stops if start < one < end), default=end)
-        return max(end - start, 0)
-
-    # -- blocks of a request --------------------------------------------------------------------------------------------
-
-    def tables(self, request: Request) -> Iterator[tuple[Tokens, int, Cell]]:
-        for (kind, number), cell in zip(self.kinds, request.cells, strict=True):
-            yield kind, number, cell
-
-    def needed(self, request: Request, tokens: int) -> int:
-        start, end, stop = request.done, request.done + tokens, request.stop
-        return sum(kind.need(cell, start, end, stop) * number for kind, number, cell in self.tables(request))
-
-    def give(self, request: Request, index: int, spans: list[Span], owned: bool) -> None:
-        """Blocks of a request to the queue, each group's last block first; the ones with a hash can be found again."""
-        kind, number = self.kinds[index]
-        if not self.caching:
-            self.free.give(sum(end - first for first, end in spans) * number)
             return
-        kept = kind.kept(self.cached(request, not owned), (request.prompt - 1, request.junction, request.hit))
-        for group in range(number):
-            for span in spans:
-                parts, plain = cut(span, kept)
-                self.free.give(plain)
-                for part in parts:
-                    run = self.free.keep(part, owned)
-                    if run is not None:
-                        request.runs.setdefault((index, group), []).append(run)
+        budget -= tokens
 
-    def cached(self, request: Request, over: bool) -> int:
-        """Tokens whose blocks have hashes: processed ones, and all of a prefill; over: the last token came, and all are."""
-        if over:
-            return request.prefill + request.left - 1
-        if request.first < 0:
-            return request.done
-        return request.prefill + max(self.step - request.first - 1 - self.lag, 0)
 
-    def allocate(self, request: Request, tokens: int, flying: int) -> bool:
-        """Blocks for the next tokens of a running request, preempting the last ones; False if it had to go itself."""
-        done, free, cells = request.done, self.free, request.cells
-        processed, end, stop = max(0, done - flying), done + tokens, request.stop
-        while True:
-            wanted = 0
-            for index, (kind, number) in enumerate(self.kinds):
-                spans = kind.release(cells[index], processed)
-                if spans:
-                    self.give(request, index, spans, owned=True)
-                wanted += kind.need(cells[index], done, end, stop) * number
-            if wanted <= free.count:
-                for index, (kind, _) in enumerate(self.kinds):
-                    kind.grow(cells[index], done, end, stop)
-                free.take(wanted)
-                return True
-            victim = self.running[next(reversed(self.running))]
-            self.preempt(victim)
-            if victim is request:
-                return False
+def at_the_door(k: Tables) -> int:
+    """The first that waits, made where it is new."""
+    run = k.run[0]
+    if run.door:
+        return run.door
+    run.slots -= 1
+    slot = run.door = k.slots[run.slots]
+    one, row = k.requests[slot], run.taken * QUEUE
+    one.number, one.arrival = k.queue[row + NUMBER], k.queue[row + ARRIVAL]
+    one.prompt = one.prefill = k.queue[row + PROMPT]
+    one.total = one.prompt + k.queue[row + OUTPUT]
+    start = k.queue[row + HASHES]
+    one.hashes = k.queue[row + QUEUE + HASHES] - start if run.caching else 0
+    for index in range(one.hashes):
+        k.hashes[slot * run.hash_width + index] = k.ids[start + index]
+    one.done = one.flying = one.hit = one.junction = one.dropped = one.preempted = one.found = one.at = 0
+    one.last = one.first = one.end = one.order = one.looked = one.admitted = one.known = one.over = NEVER
+    return slot
 
-    def preempt(self, request: Request) -> None:
-        """Back to the front of the queue; what is under way is still delivered (_preempt_request)."""
-        if len(self.running) == 1 and request.order == self.alone:
-            raise Refused(f"vllm: a request of {request.prompt:,} tokens alone does not fit, and is preempted for ever")
-        self.alone = self.orders if len(self.running) == 1 else -1
-        self.drop(request, owned=True)
-        self.preemptions += 1
-        if request.first >= 0:
-            if not self.over(request):
-                self.decoding -= 1
-            given = self.step - request.first
-            request.prefill += given
-            request.left -= given
-        request.reset()
-        if request.left:
-            self.waiting.append(request)
 
-    def drop(self, request: Request, owned: bool) -> None:
-        for index, (kind, _, cell) in enumerate(self.tables(request)):
-            self.give(request, index, kind.spans(cell)[::-1], owned)
-        del self.running[request.order]
-        self.prefills.pop(request.order, None)
-        request.turn += 1
+def enter(k: Tables, slot: int, budget: int) -> int:
+    """Admits a request with its first chunk, so many tokens; 0 where it can't, and `kept` says why."""
+    run, one = k.run[0], k.requests[slot]
+    looks = run.caching > 0 and (one.preempted > 0 or one.hashes > 0)
+    one.done = one.hit = lookup(k, slot) if looks else 0
+    hit, stop = one.hit, stop_of(one)
+    tokens = one.prefill - hit
+    run.kept = BY_TOKENS
+    if tokens > budget and not run.chunked:
+        return 0
+    tokens = split(k, one, min(tokens, budget))
+    if not tokens:
+        return 0
+    run.kept = BY_BLOCKS
+    total, least, all_of_it = min(one.prefill, run.longest), 0, 0
+    for j in range(run.kinds):
+        open_cell(k, slot, j, hit)
+        all_of_it += whole(k, slot, j, hit, total, stop) * k.kinds[j].groups
+        least += need(k, slot, j, hit, hit + tokens, stop) * k.kinds[j].groups
+    found = look(k, slot) if looks else 0
+    if found < 0 or max(all_of_it, least) + found > run.free:
+        return 0
+    run.kept = NOTHING
+    if run.back:
+        run.back -= 1
+    else:
+        run.door = 0
+        run.taken += 1
+    one.order = run.orders
+    run.orders += 1
+    youngest = k.requests[0].older
+    one.older, one.younger = youngest, 0
+    k.requests[youngest].younger = k.requests[0].older = slot
+    run.running += 1
+    run.prefilling += 1
+    if one.admitted < 0:
+        one.admitted, one.found = run.now, hit
+    else:
+        run.moved += k.fills[max(one.dropped - hit, 0)]
+    run.hits += hit
+    run.tokens += hit
+    if looks:
+        hold(k, slot)
+    for j in range(run.kinds):
+        grow(k, slot, j, hit, hit + tokens, stop)
+    take(k, least)
+    advance(k, slot, tokens)
+    return tokens
 
-    # -- tokens of a request --------------------------------------------------------------------------------------------
 
-    def chunk(self, request: Request, tokens: int) -> bool:
-        """A further chunk of a prefill."""
-        if not self.allocate(request, tokens, request.flying if self.lag and request.last == self.step - 1 else 0):
+def finish(k: Tables) -> bool:
+    """Requests whose last token came (update_from_output); whether there were any."""
+    run = k.run[0]
+    for index in range(run.gone):
+        end(k, k.gone[index])
+    run.gone = 0
+    ended = False
+    for index in range(run.endings):
+        slot = k.ending[index]
+        one = k.requests[slot]
+        if one.order >= 0 and one.end == run.step:
+            run.tokens -= tokens_of(one, run.step)
+            if not run.ahead and one.first < run.step:
+                run.decoding -= 1
+            drop(k, slot, False)
+            end(k, slot)
+            ended = True
+    return ended
+
+
+def end(k: Tables, slot: int) -> None:
+    """A request that has all its tokens: its row of what is written."""
+    run, one = k.run[0], k.requests[slot]
+    row = run.ended * ENDED
+    k.ended[row] = one.number
+    k.ended[row + 1] = one.arrival
+    k.ended[row + 2] = one.prompt
+    k.ended[row + 3] = one.total - one.prompt
+    k.ended[row + 4] = one.admitted
+    k.ended[row + 5] = one.known
+    k.ended[row + 6] = run.ended_before
+    k.ended[row + 7] = one.preempted
+    k.ended[row + 8] = one.found
+    run.ended += 1
+    run.finished += 1
+    k.slots[run.slots] = slot
+    run.slots += 1
+
+
+# -- a run ------------------------------------------------------------------------------------------------------------------
+
+
+def row_of(k: Tables, time: int) -> None:
+    run = k.run[0]
+    at = run.rows * ROWS
+    k.rows[at] = time
+    k.rows[at + 1] = run.h_running
+    k.rows[at + 2] = run.arrived - run.taken
+    k.rows[at + 3] = run.h_back
+    k.rows[at + 4] = run.h_blocks
+    k.rows[at + 5] = run.h_tokens
+    k.rows[at + 6] = run.h_preemptions
+    k.rows[at + 7] = run.h_finished
+    k.rows[at + 8] = run.h_filled
+    run.rows += 1
+
+
+def lasting(k: Tables, after: int) -> None:
+    """The state from now on, until then."""
+    run = k.run[0]
+    used = run.blocks - run.free
+    back = run.back + run.gone
+    tokens = run.tokens - run.extra * run.block if run.single else run.tokens
+    if run.interval == 0 or (run.interval > 0 and blocks_of(run.now, run.interval) * run.interval < after):
+        run.h_filled = filled(k, tokens)
+    elif run.running == 0:
+        run.h_filled = 0
+    run.h_running, run.h_back, run.h_blocks, run.h_tokens = run.running, back, used, tokens
+    run.h_preemptions, run.h_finished = run.preemptions, run.finished
+    run.peak_running = max(run.peak_running, run.running)
+    run.peak_waiting = max(run.peak_waiting, run.arrived - run.taken + back)
+    run.peak_blocks = max(run.peak_blocks, used)
+    run.peak_tokens = max(run.peak_tokens, tokens)
+
+
+def filled(k: Tables, tokens: int) -> int:
+    """Bytes that the requests which run fill, of what they share once."""
+    run = k.run[0]
+    if run.single:
+        return tokens * run.row
+    total, slot = 0, k.requests[0].younger
+    while slot:
+        one = k.requests[slot]
+        total += k.fills[tokens_of(one, run.step)]
+        slot = one.younger
+    return total - shared_bytes(k) if run.extra else total
+
+
+def shared_bytes(k: Tables) -> int:
+    """What the uses of a shared block beyond that of the request which sees most of it would count again."""
+    run = k.run[0]
+    run.sight += 1
+    again, slot = 0, k.requests[0].younger
+    while slot:
+        one = k.requests[slot]
+        tokens = tokens_of(one, run.step)
+        for group in range(run.groups):
+            j = k.kind_of[group]
+            kind, row = k.kinds[j], (slot * run.groups + group) * run.width
+            for index in range(min(cell_of(k, slot, j).held, common(k, slot, kind))):
+                piece = k.table[row + index]
+                if piece == 0 or k.pieces[piece].ref < 2:
+                    continue
+                first = max(index * kind.size, tokens - kind.window) if kind.window else index * kind.size
+                seen = max((index + 1) * kind.size - first, 0) * k.block_bytes[group] // kind.size
+                block = k.pieces[piece]
+                if block.sight == run.sight:
+                    again += min(seen, block.seen)
+                    block.seen = max(seen, block.seen)
+                else:
+                    block.sight, block.seen = run.sight, seen
+        slot = one.younger
+    return again
+
+
+def until_then(k: Tables, time: int) -> None:
+    """The state lasts until then, which is now."""
+    run = k.run[0]
+    span = time - run.now
+    run.now = time
+    k.by_blocks[run.h_blocks] += span
+    k.by_running[run.h_running] += span
+    k.kept_for[run.kept] += span
+    run.area_low += run.h_tokens * span
+    if run.area_low >= CARRY:
+        run.area_low -= CARRY
+        run.area_high += 1
+
+
+def arrive(k: Tables, time: int) -> None:
+    run = k.run[0]
+    while run.arrived < run.fed and k.queue[run.arrived * QUEUE + ARRIVAL] <= time:
+        if run.arrived == run.taken and not run.back:
+            run.woken = 1
+        run.arrived += 1
+
+
+def one_step(k: Tables) -> bool:
+    """A batch is made, and the one before it (without ahead: this one) comes to its end. False where nothing is ever scheduled again."""
+    run = k.run[0]
+    looks = run.step >= run.until or run.woken > 0
+    run.prefilled = run.stalled = run.marks = 0
+    changed = False
+    if looks:
+        run.woken = 0
+        run.kept = NOTHING
+        changed = schedule(k)
+        if run.forever or not (run.running or changed):
             return False
-        self.advance(request, tokens)
-        return True
+        run.decodes = run.decoding - run.stalled
+    else:
+        run.decodes = run.running
+    took = run.prefilled * run.step_ns // run.prefill_tokens + (run.step_ns if run.decodes else 0)
+    if run.prefilled or run.decodes:
+        took = max(took, 1)
+    run.computed += run.prefilled + run.decodes
+    run.tokens += run.prefilled + run.decodes
+    before = run.busy
+    run.busy = max(run.now, before) + took
+    for index in range(run.marks):
+        k.requests[k.marks[index]].known = run.busy
+    after = max(run.now, before) if run.ahead else run.busy
+    count = run.running
+    lasting(k, after)
+    if run.interval == 0:
+        row_of(k, run.now)
+    until_then(k, after)
+    if looks:
+        run.ended_before = before if run.ahead else run.busy
+        ended = finish(k)
+        waits = run.back > 0 or run.taken < run.arrived
+        run.until = run.step + 1
+        if not (run.prefilling or ((changed or ended) and waits)):
+            run.until = next_look(k)
+        run.full = max(run.full, int(ended))
+    run.area += count
+    if run.back or run.taken < run.arrived:
+        k.bound[run.full * 4 + run.kept] += 1
+        if run.full:
+            run.full_area += count
+            run.full_steps += 1
+    run.step += 1
+    return True
 
-    def advance(self, request: Request, tokens: int) -> None:
-        request.done += tokens
-        request.flying, request.last = tokens, self.step
-        if request.done < request.prefill:
-            return
-        del self.prefills[request.order]
-        request.first = self.step
-        request.end = self.step + request.left - 1 + self.lag
-        if request.end > self.step:
-            self.fresh.append(request)
-            heappush(self.events, (self.step + 1, request.order, request.turn))
-        else:
-            self.ending.append(request)
 
-    def decode(self, request: Request) -> bool:
-        """A step of decoding at which blocks may change; the next such step is noted. False if it was preempted itself."""
-        if self.over(request):
-            return True
-        request.done = request.prefill + self.step - request.first - 1
-        if request.last < self.step - 1 or not self.lag:
-            flying = self.lag if request.last != -2 else 0
-        else:
-            flying = request.flying
-        request.last = 0
-        if not self.allocate(request, 1, flying):
-            return False
-        done = request.done
-        after = (
-            1
-            if done < request.prefill + 1
-            else min(((rest - done - 1) % period + 1 for rest, period in self.beats), default=request.end)
-        )
-        heappush(self.events, (min(self.step + after, request.end), request.order, request.turn))
-        return True
-
-    def stall(self, request: Request) -> None:
-        """A step that has no token left for a request that decodes."""
-        request.first += 1
-        request.end += 1
-        request.turn += 1
-        request.last = -2
-        heappush(self.events, (self.step + 1, request.order, request.turn))
-
-    def finish(self) -> bool:
-        """Requests whose last token came; whether there were any."""
-        ended = False
-        for request in self.ending:
-            if self.running.get(request.order) is request and request.end == self.step:
-                if not self.lag and request.first < self.step:
-                    self.decoding -= 1
-                self.drop(request, owned=False)
-                ended = True
-        self.ending = []
-        return ended
+def serve(k: Tables, steps: int) -> int:
+    """At most so many steps; why it stopped."""
+    run = k.run[0]
+    while True:
+        if not run.final and (run.fed == 0 or k.queue[(run.fed - 1) * QUEUE + ARRIVAL] <= run.now):
+            return MORE
+        while run.interval > 0 and run.sample < run.now:
+            if run.rows == run.room_rows:
+                return ROOM
+            arrive(k, run.sample)
+            row_of(k, run.sample)
+            run.sample += run.interval
+        if run.ended + run.most > run.room_ended or (run.interval == 0 and run.rows == run.room_rows):
+            return ROOM
+        arrive(k, run.now)
+        if run.running == 0 and run.back == 0 and run.taken == run.arrived:
+            run.kept = NOTHING
+            lasting(k, run.now)
+            if run.arrived == run.fed:
+                return OVER
+            until_then(k, k.queue[run.arrived * QUEUE + ARRIVAL])
+            continue
+        if steps == 0:
+            return PAUSED
+        steps -= 1
+        if not one_step(k):
+            return FOREVER if run.forever else STUCK

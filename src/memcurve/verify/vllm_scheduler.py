@@ -155,11 +155,11 @@ def lengths_of(job: dict) -> list[list[int]]:
 def simulated(job: dict) -> dict:
     """What memcurve says of the same."""
     from memcurve import load
-    from memcurve.engines.vllm_scheduler import Request, Scheduler
+    from memcurve.engines.vllm_loop import run_of
 
     curve = load(config_of(job)).curve("vllm", **job["options"])
     blocks = curve.pool(job["memory"]).num_blocks
-    found = Scheduler(curve.allocator, blocks).run(Request(*one) for one in zip(*lengths_of(job), strict=True))
+    found = run_of(curve.allocator, blocks, zip(*lengths_of(job), strict=True))
     values = (blocks, found.peak, found.preemptions, found.steps, found.blocks, found.area)
     return dict(zip(FIELDS, values, strict=True))
 
