@@ -286,7 +286,9 @@ class Loop:
     def compile(self) -> None:
         """Turns to arrays and the compiled functions, in the middle of a run."""
         np, run, tables = numpy(), self.run, self.tables
-        self.serve, self.last_row = compiled()
+        from . import vllm_compiled
+
+        self.serve, self.last_row = vllm_compiled.serve, vllm_compiled.row_of
         made: dict[str, Any] = {}
         for name, size in self.sizes().items():
             old: Any = getattr(tables, name)
@@ -296,7 +298,7 @@ class Loop:
                 for at, one in old.items():
                     made[name][at] = tuple(getattr(one, field) for field in fields)
                 continue
-            made[name] = np.zeros(max(size, 1), np.int32 if name in ("table", "buckets", "own") else np.int64)
+            made[name] = np.zeros(max(size, 1), np.int64)
             places = {"table": ("width", self.wide["table"]), "hashes": ("hash_width", self.wide["hashes"])}
             for at, value in old.items():
                 if name in places:
@@ -406,45 +408,3 @@ def has_numba() -> bool:
     from importlib.util import find_spec
 
     return find_spec("numba") is not None
-
-
-COMPILED: list[Any] = []
-
-
-def compiled() -> tuple[Callable[[Tables, int], int], Callable[[Tables, int], None]]:
-    """serve() and row_of() of both modules once more, compiled when they are first called and kept beside their source (or in the user's
-    cache) for the next process, under a name by what both say: Numba would not see that what a function calls elsewhere changed."""
-    if not COMPILED:
-        import sys
-        from hashlib import sha256
-        from importlib.util import module_from_spec, spec_from_file_location
-        from pathlib import Path
-
-        try:
-            from numba import njit
-        except ImportError:
-            raise MissingExtraError("a compiled replay needs numba: pip install 'memcurve[replay]'") from None
-        modules = (vllm_tables, vllm_scheduler)
-        digest = sha256(b"".join(Path(one.__file__ or "").read_bytes() for one in modules)).hexdigest()[:12]
-        done: dict[str, Any] = {}
-        for one in modules:
-            name = f"{one.__name__}_compiled"
-            spec = spec_from_file_location(name, one.__file__)
-            assert spec is not None
-            assert spec.loader is not None
-            module: ModuleType = module_from_spec(spec)
-            sys.modules[name] = module
-            spec.loader.exec_module(module)
-            for word, function in list(vars(module).items()):
-                if word in done:
-                    setattr(module, word, done[word])
-                elif isinstance(function, FunctionType) and function.__module__ == name:
-                    function.__qualname__ += f"_{digest}"
-                    try:
-                        done[word] = njit(cache=True)(function)
-                    except RuntimeError:  # no folder can be written to
-                        done[word] = njit(function)
-                    setattr(module, word, done[word])
-        COMPILED.extend((done["serve"], done["row_of"]))
-    serve, last = COMPILED
-    return serve, last

@@ -126,19 +126,19 @@ def tokens_of(one: Request, step: int) -> int:
     return one.prefill + min(step - one.first, one.total - one.prefill - 1)
 
 
-def cached_of(k: Tables, one: Request, ended: bool) -> int:
-    """Tokens whose blocks have hashes: processed ones, and all of a prefill; ended: the last token came, and all are."""
-    if ended:
+def cached_of(k: Tables, one: Request) -> int:
+    """Tokens whose blocks have hashes: processed ones, and all of a prefill; once the last token came all are."""
+    if one.ended:
         return one.total - 1
     if one.first < 0:
         return one.done
     return one.prefill + max(k.run[0].step - one.first - 1 - k.run[0].ahead, 0)
 
 
-def drop(k: Tables, slot: int, owned: bool) -> None:
+def drop(k: Tables, slot: int) -> None:
     """Out of the ones that run."""
     run, one = k.run[0], k.requests[slot]
-    give_all(k, slot, owned, cached_of(k, one, not owned))
+    give_all(k, slot, cached_of(k, one))
     k.requests[one.older].younger = one.younger
     k.requests[one.younger].older = one.older
     dismiss(k, slot)
@@ -159,7 +159,7 @@ def preempt(k: Tables, slot: int) -> None:
     one.preempted += 1
     if one.first >= 0 and not over(k, one):
         run.decoding -= 1
-    drop(k, slot, True)
+    drop(k, slot)
     if one.first >= 0:
         one.prefill += run.step - one.first
     one.done = one.flying = 0
@@ -172,14 +172,14 @@ def preempt(k: Tables, slot: int) -> None:
         run.gone += 1
 
 
-def allocate(k: Tables, slot: int, tokens: int, flying: int) -> bool:
-    """Blocks for the next tokens of a running request, preempting the youngest ones; False if it had to go itself (allocate_slots)."""
+def allocate(k: Tables, slot: int, end: int, flying: int) -> bool:
+    """Blocks for a running request's tokens up to `end`, preempting the youngest ones; False if it had to go itself (allocate_slots)."""
     run, one = k.run[0], k.requests[slot]
-    processed, end, stop = max(0, one.done - flying), one.done + tokens, stop_of(one)
+    processed, stop = max(0, one.done - flying), stop_of(one)
     while True:
         wanted = 0
         for j in range(run.kinds):
-            release(k, slot, j, processed, cached_of(k, one, False))
+            release(k, slot, j, processed, cached_of(k, one))
             wanted += need(k, slot, j, one.done, end, stop) * k.kinds[j].groups
         if wanted <= run.free:
             for j in range(run.kinds):
@@ -225,7 +225,7 @@ def decode(k: Tables, slot: int) -> bool:
         # -2: it was left out of the last batch
         flying = 0 if one.last == -2 else run.ahead
     one.last = 0
-    if not allocate(k, slot, 1, flying):
+    if not allocate(k, slot, one.done + 1, flying):
         return False
     after = 1
     if one.done > one.prefill:
@@ -328,7 +328,7 @@ def in_order(k: Tables, slot: int, budget: int) -> int:
             tokens = split(k, one, min(one.prefill - one.done, budget))
             if budget and tokens:
                 flying = one.flying if run.ahead and one.last == run.step - 1 else 0
-                if not allocate(k, slot, tokens, flying):
+                if not allocate(k, slot, one.done + tokens, flying):
                     break
                 advance(k, slot, tokens)
                 budget -= tokens
@@ -375,8 +375,8 @@ def at_the_door(k: Tables) -> int:
     one.hashes = k.queue[row + QUEUE + HASHES] - start if run.caching else 0
     for index in range(one.hashes):
         k.hashes[slot * run.hash_width + index] = k.ids[start + index]
-    one.done = one.flying = one.hit = one.junction = one.dropped = one.preempted = one.found = one.at = 0
-    one.last = one.first = one.end = one.order = one.looked = one.admitted = one.known = one.over = NEVER
+    one.done = one.flying = one.hit = one.junction = one.dropped = one.preempted = one.found = one.at = one.ended = 0
+    one.last = one.first = one.end = one.order = one.looked = one.admitted = one.known = NEVER
     return slot
 
 
@@ -444,7 +444,8 @@ def finish(k: Tables) -> bool:
             run.tokens -= tokens_of(one, run.step)
             if not run.ahead and one.first < run.step:
                 run.decoding -= 1
-            drop(k, slot, False)
+            one.ended = 1
+            drop(k, slot)
             end(k, slot)
             ended = True
     return ended

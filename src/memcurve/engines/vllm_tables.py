@@ -60,10 +60,10 @@ class Request:
     tokens computed; flying: those of its last chunk, scheduled at step `last`. first, end: the steps of its first and its last token.
     hit: tokens found cached; junction: tokens that some layers found and others not. hashes: of its prompt. order: by age, NEVER where it
     does not run; older, younger: those beside it. at: where the wheel has it, looked: the step that looked at it last; later, sooner: beside
-    it there. dropped: tokens when it was preempted. admitted, known, over: times."""
+    it there. dropped: tokens when it was preempted. admitted, known: times, the second of its first token; ended: whether it has its last."""
 
     number = arrival = prompt = prefill = total = done = flying = last = first = end = hit = junction = hashes = order = older = younger = 0
-    at = looked = later = sooner = dropped = preempted = admitted = known = over = found = 0
+    at = looked = later = sooner = dropped = preempted = admitted = known = ended = found = 0
 
 
 class Run:
@@ -402,9 +402,9 @@ def grow(k: Tables, slot: int, j: int, start: int, end: int, stop: int) -> None:
 # -- what it gives back -----------------------------------------------------------------------------------------------------
 
 
-def give(k: Tables, slot: int, group: int, low: int, high: int, owned: bool, cached: int) -> None:
+def give(k: Tables, slot: int, group: int, low: int, high: int, cached: int) -> None:
     """Blocks of a request's table to the queue (free_blocks), the last one first: those without a hash to its front, the others to its
-    end. owned: whether the request may look for them again; cached: tokens whose blocks have hashes."""
+    end. cached: tokens whose blocks have hashes."""
     run = k.run[0]
     if not run.caching:
         run.plain += high - low
@@ -412,7 +412,7 @@ def give(k: Tables, slot: int, group: int, low: int, high: int, owned: bool, cac
         return
     covered = common(k, slot, k.kinds[k.kind_of[group]])
     if high > covered:
-        give_own(k, slot, group, max(low, covered), high, owned, cached)
+        give_own(k, slot, group, max(low, covered), high, cached)
     row = (slot * run.groups + group) * run.width
     for index in range(min(high, covered) - 1, low - 1, -1):
         piece = k.table[row + index]
@@ -430,9 +430,9 @@ def give(k: Tables, slot: int, group: int, low: int, high: int, owned: bool, cac
             append(k, piece)
 
 
-def give_own(k: Tables, slot: int, group: int, low: int, high: int, owned: bool, cached: int) -> None:
+def give_own(k: Tables, slot: int, group: int, low: int, high: int, cached: int) -> None:
     """Of the blocks that are like no other's: the pieces that were found once, and all between."""
-    run = k.run[0]
+    run, asked = k.run[0], k.requests[slot]
     place = slot * run.groups + group
     above, piece, top = 0, k.own[place], high
     while piece:
@@ -454,7 +454,7 @@ def give_own(k: Tables, slot: int, group: int, low: int, high: int, owned: bool,
             else:
                 k.own[place] = part
             above = part
-        give_between(k, slot, group, one.first + one.count, top, owned, cached)
+        give_between(k, slot, group, one.first + one.count, top, cached)
         top = one.first
         if above:
             k.pieces[above].rest = below
@@ -462,17 +462,17 @@ def give_own(k: Tables, slot: int, group: int, low: int, high: int, owned: bool,
             k.own[place] = below
         run.free += one.count
         one.ref = one.rest = 0
-        if owned:
+        if not asked.ended:
             append(k, piece)
         else:
             append_nameless(k, one.count)
             forget(k, piece)
             throw_away(k, piece)
         piece = below
-    give_between(k, slot, group, low, top, owned, cached)
+    give_between(k, slot, group, low, top, cached)
 
 
-def give_between(k: Tables, slot: int, group: int, low: int, high: int, owned: bool, cached: int) -> None:
+def give_between(k: Tables, slot: int, group: int, low: int, high: int, cached: int) -> None:
     """Blocks that are no piece. Those with a hash are, where sparse retention keeps them (reachable_block_mask), the ones that a hit at
     the prompt's end, or at its junction, needs."""
     if high <= low:
@@ -492,7 +492,7 @@ def give_between(k: Tables, slot: int, group: int, low: int, high: int, owned: b
             continue
         run.plain += top - last
         top = bottom
-        if owned:
+        if not one.ended:
             piece = new_piece(k)
             k.pieces[piece].first, k.pieces[piece].count = bottom, last - bottom
             k.pieces[piece].ref = k.pieces[piece].rest = 0
@@ -503,18 +503,18 @@ def give_between(k: Tables, slot: int, group: int, low: int, high: int, owned: b
     run.plain += top - low
 
 
-def give_all(k: Tables, slot: int, owned: bool, cached: int) -> None:
+def give_all(k: Tables, slot: int, cached: int) -> None:
     """All that a request holds, group by group (KVCacheCoordinator.free)."""
     for group in range(k.run[0].groups):
         j = k.kind_of[group]
         kind, cell = k.kinds[j], cell_of(k, slot, j)
         if kind.form != ALIGNED:
-            give(k, slot, group, cell.gone, cell.held, owned, cached)
+            give(k, slot, group, cell.gone, cell.held, cached)
             continue
         at = state_at(k, slot, j)
         for number in range(cell.count - 1, -1, -1):
             index = k.states[at + number]
-            give(k, slot, group, index, index + 1, owned, cached)
+            give(k, slot, group, index, index + 1, cached)
 
 
 def release(k: Tables, slot: int, j: int, processed: int, cached: int) -> None:
@@ -528,7 +528,7 @@ def release(k: Tables, slot: int, j: int, processed: int, cached: int) -> None:
         return
     for group in range(k.run[0].groups):
         if k.kind_of[group] == j:
-            give(k, slot, group, cell.gone, first, True, cached)
+            give(k, slot, group, cell.gone, first, cached)
     cell.gone = first
 
 
@@ -556,7 +556,7 @@ def release_states(k: Tables, slot: int, j: int, processed: int, cached: int) ->
         if k.kind_of[group] == j:
             for number in range(gone):
                 index = k.scratch[number]
-                give(k, slot, group, index, index + 1, True, cached)
+                give(k, slot, group, index, index + 1, cached)
     kept = 0
     for number in range(cell.count):
         index = k.states[at + number]
