@@ -211,7 +211,7 @@ def advance(k: Tables, slot: int, tokens: int) -> None:
         if one.known < 0:
             k.marks[run.marks] = slot
             run.marks += 1
-    publish(k, slot)
+    publish(k, slot, one.done)
 
 
 def decode(k: Tables, slot: int) -> bool:
@@ -236,6 +236,12 @@ def decode(k: Tables, slot: int) -> bool:
                 after = min(after, (kind.rest - one.done - 1) % kind.period + 1)
             if kind.period2:
                 after = min(after, (kind.rest2 - one.done - 1) % kind.period2 + 1)
+    if one.hashes:
+        publish(k, slot, one.prefill + max(run.step - one.first - run.ahead, 0))
+        # The last blocks of a prompt that hits don't end at are cached with the outputs behind them.
+        late = blocks_of(one.prompt, run.align) * run.align - one.prefill + one.first + run.ahead - run.step
+        if late > 0:
+            after = min(after, late)
     appoint(k, slot, min(run.step + after, one.end))
     return True
 
@@ -445,6 +451,7 @@ def finish(k: Tables) -> bool:
             if not run.ahead and one.first < run.step:
                 run.decoding -= 1
             one.ended = 1
+            publish(k, slot, one.total - 1)
             drop(k, slot)
             end(k, slot)
             ended = True

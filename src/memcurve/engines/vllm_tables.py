@@ -572,15 +572,15 @@ def release_states(k: Tables, slot: int, j: int, processed: int, cached: int) ->
 # -- what others find -------------------------------------------------------------------------------------------------------
 
 
-def publish(k: Tables, slot: int) -> None:
-    """Gives the full blocks of a prompt that others may find their keys (cache_full_blocks)."""
+def publish(k: Tables, slot: int, cached: int) -> None:
+    """Gives the full blocks of a prompt that others may find their keys (cache_full_blocks), so many tokens being cached."""
     run, one = k.run[0], k.requests[slot]
     if not one.hashes:
         return
     for group in range(run.groups):
         j = k.kind_of[group]
         kind, cell = k.kinds[j], cell_of(k, slot, j)
-        full = min(one.done // run.align * run.align // kind.size, common(k, slot, kind))
+        full = min(cached // run.align * run.align // kind.size, common(k, slot, kind))
         if full <= cell.noted:
             continue
         if kind.form == TOKENS or kind.form == CHUNK:
@@ -592,7 +592,7 @@ def publish(k: Tables, slot: int) -> None:
             publish_span(k, slot, group, max(cell.noted, cell.gone, last - kind.tail), min(last, full))
     for j in range(run.kinds):
         kind, cell = k.kinds[j], cell_of(k, slot, j)
-        full = min(one.done // run.align * run.align // kind.size, common(k, slot, kind))
+        full = min(cached // run.align * run.align // kind.size, common(k, slot, kind))
         cell.noted = max(cell.noted, full)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..base import NotDescribed, Refused, TooLarge
 from ..engines.vllm_blocks import VllmAllocator
-from ..engines.vllm_replay import Replayer, one_group
+from ..engines.vllm_loop import single
+from ..engines.vllm_replay import Replayer
 from .bins import Counted
 from .compiled import np
 from .run import SHARES, Queue, Run, Series, shares
@@ -135,9 +136,8 @@ class Served:
         pool = allocator.pool(memory)
         self.blocks, self.block_bytes = pool.num_blocks, pool.bytes_per_block
         self.capacity = (self.blocks - 1) * self.block_bytes
-        # Of one group of layers that keep every token: tokens of a block, bytes of a token; else 0.
-        self.block, self.row = one_group(allocator)
-        self.hashes = self._hashes(hashes)
+        self.row = single(allocator)
+        self.hashes = hashes if allocator.serving is not None and allocator.serving.prefix_caching else 0
         self.replayer: Replayer | None = None
         self._replayer(None)  # refused here, if at all
         self.waited, self.first = Counted(), Counted()
@@ -159,20 +159,6 @@ class Served:
             f"vLLM starts only with max_model_len of {fits:,} or less here: its own longest request does not fit"
         )
         return allocator.limited(fits)
-
-    def _hashes(self, tokens: int) -> int:
-        """Tokens of a hash, or 0 where nothing is shared, which a note says."""
-        serving = self.allocator.serving
-        if not tokens or serving is None or not serving.prefix_caching:
-            return 0
-        why = ""
-        if not self.block:
-            why = "how layers of several kinds find a prompt again is not described"
-        elif tokens % self.block:
-            why = f"the trace hashes every {tokens} tokens, which blocks of {self.block} don't divide"
-        if why:
-            self.notes.append(f"prompts share nothing: {why}")
-        return 0 if why else tokens
 
     def _replayer(self, interval: int | None, compiled: bool | None = None) -> Replayer:
         try:
@@ -266,14 +252,14 @@ class Served:
                 first_token=shares(self.first.percentiles(*SHARES)), finished=totals.finished, preempted=self.preempted,
                 preemptions=totals.preemptions, kept_out=totals.kept_out_ns, computed_tokens=totals.computed,
                 hit_tokens=totals.hits, reusable_tokens=self.reusable if self.seen is not None and self.hashes else None,
-                dropped_tokens=dropped, offload_bytes=dropped * self.row if self.block else None,
+                dropped_tokens=dropped, offload_bytes=totals.moved_bytes,
             ),
             notes=tuple(dict.fromkeys((*self.notes, *curve.notes))),
         )  # fmt: skip
 
     def _filled(self, tokens: int, blocks: float, table: dict[str, NDArray[Any]]) -> float | None:
         """The share of the bytes of blocks in use that is filled: over all time, or where layers differ over the rows of the series."""
-        if self.block:
+        if self.row:
             return tokens * self.row / (blocks * self.block_bytes) if blocks else None
         held = float(table["blocks_mean"].sum()) * self.block_bytes
         return float(table["filled_bytes_mean"].sum()) / held if held else None
