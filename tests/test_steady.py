@@ -156,9 +156,7 @@ def test_one_block_more_can_lower_it_where_lengths_differ() -> None:
         blocks, *_ = entry["recorded"]
         allocator = curve_of(entry).allocator
         assert isinstance(allocator, VllmAllocator)
-        assert (
-            run_of(allocator, blocks, requests_of(entry)).peak == entry["recorded"][1]
-        )
+        assert run_of(allocator, blocks, requests_of(entry)).peak == entry["recorded"][1]
 
 
 # -- lengths ------------------------------------------------------------------------------------------------------------

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from math import gcd, lcm
-from types import FunctionType
 
 from ..base import BadConfig, MissingExtraError, NotDescribed, Record, Refused
 from ..terms import compile_expr
-from . import vllm_scheduler, vllm_tables
+from . import vllm_scheduler
 from .vllm_scheduler import CARRY, ENDED, FOREVER, HASHES, MORE, OVER, PAUSED, QUEUE, ROWS, STUCK, row_of
 from .vllm_tables import ALIGNED, CHUNK, NEVER, STATE, STATES, TOKENS, WINDOW, Cell, Kind, Piece, Request, Run, Tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from ..terms import Expr, Function
+    from ..terms import Function
     from .vllm_blocks import Serving, Spec, VllmAllocator
 
 REASONS = ("max_num_seqs", "max_num_batched_tokens", "blocks")
-# Before it pays to load Numba: so many seconds in plain Python, looked at after so many steps.
-PLAIN_SECONDS, PLAIN_STEPS = 1.5, 500
+# Before it pays to load Numba's code, or to make it: so many seconds in plain Python, looked at after so many steps.
+PLAIN_SECONDS, COMPILE_SECONDS, PLAIN_STEPS = 1.5, 20.0, 500
 MOST_TIME = 2**62
 # Rows of results and of the series at a time; steps that a look at a request is at most ahead
 ROOM, WHEEL = 2**16, 1024
@@ -56,10 +54,8 @@ class Made(Record):
 def run_of(allocator: VllmAllocator, blocks: int, requests: Iterable[tuple[int, int]]) -> Made:
     """Prompts and outputs, all there at the start, to their end. blocks: of the pool, as VllmPool.num_blocks counts them."""
     loop = Loop(allocator, blocks)
-    queue: Any = [
-        value for number, (prompt, output) in enumerate(requests) for value in (number, 0, prompt, output, 0)
-    ]
-    loop.tables = loop.tables._replace(queue=[*queue, *[0] * QUEUE])
+    queue: Any = [value for number, (prompt, output) in enumerate(requests) for value in (number, 0, prompt, output, 0)]
+    loop.tables = loop.tables._replace(queue=queue + [0] * QUEUE)
     run, bound = loop.run, loop.tables.bound
     run.fed = len(queue) // QUEUE
     loop.go(True)
@@ -87,8 +83,8 @@ class Loop:
         self.tables = Tables(
             run=Rows(Run), kinds=Rows(Kind), requests=Rows(Request), cells=Rows(Cell), pieces=Rows(Piece),
             fills=Fills([(size, compile_expr(slots)) for _, size, slots in allocator.filled()]),
-            queue=[0] * QUEUE, ids=[], **{name: Zeros() for name in INTS},
-        )  # fmt: skip
+            queue=Zeros(), ids=Zeros(), **{name: Zeros() for name in INTS},
+        )._replace(queue=[0] * QUEUE, ids=[])  # type: ignore[arg-type]  # fmt: skip
         self.tables.run[0] = run
         self.fill = [(size, slots) for _, size, slots in allocator.filled()]
         self.wide = {"table": 0, "hashes": 0, "fills": 1}
@@ -97,7 +93,7 @@ class Loop:
         run.budget, run.most = serving.max_num_batched_tokens, serving.max_num_seqs
         run.chunked, run.ahead, run.caching = int(serving.chunked), int(serving.ahead), int(serving.prefix_caching)
         run.blocks = run.free = run.plain = blocks - 1
-        run.longest, run.hash_tokens, run.alone, run.wheel = allocator.largest, hash_tokens, NEVER, WHEEL
+        run.longest, run.hash_tokens, run.last_alone, run.wheel = allocator.largest, hash_tokens, NEVER, WHEEL
         run.step_ns, run.prefill_tokens = step_ns, prefill_tokens
         run.interval = NEVER if interval_ns is None else interval_ns
         run.room_ended, run.room_rows = ROOM + run.most, ROOM
@@ -107,7 +103,10 @@ class Loop:
         for slot in range(run.most + 1):
             self.tables.slots[slot] = slot + 1
         run.slots = run.most + 1
-        if max((run.budget * step_ns // prefill_tokens + step_ns) * run.blocks * run.block, run.budget * step_ns) >= MOST_TIME:
+        if (
+            max((run.budget * step_ns // prefill_tokens + step_ns) * run.blocks * run.block, run.budget * step_ns)
+            >= MOST_TIME
+        ):
             raise BadConfig(
                 f"step_ns: {step_ns:,}; expected less, for what {run.blocks:,} blocks hold times a step to fit 62 bits"
             )
@@ -221,7 +220,7 @@ class Loop:
             stop = self.serve(self.tables, PLAIN_STEPS if quick else MOST_TIME)
             if quick:
                 self.seconds += perf_counter() - start
-                if self.seconds > PLAIN_SECONDS and stop in (PAUSED, MORE):
+                if self.seconds > PLAIN_SECONDS and stop in (PAUSED, MORE) and self.pays():
                     self.compile()
             run = self.run
             if stop == OVER and run.interval >= 0:
@@ -236,13 +235,24 @@ class Loop:
             if stop in (STUCK, FOREVER):
                 raise self.refused(stop == FOREVER)
 
+    def pays(self) -> bool:
+        """Whether compiling takes no longer than what has gone by: half a minute, unless the code is there from another process."""
+        from . import vllm_compiled
+
+        return self.seconds > COMPILE_SECONDS or vllm_compiled.kept()
+
     def refused(self, forever: bool) -> Refused:
         run, tables = self.run, self.tables
-        one = tables.requests[int(tables.back[int(run.back) - 1] if run.back else run.door)]
-        number, prefill, prompt = (int(one[name] if self.arrays else getattr(one, name)) for name in ("number", "prefill", "prompt"))  # type: ignore[index]
+        one: Any = tables.requests[int(tables.back[int(run.back) - 1] if run.back else run.door)]
+        names = ("number", "prefill", "prompt")
+        number, prefill, prompt = (int(one[name] if self.arrays else getattr(one, name)) for name in names)
         if forever:
-            return Refused(f"vllm: request {number:,}, of a prompt of {prompt:,} tokens, does not fit alone, and is preempted for ever")
-        return Refused(f"vllm: request {number:,}, of {prefill:,} tokens, is never scheduled, for {REASONS[int(run.kept) - 1]}")
+            return Refused(
+                f"vllm: request {number:,}, of a prompt of {prompt:,} tokens, does not fit alone, and is preempted for ever"
+            )
+        return Refused(
+            f"vllm: request {number:,}, of {prefill:,} tokens, is never scheduled, for {REASONS[int(run.kept) - 1]}"
+        )
 
     def counts(self) -> dict[str, Any]:
         """Sums so far, by the names of Totals."""
@@ -285,9 +295,9 @@ class Loop:
 
     def compile(self) -> None:
         """Turns to arrays and the compiled functions, in the middle of a run."""
-        np, run, tables = numpy(), self.run, self.tables
         from . import vllm_compiled
 
+        np, tables = numpy(), self.tables
         self.serve, self.last_row = vllm_compiled.serve, vllm_compiled.row_of
         made: dict[str, Any] = {}
         for name, size in self.sizes().items():

@@ -16,7 +16,6 @@ from __future__ import annotations
 from .vllm_tables import (
     NEVER,
     Request,
-    Run,
     Tables,
     blocks_of,
     cell_of,
@@ -43,6 +42,8 @@ NOTHING, BY_SEQS, BY_TOKENS, BY_BLOCKS = range(4)
 # What serve() stops for
 MORE, OVER, ROOM, STUCK, PAUSED, FOREVER = range(6)
 CARRY = 2**62
+# Times that a request which runs alone is put back without a token more before it is held to be for ever
+PATIENCE = 8
 
 
 # -- the wheel of steps -----------------------------------------------------------------------------------------------------
@@ -150,9 +151,12 @@ def drop(k: Tables, slot: int) -> None:
 def preempt(k: Tables, slot: int) -> None:
     """Back to the front of the queue; what is under way is still delivered (_preempt_request)."""
     run, one = k.run[0], k.requests[slot]
-    if run.running == 1 and one.order == run.alone:
-        run.forever = 1
-    run.alone = run.orders if run.running == 1 else NEVER
+    # One that runs alone, and is put back again and again without a token more, will be for ever.
+    run.alone = (
+        run.alone + 1 if run.running == 1 and one.number == run.last_alone and one.prefill == run.alone_at else 0
+    )
+    run.last_alone = one.number if run.running == 1 else NEVER
+    run.forever = int(run.alone >= PATIENCE)
     one.dropped = tokens_of(one, run.step - 1)
     run.tokens -= one.dropped
     run.preemptions += 1
@@ -162,6 +166,7 @@ def preempt(k: Tables, slot: int) -> None:
     drop(k, slot)
     if one.first >= 0:
         one.prefill += run.step - one.first
+    run.alone_at = one.prefill
     one.done = one.flying = 0
     one.last = one.first = one.end = NEVER
     if one.prefill < one.total:
@@ -424,7 +429,7 @@ def enter(k: Tables, slot: int, budget: int) -> int:
     if one.admitted < 0:
         one.admitted, one.found = run.now, hit
     else:
-        run.moved += k.fills[max(one.dropped - hit, 0)]
+        run.moved += k.fills[one.dropped]
     run.hits += hit
     run.tokens += hit
     if looks:

@@ -62,7 +62,9 @@ class Request:
     does not run; older, younger: those beside it. at: where the wheel has it, looked: the step that looked at it last; later, sooner: beside
     it there. dropped: tokens when it was preempted. admitted, known: times, the second of its first token; ended: whether it has its last."""
 
-    number = arrival = prompt = prefill = total = done = flying = last = first = end = hit = junction = hashes = order = older = younger = 0
+    number = arrival = prompt = prefill = total = done = flying = last = first = end = hit = junction = hashes = (
+        order
+    ) = older = younger = 0
     at = looked = later = sooner = dropped = preempted = admitted = known = ended = found = 0
 
 
@@ -76,14 +78,20 @@ class Run:
     Now: free: blocks, plain: those without a hash; spare, made: places of pieces; extra: uses of pieces beyond the first. The others are the
     scheduler's."""
 
-    budget = most = chunked = ahead = caching = groups = kinds = align = hashed = aligned = block = exports = hash_tokens = per = bits = 0
-    width = hash_width = wheel = single = row = step_ns = prefill_tokens = interval = room_ended = room_rows = blocks = final = longest = 0
+    budget = most = chunked = ahead = caching = groups = kinds = align = hashed = aligned = block = exports = (
+        hash_tokens
+    ) = per = bits = 0
+    width = hash_width = wheel = single = row = step_ns = prefill_tokens = interval = room_ended = room_rows = (
+        blocks
+    ) = final = longest = 0
     free = plain = spare = made = extra = 0
     # Now, the end of the last batch, steps; the step that looks next; whether one has come to an empty queue
     now = busy = step = until = woken = sample = ended_before = 0
     # Requests fed, arrived, let in; the one that is first in line; free slots; those that run, prefill, decode; put back; put back with
     # their last token under way
-    fed = arrived = taken = door = slots = running = prefilling = decoding = fresh = back = gone = orders = alone = forever = 0
+    fed = arrived = taken = door = slots = running = prefilling = decoding = fresh = back = gone = orders = 0
+    # Times that one which runs alone was put back at the same token, which, and at what token; whether that is for ever
+    alone = last_alone = alone_at = forever = 0
     # Of this step
     dues = endings = marks = prefilled = stalled = decodes = kept = sight = 0
     # Sums
@@ -316,7 +324,7 @@ def state_at(k: Tables, slot: int, j: int) -> int:
 
 def has_state(k: Tables, slot: int, j: int, index: int) -> bool:
     at = state_at(k, slot, j)
-    for number in range(cell_of(k, slot, j).count):
+    for number in range(cell_of(k, slot, j).count):  # noqa: SIM110 - Numba has no generators in any()
         if k.states[at + number] == index:
             return True
     return False

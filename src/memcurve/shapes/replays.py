@@ -56,10 +56,7 @@ REPLAYS: dict[str, Shape] = {
                 whole("What a cache without a limit would find."), "null: the trace has no hashes, or nothing is shared"
             ),
             "dropped_tokens": whole("Held by requests when they were preempted, and computed anew."),
-            "offload_bytes": maybe(
-                whole("Theirs: what would move out, and in again, were they offloaded."),
-                "null: layers keep other things than every token",
-            ),
+            "offload_bytes": whole("What these filled: it would move out, and in again, were it offloaded."),
         },
     ),
     "ReplayRun": record(

@@ -48,8 +48,8 @@ class Queue(Record):
     percentile; waited_most, waiting_most: the longest, and the most requests at once. preempted: requests that were, once or more.
     kept_out: how long the first that waited was kept out, by reason, in nanoseconds. hit_tokens: found cached, of computed_tokens others;
     reusable_tokens: of prompts that came before, all that a cache without a limit would find (None where the trace has no hashes).
-    dropped_tokens: held by requests when they were preempted; offload_bytes: theirs, which would move out, and in again, instead of
-    being computed anew (None where layers keep other things than every token).
+    dropped_tokens: held by requests when they were preempted; offload_bytes: what these filled, which would move out, and in again,
+    instead of being computed anew.
     """
 
     waited: dict[str, int]
@@ -64,7 +64,7 @@ class Queue(Record):
     hit_tokens: int
     reusable_tokens: int | None
     dropped_tokens: int
-    offload_bytes: int | None
+    offload_bytes: int
 
 
 class Run(Record):
