@@ -7,8 +7,23 @@ from math import gcd, lcm
 from ..base import BadConfig, MissingExtraError, NotDescribed, Record, Refused
 from ..terms import compile_expr
 from . import vllm_scheduler
-from .vllm_scheduler import CARRY, ENDED, FOREVER, HASHES, MORE, OVER, PAUSED, QUEUE, ROWS, STUCK, row_of
-from .vllm_tables import ALIGNED, CHUNK, NEVER, STATE, STATES, TOKENS, WINDOW, Cell, Kind, Piece, Request, Run, Tables
+from .vllm_scheduler import CARRY, ENDED, FOREVER, HASHES, LINKS, MORE, OVER, PAUSED, QUEUE, ROWS, STUCK, row_of
+from .vllm_tables import (
+    ALIGNED,
+    CHUNK,
+    NEVER,
+    STATE,
+    STATES,
+    TOKENS,
+    WINDOW,
+    Cell,
+    Kind,
+    Link,
+    Piece,
+    Request,
+    Run,
+    Tables,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +38,15 @@ if TYPE_CHECKING:
 REASONS = ("max_num_seqs", "max_num_batched_tokens", "blocks")
 # Before it pays to load Numba's code, or to make it: so many seconds in plain Python, looked at after so many steps.
 PLAIN_SECONDS, COMPILE_SECONDS, PLAIN_STEPS = 1.5, 20.0, 500
+# Requests at once with which it surely does, where the code is there and where it is to be made
+MANY, LONG = 2**12, 2**16
 MOST_TIME = 2**62
 # Rows of results and of the series at a time; steps that a look at a request is at most ahead
 ROOM, WHEEL = 2**16, 1024
+# Links to pieces that there is room for at first, of each request and group
+LINKS_EACH = 16
 INTS = (
-    "kind_of", "block_bytes", "states", "table", "own", "buckets", "hashes", "back", "gone", "slots", "marks", "ending", "due", "wheel",
+    "kind_of", "block_bytes", "states", "heads", "buckets", "hashes", "back", "gone", "slots", "marks", "ending", "due", "wheel",
     "scratch", "ended", "rows", "by_blocks", "by_running", "kept_for", "bound",
 )  # fmt: skip
 FORMS = {"full": TOKENS, "latent": TOKENS, "sliding": WINDOW, "chunked": CHUNK}
@@ -81,13 +100,13 @@ class Loop:
         self.seconds = 0.0
         self.run = run = Run()
         self.tables = Tables(
-            run=Rows(Run), kinds=Rows(Kind), requests=Rows(Request), cells=Rows(Cell), pieces=Rows(Piece),
+            run=Rows(Run), kinds=Rows(Kind), requests=Rows(Request), cells=Rows(Cell), pieces=Rows(Piece), links=Rows(Link),
             fills=Fills([(size, compile_expr(slots)) for _, size, slots in allocator.filled()]),
             queue=Zeros(), ids=Zeros(), **{name: Zeros() for name in INTS},
         )._replace(queue=[0] * QUEUE, ids=[])  # type: ignore[arg-type]  # fmt: skip
         self.tables.run[0] = run
         self.fill = [(size, slots) for _, size, slots in allocator.filled()]
-        self.wide = {"table": 0, "hashes": 0, "fills": 1}
+        self.wide = {"hashes": 0, "fills": 1}
         self.arrays = False
         self.last_row: Callable[[Tables, int], None] = row_of
         run.budget, run.most = serving.max_num_batched_tokens, serving.max_num_seqs
@@ -98,7 +117,7 @@ class Loop:
         run.interval = NEVER if interval_ns is None else interval_ns
         run.room_ended, run.room_rows = ROOM + run.most, ROOM
         self.kinds(allocator, serving)
-        run.width = run.hash_width = WIDE
+        run.hash_width, run.room_links = WIDE, WIDE
         run.bits = (1 << (2 * run.blocks).bit_length()) - 1
         for slot in range(run.most + 1):
             self.tables.slots[slot] = slot + 1
@@ -124,7 +143,6 @@ class Loop:
         run.aligned = int(bool(states) and serving.prefix_caching)
         run.block = min((spec.block for spec in specs), default=1)
         run.exports = states[0].export if states and all(spec.export for spec in states) else 0
-        run.per = max((-(-run.hash_tokens // size) for size in sizes), default=1) or 1
         run.row = single(allocator)
         run.single = int(run.row > 0)
         found: dict[tuple[object, ...], int] = {}
@@ -136,7 +154,6 @@ class Loop:
                 tables.kinds[found[key]] = kind_of(spec, serving, run)
             tables.kind_of[at] = found[key]
             tables.kinds[found[key]].groups += 1
-            self.each_kind = list(tables.kinds.values())
             tables.block_bytes[at] = sum(
                 one.row * count[rank] * int(compile_expr(one.filled)(one.block * one.tokens, 1, 0))
                 if not one.window
@@ -165,6 +182,9 @@ class Loop:
         old[:, HASHES] -= start
         new = np.column_stack((numbers, times, prompts, outputs, offsets[:-1] + len(waiting))).astype(np.int64)
         close = np.array([[0] * HASHES + [len(waiting) + len(ids)]], np.int64)
+        if self.compiled and not self.arrays and self.pays(len(new)):
+            self.compile()
+            run, tables = self.run, self.tables
         run.arrived -= taken
         run.taken, run.fed = 0, fed - taken + len(new)
         queue: Any = np.concatenate((old, new, close)).ravel()
@@ -174,9 +194,7 @@ class Loop:
         self.tables = tables._replace(queue=queue, ids=every)
         if len(new):
             hashes = np.diff(offsets)
-            sizes = min(int(kind.size) for kind in self.each_kind)
             self.wide["hashes"] = max(self.wide["hashes"], int(hashes.max()))
-            self.wide["table"] = max(self.wide["table"], int((prompts * (hashes > 0)).max()) // sizes)
             self.wide["fills"] = max(self.wide["fills"], int((prompts + outputs).max()) + 1)
         if self.arrays:
             self.widen()
@@ -184,18 +202,21 @@ class Loop:
     def widen(self) -> None:
         """Longer rows of arrays, where they have to be."""
         np, run, tables = numpy(), self.run, self.tables
-        for name, place in (("table", "width"), ("hashes", "hash_width")):
-            old, width = int(getattr(run, place)), self.wide[name]
-            if width > old:
-                array: Any = getattr(tables, name)
-                rows = self.sizes()[name] // width
-                wide = np.zeros((rows, width), array.dtype)
-                wide[:, :old] = array[: rows * old].reshape(rows, old)
-                tables = tables._replace(**{name: wide.ravel()})
-                setattr(run, place, width)
+        old, width = int(run.hash_width), self.wide["hashes"]
+        if width > old:
+            array: Any = tables.hashes
+            wide = np.zeros((run.most + 2, width), np.int64)
+            wide[:, :old] = array[: len(wide) * old].reshape(len(wide), old)
+            tables, run.hash_width = tables._replace(hashes=wide.ravel()), width
         if self.wide["fills"] > len(tables.fills):
             tables = tables._replace(fills=self.all_fills(2 * self.wide["fills"]))
         self.tables = tables
+
+    def more_links(self) -> None:
+        """Twice as many, where half of them are in use: requests share prompts that are cached in small pieces."""
+        links: Any = self.tables.links
+        self.tables = self.tables._replace(links=numpy().concatenate((links, numpy().zeros_like(links))))
+        self.run.room_links = len(self.tables.links)
 
     def all_fills(self, contexts: int) -> Any:
         np = numpy()
@@ -220,7 +241,7 @@ class Loop:
             stop = self.serve(self.tables, PLAIN_STEPS if quick else MOST_TIME)
             if quick:
                 self.seconds += perf_counter() - start
-                if self.seconds > PLAIN_SECONDS and stop in (PAUSED, MORE) and self.pays():
+                if stop in (PAUSED, MORE) and self.pays():
                     self.compile()
             run = self.run
             if stop == OVER and run.interval >= 0:
@@ -232,14 +253,21 @@ class Loop:
                 run.ended = run.rows = 0
             if stop in (MORE, OVER):
                 return requests, series
+            if stop == LINKS:
+                self.more_links()
             if stop in (STUCK, FOREVER):
                 raise self.refused(stop == FOREVER)
 
-    def pays(self) -> bool:
-        """Whether compiling takes no longer than what has gone by: half a minute, unless the code is there from another process."""
+    def pays(self, requests: int = 0) -> bool:
+        """Whether compiling takes no longer than what has gone by, or is to come: half a minute, unless the code is there from another
+        process."""
+        if self.seconds > COMPILE_SECONDS or requests >= LONG:
+            return True
+        if self.seconds <= PLAIN_SECONDS and requests < MANY:
+            return False
         from . import vllm_compiled
 
-        return self.seconds > COMPILE_SECONDS or vllm_compiled.kept()
+        return vllm_compiled.kept()
 
     def refused(self, forever: bool) -> Refused:
         run, tables = self.run, self.tables
@@ -286,7 +314,7 @@ class Loop:
         pieces = run.blocks + 4 if run.caching else 1
         return {
             "run": 1, "kinds": kinds, "kind_of": groups, "block_bytes": groups, "requests": slots, "cells": slots * kinds,
-            "states": slots * kinds * STATES, "table": slots * groups * self.wide["table"], "own": slots * groups, "pieces": pieces,
+            "states": slots * kinds * STATES, "heads": slots * groups, "pieces": pieces, "links": pieces + LINKS_EACH * slots * groups,
             "buckets": run.bits + 1 if run.caching else 1, "hashes": slots * self.wide["hashes"], "back": slots, "gone": slots,
             "slots": slots, "marks": slots, "ending": slots, "due": slots, "wheel": WHEEL, "scratch": STATES + 1,
             "ended": (run.room_ended + slots) * ENDED, "rows": (run.room_rows + 1) * ROWS, "by_blocks": run.blocks + 1,
@@ -309,17 +337,16 @@ class Loop:
                     made[name][at] = tuple(getattr(one, field) for field in fields)
                 continue
             made[name] = np.zeros(max(size, 1), np.int64)
-            places = {"table": ("width", self.wide["table"]), "hashes": ("hash_width", self.wide["hashes"])}
             for at, value in old.items():
-                if name in places:
-                    at = at // WIDE * places[name][1] + at % WIDE
+                if name == "hashes":
+                    at = at // WIDE * self.wide["hashes"] + at % WIDE
                 made[name][at] = value
         for name in ("queue", "ids"):
             made[name] = np.array(getattr(tables, name), np.int64)
         made["fills"] = self.all_fills(max(self.wide["fills"], 1))
         self.tables = Tables(**made)
         self.arrays, self.run = True, made["run"].view(np.recarray)[0]
-        self.run.width, self.run.hash_width = self.wide["table"], self.wide["hashes"]
+        self.run.hash_width, self.run.room_links = self.wide["hashes"], len(made["links"])
 
 
 # Rows of a table while it is sparse

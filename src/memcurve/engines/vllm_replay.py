@@ -111,7 +111,7 @@ class Replayer:
             allocator, blocks, step_ns=step_ns, prefill_tokens=prefill_tokens, interval_ns=interval_ns,
             hash_tokens=self.hash_tokens, compiled=compiled,
         )  # fmt: skip
-        self.most_id = MOST_TIME // (self.loop.run.per * max(self.loop.run.groups, 1)) - 2
+        self.most_id = MOST_TIME // max(self.loop.run.groups, 1) - 2
 
     # -- what is fed ------------------------------------------------------------------------------------------------------
 

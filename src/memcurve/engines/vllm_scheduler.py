@@ -18,8 +18,6 @@ from .vllm_tables import (
     Request,
     Tables,
     blocks_of,
-    cell_of,
-    common,
     give_all,
     grow,
     hold,
@@ -40,7 +38,7 @@ ENDED, ROWS = 9, 9
 # Why the first that waits is kept out
 NOTHING, BY_SEQS, BY_TOKENS, BY_BLOCKS = range(4)
 # What serve() stops for
-MORE, OVER, ROOM, STUCK, PAUSED, FOREVER = range(6)
+MORE, OVER, ROOM, STUCK, PAUSED, FOREVER, LINKS = range(7)
 CARRY = 2**62
 # Times that a request which runs alone is put back without a token more before it is held to be for ever
 PATIENCE = 8
@@ -540,15 +538,17 @@ def shared_bytes(k: Tables) -> int:
         one = k.requests[slot]
         tokens = tokens_of(one, run.step)
         for group in range(run.groups):
-            j = k.kind_of[group]
-            kind, row = k.kinds[j], (slot * run.groups + group) * run.width
-            for index in range(min(cell_of(k, slot, j).held, common(k, slot, kind))):
-                piece = k.table[row + index]
-                if piece == 0 or k.pieces[piece].ref < 2:
+            kind = k.kinds[k.kind_of[group]]
+            at = k.heads[slot * run.groups + group]
+            while at:
+                block = k.pieces[k.links[at].piece]
+                at = k.links[at].rest
+                if block.ref < 2:
                     continue
-                first = max(index * kind.size, tokens - kind.window) if kind.window else index * kind.size
-                seen = max((index + 1) * kind.size - first, 0) * k.block_bytes[group] // kind.size
-                block = k.pieces[piece]
+                first, end = block.first * kind.size, (block.first + block.count) * kind.size
+                if kind.window:
+                    first = max(first, tokens - kind.window)
+                seen = max(end - first, 0) * k.block_bytes[group] // kind.size
                 if block.sight == run.sight:
                     again += min(seen, block.seen)
                     block.seen = max(seen, block.seen)
@@ -650,6 +650,8 @@ def serve(k: Tables, steps: int) -> int:
                 return OVER
             until_then(k, k.queue[run.arrived * QUEUE + ARRIVAL])
             continue
+        if 2 * run.links > run.room_links:
+            return LINKS
         if steps == 0:
             return PAUSED
         steps -= 1

@@ -7,11 +7,11 @@ of windows and states, what a prompt's end needs, and of full attention everythi
 These functions run as they stand over objects, or compiled by Numba over arrays of records (vllm_loop); so they use whole numbers,
 loops, and rows of numbers by place, and nothing else. Zero says none where a place is meant.
 
-Groups with equal rules are one kind, and a request has one cell of each kind. Blocks whose content others may find, or their owner
-after a preemption, are pieces: a block of a prompt that hashes cover is a piece of its own, which requests share; blocks that are
-like no other's are found by their owner alone, and so they become a piece, of a run of them, once it has given them back. All else of
-a table is known by its place. Free blocks without a hash are taken first and are only counted; those with one wait in a queue of
-pieces, of which those that nobody can find have no key.
+Groups with equal rules are one kind, and a request has one cell of each kind: all of its table is known by places. Blocks whose content
+others may find are pieces beside: runs of blocks of one hash of the trace, which requests share. Blocks that are like no other's are found by
+their owner alone, after a preemption, and so they become a piece once it has given them back. A request has a chain of links to the
+pieces that it holds of each group, the last blocks first. Free blocks without a hash are taken first and are only counted; those with
+one wait in a queue of pieces, of which those that nobody can find have no key.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 TOKENS, WINDOW, CHUNK, STATE, ALIGNED = range(5)
 # States that a request holds of a group at once, at most: two chunks' of two, the one before them and the one found
 STATES = 8
-# Nothing has happened yet
-NEVER = -1
+# Nothing has happened yet; no limit
+NEVER, NO_END = -1, 2**62
 
 
 class Kind:
@@ -42,17 +42,23 @@ class Kind:
 
 class Cell:
     """What a request holds of each group of a kind: blocks `gone` to `held` of its table, or `count` states of which `before` is the
-    one before the last. noted: blocks that are looked through for others; low to high: blocks that a lookup put into the table."""
+    one before the last. noted: blocks that others may find by now."""
 
-    held = gone = before = count = noted = low = high = 0
+    held = gone = before = count = noted = 0
 
 
 class Piece:
     """Blocks `first` to `first + count` of what has a key. ref: requests that hold it; stamp: the step in which it got its key. up, down:
-    pieces of equal bits of their keys, the latest first; nxt, prv: in the queue of free ones; rest: the next lower one of its owner. seen:
-    bytes of it that were counted once, in the count `sight`."""
+    pieces of equal bits of their keys, the latest first; nxt, prv: in the queue of free ones. seen: bytes of it that were counted once, in the
+    count `sight`."""
 
-    key = first = count = ref = stamp = up = down = nxt = prv = rest = sight = seen = 0
+    key = first = count = ref = stamp = up = down = nxt = prv = sight = seen = 0
+
+
+class Link:
+    """Of a request to a piece; rest: the link to the next lower one."""
+
+    piece = rest = 0
 
 
 class Request:
@@ -62,29 +68,26 @@ class Request:
     does not run; older, younger: those beside it. at: where the wheel has it, looked: the step that looked at it last; later, sooner: beside
     it there. dropped: tokens when it was preempted. admitted, known: times, the second of its first token; ended: whether it has its last."""
 
-    number = arrival = prompt = prefill = total = done = flying = last = first = end = hit = junction = hashes = (
-        order
-    ) = older = younger = 0
+    number = arrival = prompt = prefill = total = done = flying = last = first = end = 0
+    hit = junction = hashes = order = older = younger = 0
     at = looked = later = sooner = dropped = preempted = admitted = known = ended = found = 0
 
 
 class Run:
     """Numbers of the run. Given: budget: tokens of a batch; most: requests at once; chunked, ahead, caching: as Serving has them;
     groups, kinds: how many; align: tokens that a hit is a multiple of; hashed: of a hash of the engine's; aligned: whether states are kept at
-    ends of blocks; block: tokens of the smallest; exports; hash_tokens: tokens of a hash of the trace's, per: blocks of one, at most; bits:
-    of keys; width, hash_width: places of a row of table and of hashes; wheel: its places; single: whether one group keeps every token, row:
+    ends of blocks; block: tokens of the smallest; exports; hash_tokens: tokens of a hash of the trace's; bits: of keys;
+    hash_width: places of a row of hashes; room_links: places of links; wheel: its places; single: whether one group keeps every token, row:
     its bytes of one. step_ns, prefill_tokens, interval: as Replayer has them; room_ended, room_rows: for results and rows; blocks.
 
-    Now: free: blocks, plain: those without a hash; spare, made: places of pieces; extra: uses of pieces beyond the first. The others are the
+    Now: free: blocks, plain: those without a hash; spare, made: places of pieces, spare_link, made_links, links: of links, how
+    many are in use; extra: uses of blocks beyond the first. The others are the
     scheduler's."""
 
-    budget = most = chunked = ahead = caching = groups = kinds = align = hashed = aligned = block = exports = (
-        hash_tokens
-    ) = per = bits = 0
-    width = hash_width = wheel = single = row = step_ns = prefill_tokens = interval = room_ended = room_rows = (
-        blocks
-    ) = final = longest = 0
-    free = plain = spare = made = extra = 0
+    budget = most = chunked = ahead = caching = groups = kinds = align = hashed = aligned = block = exports = 0
+    hash_tokens = bits = hash_width = room_links = wheel = single = row = 0
+    step_ns = prefill_tokens = interval = room_ended = room_rows = blocks = final = longest = 0
+    free = plain = spare = made = extra = spare_link = made_links = links = 0
     # Now, the end of the last batch, steps; the step that looks next; whether one has come to an empty queue
     now = busy = step = until = woken = sample = ended_before = 0
     # Requests fed, arrived, let in; the one that is first in line; free slots; those that run, prefill, decode; put back; put back with
@@ -103,7 +106,7 @@ class Run:
 
 class Tables(NamedTuple):
     """Everything of a run, by place. run: one row; kind_of: the kind of a group, block_bytes: what a block of one fills; cells, states: by
-    request and kind; table, own: pieces by request and group; buckets: of keys; hashes: by request. queue: rows of QUEUE numbers of requests
+    request and kind; heads: links by request and group; buckets: of keys; hashes: by request. queue: rows of QUEUE numbers of requests
     that were fed, ids: their hashes. back, gone, slots, marks, ending, due: requests; wheel: by step. ended, rows: what is written; by_blocks,
     by_running, kept_for, bound: time, or steps, by what holds; fills: bytes that so many tokens of a request fill."""
 
@@ -114,8 +117,8 @@ class Tables(NamedTuple):
     requests: MutableMapping[int, Request]
     cells: MutableMapping[int, Cell]
     states: Ints
-    table: Ints
-    own: Ints
+    heads: Ints
+    links: MutableMapping[int, Link]
     pieces: MutableMapping[int, Piece]
     buckets: Ints
     hashes: Ints
@@ -209,16 +212,6 @@ def note(k: Tables, piece: int, key: int) -> None:
     k.buckets[bucket] = piece
 
 
-def note_beside(k: Tables, piece: int, other: int) -> None:
-    """Another part of the same, as old as it."""
-    one, part = k.pieces[piece], k.pieces[other]
-    part.key, part.stamp, part.ref = one.key, one.stamp, one.ref
-    part.up, part.down = piece, one.down
-    if one.down:
-        k.pieces[one.down].up = other
-    one.down = other
-
-
 def forget(k: Tables, piece: int) -> None:
     """_maybe_evict_cached_block."""
     one = k.pieces[piece]
@@ -230,27 +223,60 @@ def forget(k: Tables, piece: int) -> None:
         k.pieces[one.down].up = one.up
 
 
-def find(k: Tables, key: int, index: int) -> int:
-    """The piece noted first that has a block (get_one_block); 0 where there is none."""
-    found = 0
+def find(k: Tables, key: int, index: int) -> tuple[int, int]:
+    """The piece noted first that has a block (get_one_block), and the end of the blocks behind it that are found there too; 0 and 0 where
+    there is none."""
+    found, end = 0, 0
     piece = k.buckets[key & k.run[0].bits]
     while piece:
         one = k.pieces[piece]
-        if one.key == key and one.first <= index < one.first + one.count:
-            found = piece
+        if one.key == key:
+            if one.first <= index < one.first + one.count:
+                found, end = piece, one.first + one.count
+            elif found and index < one.first:
+                # Of these an older one is found.
+                end = min(end, one.first)
+        piece = one.down
+    return found, end
+
+
+def cached_now(k: Tables, key: int, index: int) -> bool:
+    """Whether a block was noted under its key in this step (cached_blocks_this_step)."""
+    piece = k.buckets[key & k.run[0].bits]
+    while piece:
+        one = k.pieces[piece]
+        if one.key == key and one.stamp == k.run[0].step and one.first <= index < one.first + one.count:
+            return True
+        piece = one.down
+    return False
+
+
+def last_found(k: Tables, key: int, index: int) -> int:
+    """The highest block up to `index` that is found under a key; NEVER where there is none."""
+    found = NEVER
+    piece = k.buckets[key & k.run[0].bits]
+    while piece:
+        one = k.pieces[piece]
+        if one.key == key and one.first <= index:
+            found = max(found, min(index, one.first + one.count - 1))
         piece = one.down
     return found
 
 
-def cached_now(k: Tables, key: int) -> bool:
-    """Whether a block was noted under a key in this step (cached_blocks_this_step)."""
-    piece = k.buckets[key & k.run[0].bits]
-    while piece:
-        one = k.pieces[piece]
-        if one.key == key and one.stamp == k.run[0].step:
-            return True
-        piece = one.down
-    return False
+def part(k: Tables, piece: int, at: int) -> int:
+    """Splits a piece; what is below `at` becomes a piece of its own, as old and found as much, and in the queue right behind it."""
+    one, low = k.pieces[piece], new_piece(k)
+    other = k.pieces[low]
+    other.first, other.count = one.first, at - one.first
+    one.first, one.count = at, one.count - other.count
+    other.key, other.stamp, other.ref, other.sight = one.key, one.stamp, one.ref, 0
+    other.up, other.down = piece, one.down
+    if one.down:
+        k.pieces[one.down].up = low
+    one.down = low
+    if one.ref == 0:
+        link(k, piece, low)
+    return low
 
 
 def take(k: Tables, number: int) -> None:
@@ -282,23 +308,69 @@ def common(k: Tables, slot: int, kind: Kind) -> int:
     return min(one.hashes * k.run[0].hash_tokens, one.prompt) // kind.size
 
 
-def shared_key(k: Tables, slot: int, group: int, size: int, index: int) -> int:
-    """Of a block that hashes cover: by the hash that its last token is of, and its place within."""
-    run = k.run[0]
-    span = ((index + 1) * size - 1) // run.hash_tokens
-    inside = index - span * run.hash_tokens // size
-    return (k.hashes[slot * run.hash_width + span] * run.per + inside) * run.groups + group + 1
-
-
-def own_key(k: Tables, slot: int, group: int) -> int:
-    """Of all blocks that are like no other's."""
-    return NEVER - (k.requests[slot].number * k.run[0].groups + group)
-
-
-def key_of(k: Tables, slot: int, group: int, kind: Kind, index: int) -> int:
+def key_of(k: Tables, slot: int, group: int, index: int) -> int:
+    """What a block is found by: the hash that its last token is of, or, where it is like no other's, its request."""
+    run, one, kind = k.run[0], k.requests[slot], k.kinds[k.kind_of[group]]
     if index < common(k, slot, kind):
-        return shared_key(k, slot, group, kind.size, index)
-    return own_key(k, slot, group)
+        span = ((index + 1) * kind.size - 1) // run.hash_tokens
+        return k.hashes[slot * run.hash_width + span] * run.groups + group + 1
+    return NEVER - (one.number * run.groups + group)
+
+
+def bounds(k: Tables, slot: int, kind: Kind, index: int) -> tuple[int, int]:
+    """The blocks that have the same key as this one."""
+    covered = common(k, slot, kind)
+    if index >= covered:
+        return covered, NO_END
+    tokens = k.run[0].hash_tokens
+    span = ((index + 1) * kind.size - 1) // tokens
+    return span * tokens // kind.size, min((span + 1) * tokens // kind.size, covered)
+
+
+# -- links to pieces --------------------------------------------------------------------------------------------------------
+
+
+def add_link(k: Tables, piece: int, rest: int) -> int:
+    run = k.run[0]
+    if run.spare_link:
+        made = run.spare_link
+        run.spare_link = k.links[made].rest
+    else:
+        run.made_links += 1
+        made = run.made_links
+    run.links += 1
+    k.links[made].piece, k.links[made].rest = piece, rest
+    return made
+
+
+def drop_link(k: Tables, link: int) -> int:
+    """The one behind it."""
+    run = k.run[0]
+    rest = k.links[link].rest
+    k.links[link].rest = run.spare_link
+    run.spare_link = link
+    run.links -= 1
+    return rest
+
+
+def part_of(k: Tables, group: int, piece: int, at: int) -> int:
+    """Splits a piece; the requests that hold it have links to both parts then. The part below."""
+    low = part(k, piece, at)
+    one = k.requests[0].younger if k.pieces[piece].ref else 0
+    while one:
+        link_part(k, one, group, piece, low)
+        one = k.requests[one].younger
+    return low
+
+
+def link_part(k: Tables, slot: int, group: int, piece: int, low: int) -> None:
+    at = k.heads[slot * k.run[0].groups + group]
+    while at:
+        one = k.links[at]
+        if one.piece == piece:
+            one.rest = add_link(k, low, one.rest)
+            return
+        at = one.rest
 
 
 # -- what a request holds ---------------------------------------------------------------------------------------------------
@@ -413,101 +485,76 @@ def grow(k: Tables, slot: int, j: int, start: int, end: int, stop: int) -> None:
 def give(k: Tables, slot: int, group: int, low: int, high: int, cached: int) -> None:
     """Blocks of a request's table to the queue (free_blocks), the last one first: those without a hash to its front, the others to its
     end. cached: tokens whose blocks have hashes."""
-    run = k.run[0]
+    run, asked = k.run[0], k.requests[slot]
     if not run.caching:
         run.plain += high - low
         run.free += high - low
         return
-    covered = common(k, slot, k.kinds[k.kind_of[group]])
-    if high > covered:
-        give_own(k, slot, group, max(low, covered), high, cached)
-    row = (slot * run.groups + group) * run.width
-    for index in range(min(high, covered) - 1, low - 1, -1):
-        piece = k.table[row + index]
-        if piece == 0:
-            run.plain += 1
-            run.free += 1
-            continue
-        k.table[row + index] = 0
+    head = slot * run.groups + group
+    above, at, top = 0, k.heads[head], high
+    while at:
+        piece = k.links[at].piece
         one = k.pieces[piece]
-        one.ref -= 1
-        if one.ref:
-            run.extra -= 1
-        else:
-            run.free += 1
-            append(k, piece)
-
-
-def give_own(k: Tables, slot: int, group: int, low: int, high: int, cached: int) -> None:
-    """Of the blocks that are like no other's: the pieces that were found once, and all between."""
-    run, asked = k.run[0], k.requests[slot]
-    place = slot * run.groups + group
-    above, piece, top = 0, k.own[place], high
-    while piece:
-        one = k.pieces[piece]
-        below = one.rest
         if one.first >= high:
-            above, piece = piece, below
+            above, at = at, k.links[at].rest
             continue
         if one.first + one.count <= low:
             break
         if one.first + one.count > high:
-            part = new_piece(k)
-            k.pieces[part].first, k.pieces[part].count = high, one.first + one.count - high
-            k.pieces[part].rest = piece
-            note_beside(k, piece, part)
-            one.count = high - one.first
-            if above:
-                k.pieces[above].rest = part
+            if one.ref == 1:
+                link_part(k, slot, group, piece, part(k, piece, high))
             else:
-                k.own[place] = part
-            above = part
+                part_of(k, group, piece, high)
+            continue
         give_between(k, slot, group, one.first + one.count, top, cached)
         top = one.first
+        at = drop_link(k, at)
         if above:
-            k.pieces[above].rest = below
+            k.links[above].rest = at
         else:
-            k.own[place] = below
+            k.heads[head] = at
+        one.ref -= 1
+        if one.ref:
+            run.extra -= one.count
+            continue
         run.free += one.count
-        one.ref = one.rest = 0
-        if not asked.ended:
-            append(k, piece)
-        else:
+        if one.key < 0 and asked.ended:
             append_nameless(k, one.count)
             forget(k, piece)
             throw_away(k, piece)
-        piece = below
+        else:
+            append(k, piece)
     give_between(k, slot, group, low, top, cached)
 
 
 def give_between(k: Tables, slot: int, group: int, low: int, high: int, cached: int) -> None:
-    """Blocks that are no piece. Those with a hash are, where sparse retention keeps them (reachable_block_mask), the ones that a hit at
-    the prompt's end, or at its junction, needs."""
+    """Blocks that are no piece. Those with a hash are ones that are like no other's, and where sparse retention keeps them
+    (reachable_block_mask) the ones that a hit at the prompt's end, or at its junction, needs."""
     if high <= low:
         return
     run, one, kind = k.run[0], k.requests[slot], k.kinds[k.kind_of[group]]
     run.free += high - low
+    own = max(low, common(k, slot, kind))
     full = cached // run.align * run.align // kind.size
     top = high
-    ends = (max(one.prompt - 1, one.junction), min(one.prompt - 1, one.junction))
-    for end in ends:
-        bottom, last = low, full
+    for end in (max(one.prompt - 1, one.junction), min(one.prompt - 1, one.junction)):
+        bottom, last = own, full
         if kind.form == WINDOW or kind.form == ALIGNED:
             last = end // run.align * run.align // kind.size
-            bottom = max(low, last - kind.tail)
+            bottom = max(own, last - kind.tail)
         last = min(last, full, top)
         if last <= bottom:
             continue
         run.plain += top - last
         top = bottom
-        if not one.ended:
-            piece = new_piece(k)
-            k.pieces[piece].first, k.pieces[piece].count = bottom, last - bottom
-            k.pieces[piece].ref = k.pieces[piece].rest = 0
-            note(k, piece, own_key(k, slot, group))
-            append(k, piece)
-        else:
+        if one.ended:
             append_nameless(k, last - bottom)
+            continue
+        piece = new_piece(k)
+        new = k.pieces[piece]
+        new.first, new.count, new.ref = bottom, last - bottom, 0
+        note(k, piece, key_of(k, slot, group, bottom))
+        append(k, piece)
     run.plain += top - low
 
 
@@ -589,15 +636,20 @@ def publish(k: Tables, slot: int, cached: int) -> None:
         j = k.kind_of[group]
         kind, cell = k.kinds[j], cell_of(k, slot, j)
         full = min(cached // run.align * run.align // kind.size, common(k, slot, kind))
-        if full <= cell.noted:
+        low = max(cell.noted, cell.gone)
+        if full <= low:
             continue
         if kind.form == TOKENS or kind.form == CHUNK:
-            publish_span(k, slot, group, max(cell.noted, cell.gone), full)
+            publish_span(k, slot, group, low, full)
             continue
         # The lower end first, as the blocks of a table are looked through.
         for end in (min(one.prompt - 1, one.junction), max(one.prompt - 1, one.junction)):
             last = end // run.align * run.align // kind.size
-            publish_span(k, slot, group, max(cell.noted, cell.gone, last - kind.tail), min(last, full))
+            first, last = max(low, last - kind.tail), min(last, full)
+            if first < last:
+                low = last
+                if kind.form != ALIGNED or has_state(k, slot, j, first):
+                    publish_span(k, slot, group, first, last)
     for j in range(run.kinds):
         kind, cell = k.kinds[j], cell_of(k, slot, j)
         full = min(cached // run.align * run.align // kind.size, common(k, slot, kind))
@@ -605,31 +657,41 @@ def publish(k: Tables, slot: int, cached: int) -> None:
 
 
 def publish_span(k: Tables, slot: int, group: int, low: int, high: int) -> None:
-    run, j = k.run[0], k.kind_of[group]
-    kind = k.kinds[j]
-    row = (slot * run.groups + group) * run.width
-    for index in range(low, high):
-        if k.table[row + index] or (kind.form == ALIGNED and not has_state(k, slot, j, index)):
-            continue
+    run, kind = k.run[0], k.kinds[k.kind_of[group]]
+    head = slot * run.groups + group
+    while low < high:
+        end = min(high, bounds(k, slot, kind, low)[1])
         piece = new_piece(k)
         new = k.pieces[piece]
-        new.first, new.count, new.ref = index, 1, 1
-        k.table[row + index] = piece
-        note(k, piece, shared_key(k, slot, group, kind.size, index))
+        new.first, new.count, new.ref, new.sight = low, end - low, 1, 0
+        note(k, piece, key_of(k, slot, group, low))
+        k.heads[head] = add_link(k, piece, k.heads[head])
+        low = end
 
 
 def reach(k: Tables, slot: int, j: int, index: int) -> int:
     """The end of the blocks from `index` on that every group of a kind has in one piece; `index` where one has not got it
     (get_cached_block)."""
-    end = NEVER
+    end = NO_END
     for group in range(k.run[0].groups):
         if k.kind_of[group] == j:
-            piece = find(k, key_of(k, slot, group, k.kinds[j], index), index)
+            piece, last = find(k, key_of(k, slot, group, index), index)
             if piece == 0:
                 return index
-            last = k.pieces[piece].first + k.pieces[piece].count
-            end = last if end == NEVER else min(end, last)
+            end = min(end, last)
     return end
+
+
+def down_to(k: Tables, slot: int, j: int, index: int) -> int:
+    """The highest block up to `index` that every group of a kind may have: nothing between is found."""
+    kind = k.kinds[j]
+    low = bounds(k, slot, kind, index)[0]
+    for group in range(k.run[0].groups):
+        if k.kind_of[group] == j:
+            index = last_found(k, key_of(k, slot, group, index), index)
+            if index == NEVER:
+                return low - 1
+    return index
 
 
 def longest(k: Tables, slot: int, j: int, most: int, again: bool) -> int:
@@ -654,18 +716,21 @@ def longest(k: Tables, slot: int, j: int, most: int, again: bool) -> int:
                 break
             number = end
         return min(number, blocks) * size
-    if kind.form == ALIGNED:
-        while blocks and (blocks * size % align or reach(k, slot, j, blocks - 1) < blocks):
-            blocks -= 1
-        return blocks * size
-    row = 0
-    for index in range(blocks - 1, -1, -1):
-        if reach(k, slot, j, index) == index:
-            row = 0
-        elif row or (index + 1) * size % align == 0:
-            row += 1
-            if row >= kind.tail:
-                return (index + row) * size
+    index, row = blocks - 1, 0
+    while index >= 0:
+        place = down_to(k, slot, j, index)
+        if place < index:
+            row, index = 0, place
+        elif kind.form == ALIGNED:
+            if (index + 1) * size % align == 0:
+                return (index + 1) * size
+            index -= 1
+        else:
+            if row or (index + 1) * size % align == 0:
+                row += 1
+                if row >= kind.tail:
+                    return (index + row) * size
+            index -= 1
     return row * size // align * align
 
 
@@ -701,85 +766,40 @@ def found_span(k: Tables, slot: int, j: int) -> tuple[int, int]:
 
 
 def look(k: Tables, slot: int) -> int:
-    """Puts the blocks that a request found into its tables; how many of them are free. NEVER where a state has only just been cached: it is
-    there in the next step."""
-    run = k.run[0]
-    free = 0
+    """How many of the blocks that a request found are free. NEVER where a state has only just been cached: it is there in the next step."""
+    run, free = k.run[0], 0
     for group in range(run.groups):
         j = k.kind_of[group]
-        kind, cell = k.kinds[j], cell_of(k, slot, j)
-        covered = common(k, slot, kind)
-        row = (slot * run.groups + group) * run.width
-        # What a look in vain left behind
-        for index in range(cell.low, cell.high):
-            k.table[row + index] = 0
-        low, high = found_span(k, slot, j)
-        for index in range(low, min(high, covered)):
-            piece = find(k, shared_key(k, slot, group, kind.size, index), index)
-            k.table[row + index] = piece
-            free += k.pieces[piece].ref == 0
-        index = max(low, covered)
+        index, high = found_span(k, slot, j)
+        if index < high and k.kinds[j].form == ALIGNED and cached_now(k, key_of(k, slot, group, index), index):
+            return NEVER
         while index < high:
-            one = k.pieces[find(k, own_key(k, slot, group), index)]
-            end = min(one.first + one.count, high)
-            free += end - index
+            piece, end = find(k, key_of(k, slot, group, index), index)
+            if k.pieces[piece].ref == 0:
+                free += min(end, high) - index
             index = end
-        if kind.form == ALIGNED and high and cached_now(k, key_of(k, slot, group, kind, high - 1)):
-            free = -run.blocks - run.blocks
-    for j in range(run.kinds):
-        cell = cell_of(k, slot, j)
-        low, high = found_span(k, slot, j)
-        cell.low, cell.high = low, max(low, min(high, common(k, slot, k.kinds[j])))
-    return free if free >= 0 else NEVER
+    return free
 
 
 def hold(k: Tables, slot: int) -> None:
-    """Takes what was found (add_local_computed_blocks)."""
+    """Takes what was found (add_local_computed_blocks): of a piece as much as it goes, the rest stays where it is."""
     run = k.run[0]
     for group in range(run.groups):
-        j = k.kind_of[group]
-        low, high = found_span(k, slot, j)
-        covered = common(k, slot, k.kinds[j])
-        row = (slot * run.groups + group) * run.width
-        for index in range(low, min(high, covered)):
-            piece = k.table[row + index]
+        head = slot * run.groups + group
+        index, high = found_span(k, slot, k.kind_of[group])
+        while index < high:
+            piece, end = find(k, key_of(k, slot, group, index), index)
+            one, end = k.pieces[piece], min(end, high)
+            if end < one.first + one.count:
+                piece = part_of(k, group, piece, end)
+            if k.pieces[piece].first < index:
+                part_of(k, group, piece, index)
             one = k.pieces[piece]
             if one.ref == 0:
                 unlink(k, piece)
-                run.free -= 1
+                run.free -= one.count
             else:
-                run.extra += 1
+                run.extra += one.count
             one.ref += 1
-        place = slot * run.groups + group
-        k.own[place] = 0
-        index = max(low, covered)
-        while index < high:
-            piece = find(k, own_key(k, slot, group), index)
-            index = hold_part(k, piece, index, high)
-            k.pieces[piece].rest = k.own[place]
-            k.own[place] = piece
-    for j in range(run.kinds):
-        cell = cell_of(k, slot, j)
-        cell.low = cell.high = 0
-
-
-def hold_part(k: Tables, piece: int, low: int, high: int) -> int:
-    """Takes blocks low to high of a piece, as far as it goes; what is over stays in the queue, in its place. The end."""
-    one = k.pieces[piece]
-    end = one.first + one.count
-    if end > high:
-        part = new_piece(k)
-        k.pieces[part].first, k.pieces[part].count, k.pieces[part].rest = high, end - high, 0
-        note_beside(k, piece, part)
-        link(k, one.prv, part)
-        end = high
-    if one.first < low:
-        part = new_piece(k)
-        k.pieces[part].first, k.pieces[part].count, k.pieces[part].rest = one.first, low - one.first, 0
-        note_beside(k, piece, part)
-        link(k, piece, part)
-    one.first, one.count = low, end - low
-    unlink(k, piece)
-    k.run[0].free -= one.count
-    one.ref = 1
-    return end
+            k.heads[head] = add_link(k, piece, k.heads[head])
+            index += one.count

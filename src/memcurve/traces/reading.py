@@ -15,6 +15,7 @@ from .compiled import np
 from .formats import (
     HASHES,
     MOST_NS,
+    MOST_TOKENS,
     ROLES,
     BrokenLine,
     Columns,
@@ -353,6 +354,9 @@ class Trace:
         return time, prompt, output, elapsed
 
     def _json_rows(self, block: bytes) -> Chunk:
+        quick = self._plain_json(block)
+        if quick is not None:
+            return quick
         rows: list[tuple[int, int, int, int]] = []
         numbers: list[int] = []
         hashes: list[int] = []
@@ -383,6 +387,56 @@ class Trace:
         if not self.columns.hashes:
             return chunk
         return chunk.replace(hashes=np.array(hashes, np.int64), ends=np.array(ends, np.int64))
+
+    def _plain_json(self, block: bytes) -> Chunk | None:
+        """The same where every line is an object with whole numbers in range; None where each line has to be looked at."""
+        columns, lines = self.columns, block.count(b"\n")
+        # Not even a line without an object, or two of them on one
+        if self.elapsed or not block.isascii() or not block.startswith(b"{") or block.count(b"\n{") != lines - 1:
+            return None
+        import pyarrow as pa
+        from pyarrow import json as arrow
+
+        roles = [columns.time, columns.prompt, columns.output]
+        fields = [(name, pa.int64()) for name in roles] + [(HASHES, pa.list_(pa.int64()))] * bool(columns.hashes)
+        try:
+            table = arrow.read_json(
+                pa.BufferReader(block),
+                arrow.ReadOptions(use_threads=False, block_size=len(block) + 1),
+                arrow.ParseOptions(pa.schema(fields), unexpected_field_behavior="ignore"),
+            ).combine_chunks()
+        except pa.ArrowInvalid:
+            return None
+        if len(table) != lines or any(one.null_count for one in table.columns):
+            return None
+        found = np.zeros((5, lines), np.int64)
+        for row, name in enumerate(roles, 1):
+            found[row] = table[name].to_numpy()
+        time, prompt, output = found[1:4]
+        if (
+            abs(time).max() >= MOST_NS // columns.unit
+            or prompt.min() < 1
+            or output.min() < 0
+            or found[2:4].max() > MOST_TOKENS
+        ):
+            return None
+        found[1] *= columns.unit
+        own: Ints = np.zeros(0, np.int64)
+        counts = np.zeros(lines, np.int64)
+        if columns.hashes:
+            lists = pa.concat_arrays(table[HASHES].chunks)
+            if lists.values.null_count:
+                return None
+            own, counts = lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
+            if (len(own) and own.min() < 0) or (counts > -(-prompt // columns.hashes)).any():
+                return None
+        numbers = np.arange(self.counts.lines + 1, self.counts.lines + lines + 1)
+        self.counts.lines += lines
+        chunk = self._kept(found, numbers)
+        if not columns.hashes:
+            return chunk
+        own = own[np.repeat(output > 0, counts)]
+        return chunk.replace(hashes=own, ends=np.cumsum(counts[output > 0]))
 
     def _hashes(self, row: dict[str, Any], prompt: int) -> list[int]:
         found = row.get(HASHES, [])

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 INSTEAD = "without a queue (uncapped) demand is shown against the capacity"
 # Rows of the series before they join in pairs; the intervals that one run may have.
 ROWS, MOST_INTERVALS = 4096, 50_000_000
-# Requests of a first part, from which on the loop is compiled from the start.
-LONG = 2**15
 # Hashes of prefixes that are remembered, for what an unlimited cache would find.
 MOST_HASHES = 20_000_000
 
@@ -146,7 +144,7 @@ class Served:
         self.interval = 0
         self.preempted = self.needed = self.cut = 0
         self.turned_down = self.reusable = 0
-        self.seen: set[int] | None = set() if self.hashes else None
+        self.seen: NDArray[np.int64] | None = np.zeros(0, np.int64) if self.hashes else None
 
     def _starting(self, allocator: VllmAllocator, memory: int) -> VllmAllocator:
         """As the engine is started: with a longest request that fits."""
@@ -160,11 +158,11 @@ class Served:
         )
         return allocator.limited(fits)
 
-    def _replayer(self, interval: int | None, compiled: bool | None = None) -> Replayer:
+    def _replayer(self, interval: int | None) -> Replayer:
         try:
             return Replayer(
                 self.allocator, self.blocks, step_ns=self.service.step_ns, prefill_tokens=self.service.prefill_tokens,
-                hash_tokens=self.hashes or None, interval_ns=interval, compiled=compiled,
+                hash_tokens=self.hashes or None, interval_ns=interval,
             )  # fmt: skip
         except NotDescribed as error:
             raise NotDescribed(f"{error}; {INSTEAD}") from None
@@ -174,7 +172,7 @@ class Served:
             self.origin = int(chunk.time[0])
             span = int(chunk.time[-1]) - self.origin
             self.interval = max(self.service.step_ns, -(-span // (ROWS // 2)))
-            self.replayer = self._replayer(self.interval, True if len(chunk) >= LONG else None)
+            self.replayer = self._replayer(self.interval)
             self.arrived = Arrivals(self.interval)
         times = chunk.time - self.origin
         if int(times[-1]) // self.interval > MOST_INTERVALS:
@@ -203,20 +201,22 @@ class Served:
         """Tokens of prompts that came before, were the cache without a limit."""
         if self.seen is None or chunk.hashes is None or chunk.ends is None:
             return
-        ids, seen, first = chunk.hashes.tolist(), self.seen, 0
-        for prompt, end in zip(chunk.prompt.tolist(), chunk.ends.tolist(), strict=True):
-            own = ids[first:end]
-            first = end
-            known = 0
-            for one in own:
-                if one not in seen:
-                    break
-                known += 1
-            if prompt >= self.allocator.largest:
-                continue
-            self.reusable += min(known * self.hashes, prompt - 1)
-            seen.update(own[known:])
-        if len(seen) > MOST_HASHES:
+        counts = np.diff(chunk.ends, prepend=0)
+        fits = chunk.prompt < self.allocator.largest
+        ids, prompts, counts = chunk.hashes[np.repeat(fits, counts)], chunk.prompt[fits], counts[fits]
+        if not len(ids):
+            return
+        owner = np.repeat(np.arange(len(counts)), counts)
+        distinct, first, back = np.unique(ids, return_index=True, return_inverse=True)
+        before = np.isin(distinct, self.seen, assume_unique=True)
+        known = before[back] | (owner[first][back] < owner)
+        # Of each request those in front of the first that is new
+        place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+        new = np.full(len(counts), MOST_HASHES)
+        np.minimum.at(new, owner[~known], place[~known])
+        self.reusable += int(np.minimum(np.minimum(new, counts) * self.hashes, prompts - 1).sum())
+        self.seen = np.concatenate((self.seen, distinct[~before]))
+        if len(self.seen) > MOST_HASHES:
             self.seen = None
 
     def _took(self, part: Part) -> None:
