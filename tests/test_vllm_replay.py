@@ -15,7 +15,7 @@ from vllm_oracle import Asked, Oracle, Rules
 from memcurve import BadConfig, NotDescribed, Refused, load
 from memcurve.engines import vllm_loop, vllm_replay, vllm_scheduler
 from memcurve.engines.vllm_blocks import VllmAllocator
-from memcurve.engines.vllm_loop import has_numba, run_of
+from memcurve.engines.vllm_loop import Loop, has_numba, run_of
 from memcurve.engines.vllm_replay import Replayer
 from memcurve.engines.vllm_tables import ALIGNED, Tables
 from memcurve.verify.vllm_replay import replayed, summary
@@ -220,11 +220,49 @@ def test_steady_requests_agrees_where_all_wait_at_the_start(run: Any) -> None:
 
 
 @pytest.mark.skipif(not has_numba(), reason="needs numba")
-def test_turning_to_compiled_functions_in_the_middle_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turning_to_compiled_functions_in_the_middle_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from memcurve.engines import vllm_compiled
+
     entry = next(one for one in CASES if one.get("hash_tokens") and one["recorded"]["preemptions"])
-    monkeypatch.setattr(vllm_loop, "PLAIN_SECONDS", 0.0)
     monkeypatch.setattr(vllm_loop, "PLAIN_STEPS", 100)
-    assert summary(*replayed(entry)) == entry["recorded"]
+    monkeypatch.setattr(vllm_compiled, "kept", lambda: False)
+    for seconds, told in ((10**9, []), (0.0, [vllm_loop.COMPILING])):
+        monkeypatch.setattr(vllm_loop, "COMPILE_SECONDS", seconds)
+        with caplog.at_level("INFO", logger="memcurve"):
+            assert summary(*replayed(entry)) == entry["recorded"]
+        assert caplog.messages == told
+
+
+@pytest.mark.skipif(not has_numba(), reason="needs numba")
+def test_links_to_shared_blocks_are_as_many_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = []
+    more, sizes = Loop.more_links, Loop.sizes
+
+    def counted(self: Loop, size: int) -> None:
+        grown.append(size)
+        more(self, size)
+
+    monkeypatch.setattr(vllm_loop, "LINKS_EACH", 0.012)
+    monkeypatch.setattr(Loop, "more_links", counted)
+    monkeypatch.setattr(Loop, "sizes", lambda self: {name: int(size) for name, size in sizes(self).items()})
+    # 40 requests at once, each with 30 blocks of a hash of their own: 1,200 links, beyond the room of int(0.012 · 32 · 514) = 197.
+    number = np.arange(40)
+    ids = np.concatenate([[1, *range(100 * one, 100 * one + 29)] for one in number.tolist()])
+    found = []
+    for compiled in (False, True):
+        allocator = allocator_of(max_num_batched_tokens=512, max_num_seqs=512)
+        replayer = Replayer(
+            allocator, 4000, step_ns=1, prefill_tokens=1, hash_tokens=16, interval_ns=0, compiled=compiled
+        )
+        parts = [
+            replayer.feed(number * 0, number * 0 + 480, number * 0 + 300, (np.arange(41) * 30, ids)),
+            replayer.finish(),
+        ]
+        found.append((rows_of(parts, "series"), rows_of(parts, "requests")))
+    assert found[0] == found[1]
+    assert len(grown) > 1
 
 
 def size_of(replayer: Replayer) -> int:

@@ -211,9 +211,15 @@ def written(result: Replay, arguments: argparse.Namespace) -> int:
 
 
 def progress() -> Callable[[int, int], None]:
-    """A line on a terminal that says how much of the file was read, from the second second on."""
+    """A line on a terminal that says how much of the file was read, from the second second on, and what takes long before that."""
+    import logging
     from time import monotonic
 
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("\r\x1b[K%(message)s"))
+    logger = logging.getLogger("memcurve")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
     start = shown = monotonic()
 
     def tell(done: int, size: int) -> None:

@@ -38,13 +38,14 @@ if TYPE_CHECKING:
 REASONS = ("max_num_seqs", "max_num_batched_tokens", "blocks")
 # Before it pays to load Numba's code, or to make it: so many seconds in plain Python, looked at after so many steps.
 PLAIN_SECONDS, COMPILE_SECONDS, PLAIN_STEPS = 1.5, 20.0, 500
+COMPILING = "compiling the scheduler, which takes about half a minute and is kept for the next time"
 # Requests at once with which it surely does, where the code is there and where it is to be made
 MANY, LONG = 2**12, 2**16
 MOST_TIME = 2**62
 # Rows of results and of the series at a time; steps that a look at a request is at most ahead
 ROOM, WHEEL = 2**16, 1024
-# Links to pieces that there is room for at first, of each request and group
-LINKS_EACH = 16
+# Room for links to pieces at first, for each hash of every request and group: half of it is used at most before there is more
+LINKS_EACH = 2
 INTS = (
     "kind_of", "block_bytes", "states", "heads", "buckets", "hashes", "back", "gone", "slots", "marks", "ending", "due", "wheel",
     "scratch", "ended", "rows", "by_blocks", "by_running", "kept_for", "bound",
@@ -208,15 +209,20 @@ class Loop:
             wide = np.zeros((run.most + 2, width), np.int64)
             wide[:, :old] = array[: len(wide) * old].reshape(len(wide), old)
             tables, run.hash_width = tables._replace(hashes=wide.ravel()), width
+            self.tables = tables
+            self.more_links(self.sizes()["links"])
+            tables = self.tables
         if self.wide["fills"] > len(tables.fills):
             tables = tables._replace(fills=self.all_fills(2 * self.wide["fills"]))
         self.tables = tables
 
-    def more_links(self) -> None:
-        """Twice as many, where half of them are in use: requests share prompts that are cached in small pieces."""
-        links: Any = self.tables.links
-        self.tables = self.tables._replace(links=numpy().concatenate((links, numpy().zeros_like(links))))
-        self.run.room_links = len(self.tables.links)
+    def more_links(self, size: int) -> None:
+        np, run, links = numpy(), self.run, self.tables.links
+        if size > len(links):
+            wide: Any = np.zeros(size, links.dtype)  # type: ignore[attr-defined]
+            wide[: len(links)] = links
+            self.tables = self.tables._replace(links=wide)
+            run.room_links = size
 
     def all_fills(self, contexts: int) -> Any:
         np = numpy()
@@ -254,7 +260,8 @@ class Loop:
             if stop in (MORE, OVER):
                 return requests, series
             if stop == LINKS:
-                self.more_links()
+                # Requests share prompts that are cached in small parts.
+                self.more_links(2 * len(self.tables.links))
             if stop in (STUCK, FOREVER):
                 raise self.refused(stop == FOREVER)
 
@@ -314,7 +321,7 @@ class Loop:
         pieces = run.blocks + 4 if run.caching else 1
         return {
             "run": 1, "kinds": kinds, "kind_of": groups, "block_bytes": groups, "requests": slots, "cells": slots * kinds,
-            "states": slots * kinds * STATES, "heads": slots * groups, "pieces": pieces, "links": pieces + LINKS_EACH * slots * groups,
+            "states": slots * kinds * STATES, "heads": slots * groups, "pieces": pieces, "links": LINKS_EACH * (self.wide["hashes"] + 2) * slots * groups,
             "buckets": run.bits + 1 if run.caching else 1, "hashes": slots * self.wide["hashes"], "back": slots, "gone": slots,
             "slots": slots, "marks": slots, "ending": slots, "due": slots, "wheel": WHEEL, "scratch": STATES + 1,
             "ended": (run.room_ended + slots) * ENDED, "rows": (run.room_rows + 1) * ROWS, "by_blocks": run.blocks + 1,
@@ -325,6 +332,10 @@ class Loop:
         """Turns to arrays and the compiled functions, in the middle of a run."""
         from . import vllm_compiled
 
+        if not vllm_compiled.kept():
+            import logging
+
+            logging.getLogger("memcurve").info(COMPILING)
         np, tables = numpy(), self.tables
         self.serve, self.last_row = vllm_compiled.serve, vllm_compiled.row_of
         made: dict[str, Any] = {}

@@ -393,7 +393,7 @@ def enter(k: Tables, slot: int, budget: int) -> int:
     """Admits a request with its first chunk, so many tokens; 0 where it can't, and `kept` says why."""
     run, one = k.run[0], k.requests[slot]
     looks = run.caching > 0 and (one.preempted > 0 or one.hashes > 0)
-    one.done = one.hit = lookup(k, slot) if looks else 0
+    one.done = one.hit = one.told = lookup(k, slot) if looks else 0
     hit, stop = one.hit, stop_of(one)
     tokens = one.prefill - hit
     run.kept = BY_TOKENS

@@ -42,9 +42,9 @@ class Kind:
 
 class Cell:
     """What a request holds of each group of a kind: blocks `gone` to `held` of its table, or `count` states of which `before` is the
-    one before the last. noted: blocks that others may find by now."""
+    one before the last."""
 
-    held = gone = before = count = noted = 0
+    held = gone = before = count = 0
 
 
 class Piece:
@@ -64,12 +64,12 @@ class Link:
 class Request:
     """One request. prefill: tokens to compute before the next output (more after a preemption), total: all it has in the end. done:
     tokens computed; flying: those of its last chunk, scheduled at step `last`. first, end: the steps of its first and its last token.
-    hit: tokens found cached; junction: tokens that some layers found and others not. hashes: of its prompt. order: by age, NEVER where it
+    hit: tokens found cached; junction: tokens that some layers found and others not. hashes: of its prompt; told: tokens that others may find by now. order: by age, NEVER where it
     does not run; older, younger: those beside it. at: where the wheel has it, looked: the step that looked at it last; later, sooner: beside
     it there. dropped: tokens when it was preempted. admitted, known: times, the second of its first token; ended: whether it has its last."""
 
     number = arrival = prompt = prefill = total = done = flying = last = first = end = 0
-    hit = junction = hashes = order = older = younger = 0
+    hit = junction = hashes = told = order = older = younger = 0
     at = looked = later = sooner = dropped = preempted = admitted = known = ended = found = 0
 
 
@@ -338,6 +338,7 @@ def add_link(k: Tables, piece: int, rest: int) -> int:
     else:
         run.made_links += 1
         made = run.made_links
+        assert made < run.room_links
     run.links += 1
     k.links[made].piece, k.links[made].rest = piece, rest
     return made
@@ -405,7 +406,7 @@ def has_state(k: Tables, slot: int, j: int, index: int) -> bool:
 def open_cell(k: Tables, slot: int, j: int, hit: int) -> None:
     """The table of a request that finds so many tokens cached."""
     kind, cell = k.kinds[j], cell_of(k, slot, j)
-    cell.held = cell.noted = hit // kind.size
+    cell.held = hit // kind.size
     cell.gone = skipped(kind, hit) // kind.size
     cell.before = NEVER
     cell.count = 0
@@ -630,13 +631,14 @@ def release_states(k: Tables, slot: int, j: int, processed: int, cached: int) ->
 def publish(k: Tables, slot: int, cached: int) -> None:
     """Gives the full blocks of a prompt that others may find their keys (cache_full_blocks), so many tokens being cached."""
     run, one = k.run[0], k.requests[slot]
-    if not one.hashes:
+    upto = min(cached, blocks_of(one.prompt, run.align) * run.align) // run.align * run.align
+    if not one.hashes or upto <= one.told:
         return
     for group in range(run.groups):
         j = k.kind_of[group]
         kind, cell = k.kinds[j], cell_of(k, slot, j)
-        full = min(cached // run.align * run.align // kind.size, common(k, slot, kind))
-        low = max(cell.noted, cell.gone)
+        full = min(upto // kind.size, common(k, slot, kind))
+        low = max(one.told // kind.size, cell.gone)
         if full <= low:
             continue
         if kind.form == TOKENS or kind.form == CHUNK:
@@ -650,10 +652,7 @@ def publish(k: Tables, slot: int, cached: int) -> None:
                 low = last
                 if kind.form != ALIGNED or has_state(k, slot, j, first):
                     publish_span(k, slot, group, first, last)
-    for j in range(run.kinds):
-        kind, cell = k.kinds[j], cell_of(k, slot, j)
-        full = min(cached // run.align * run.align // kind.size, common(k, slot, kind))
-        cell.noted = max(cell.noted, full)
+    one.told = upto
 
 
 def publish_span(k: Tables, slot: int, group: int, low: int, high: int) -> None:
@@ -694,6 +693,16 @@ def down_to(k: Tables, slot: int, j: int, index: int) -> int:
     return index
 
 
+def first_of(k: Tables, slot: int, j: int, index: int) -> int:
+    """The lowest block from which to `index` every group of a kind has all in one piece."""
+    low = 0
+    for group in range(k.run[0].groups):
+        if k.kind_of[group] == j:
+            piece, _ = find(k, key_of(k, slot, group, index), index)
+            low = max(low, k.pieces[piece].first)
+    return low
+
+
 def longest(k: Tables, slot: int, j: int, most: int, again: bool) -> int:
     """Tokens of the longest hit of a kind, up to `most` (find_longest_cache_hit)."""
     kind, align = k.kinds[j], k.run[0].align
@@ -716,22 +725,22 @@ def longest(k: Tables, slot: int, j: int, most: int, again: bool) -> int:
                 break
             number = end
         return min(number, blocks) * size
-    index, row = blocks - 1, 0
+    # From the right: blocks found one beside the other down from `top`, where a hit may end
+    index, top = blocks - 1, NEVER
     while index >= 0:
         place = down_to(k, slot, j, index)
         if place < index:
-            row, index = 0, place
-        elif kind.form == ALIGNED:
-            if (index + 1) * size % align == 0:
-                return (index + 1) * size
-            index -= 1
-        else:
-            if row or (index + 1) * size % align == 0:
-                row += 1
-                if row >= kind.tail:
-                    return (index + row) * size
-            index -= 1
-    return row * size // align * align
+            index, top = place, NEVER
+            continue
+        low = first_of(k, slot, j, index)
+        if top == NEVER:
+            top = (index + 1) * size // align * align // size - 1
+        if top < low:
+            top = NEVER
+        elif top - low + 1 >= kind.tail:
+            return (top + 1) * size
+        index = low - 1
+    return (top + 1) * size // align * align
 
 
 def lookup(k: Tables, slot: int) -> int:
