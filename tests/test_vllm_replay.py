@@ -13,6 +13,7 @@ from replay import lines
 from vllm_oracle import Asked, Oracle, Rules
 
 from memcurve import BadConfig, NotDescribed, Refused, load
+from memcurve.base import TooLarge
 from memcurve.engines import vllm_loop, vllm_replay, vllm_scheduler
 from memcurve.engines.vllm_blocks import VllmAllocator
 from memcurve.engines.vllm_loop import Loop, has_numba, run_of
@@ -461,8 +462,13 @@ def test_offloaded_bytes_by_hand() -> None:
 
 
 def test_what_a_replay_is_not_made_of() -> None:
-    with pytest.raises(BadConfig, match="step_ns: 1,000,000,000,000"):
-        Replayer(allocator_of(), 10**5, step_ns=10**12, prefill_tokens=1)
+    with pytest.raises(BadConfig, match="step_ns: 1,000,000,000,000,000; expected less, for a batch of 8,192 tokens"):
+        Replayer(allocator_of(), 10**5, step_ns=10**15, prefill_tokens=1)
+    late = Replayer(allocator_of(), 1000, step_ns=10**14, prefill_tokens=1, compiled=False)
+    late.feed([0] * 99, [4000] * 99, [9] * 99)
+    # A batch takes 8,192 · 10^14 ns, 26 years, and 396,000 tokens of prompts take 49 of them.
+    with pytest.raises(TooLarge, match="for more than 146 years"):
+        late.finish()
     with pytest.raises(BadConfig, match="hashes: given without hash_tokens"):
         Replayer(allocator_of(), 10, step_ns=1, prefill_tokens=1).feed([0], [16], [1], ([0, 1], [5]))
     with pytest.raises(NotDescribed, match="num_speculative_tokens 3"):

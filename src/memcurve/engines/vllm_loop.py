@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from math import gcd, lcm
 
-from ..base import BadConfig, MissingExtraError, NotDescribed, Record, Refused
+from ..base import BadConfig, MissingExtraError, NotDescribed, Record, Refused, TooLarge
 from ..terms import compile_expr
 from . import vllm_scheduler
-from .vllm_scheduler import CARRY, ENDED, FOREVER, HASHES, LINKS, MORE, OVER, PAUSED, QUEUE, ROWS, STUCK, row_of
+from .vllm_scheduler import (
+    CARRY,
+    ENDED,
+    FOREVER,
+    HASHES,
+    LATE,
+    LINKS,
+    MORE,
+    MOST_TIME,
+    OVER,
+    PAUSED,
+    QUEUE,
+    ROWS,
+    STUCK,
+    row_of,
+)
 from .vllm_tables import (
     ALIGNED,
     CHUNK,
@@ -41,7 +56,6 @@ PLAIN_SECONDS, COMPILE_SECONDS, PLAIN_STEPS = 1.5, 20.0, 500
 COMPILING = "compiling the scheduler, which takes about half a minute and is kept for the next time"
 # Requests at once with which it surely does, where the code is there and where it is to be made
 MANY, LONG = 2**12, 2**16
-MOST_TIME = 2**62
 # Rows of results and of the series at a time; steps that a look at a request is at most ahead
 ROOM, WHEEL = 2**16, 1024
 # Room for links to pieces at first, for each hash of every request and group: half of it is used at most before there is more
@@ -123,12 +137,9 @@ class Loop:
         for slot in range(run.most + 1):
             self.tables.slots[slot] = slot + 1
         run.slots = run.most + 1
-        if (
-            max((run.budget * step_ns // prefill_tokens + step_ns) * run.blocks * run.block, run.budget * step_ns)
-            >= MOST_TIME
-        ):
+        if run.budget * step_ns >= MOST_TIME:
             raise BadConfig(
-                f"step_ns: {step_ns:,}; expected less, for what {run.blocks:,} blocks hold times a step to fit 62 bits"
+                f"step_ns: {step_ns:,}; expected less, for a batch of {run.budget:,} tokens to take less than 146 years"
             )
         if compiled:
             self.compile()
@@ -262,6 +273,10 @@ class Loop:
             if stop == LINKS:
                 # Requests share prompts that are cached in small parts.
                 self.more_links(2 * len(self.tables.links))
+            if stop == LATE:
+                raise TooLarge(
+                    f"vllm: after {int(run.finished):,} requests the others would go on for more than 146 years; expected faster rates"
+                )
             if stop in (STUCK, FOREVER):
                 raise self.refused(stop == FOREVER)
 

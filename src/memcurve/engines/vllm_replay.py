@@ -25,8 +25,8 @@ be like no other's. Where the engine keeps no prefixes (enable_prefix_caching=Fa
 from __future__ import annotations
 
 from ..base import BadConfig, Record, whole
-from .vllm_loop import MOST_TIME, Loop, numpy
-from .vllm_scheduler import ENDED, ROWS
+from .vllm_loop import Loop, numpy
+from .vllm_scheduler import ENDED, MOST_TIME, ROWS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -38,8 +38,9 @@ ENDED, ROWS = 9, 9
 # Why the first that waits is kept out
 NOTHING, BY_SEQS, BY_TOKENS, BY_BLOCKS = range(4)
 # What serve() stops for
-MORE, OVER, ROOM, STUCK, PAUSED, FOREVER, LINKS = range(7)
-CARRY = 2**62
+MORE, OVER, ROOM, STUCK, PAUSED, FOREVER, LINKS, LATE = range(8)
+# Units of area_high; nanoseconds that a run may take, 146 years
+CARRY, MOST_TIME = 2**20, 2**62
 # Times that a request which runs alone is put back without a token more before it is held to be for ever
 PATIENCE = 8
 
@@ -566,10 +567,9 @@ def until_then(k: Tables, time: int) -> None:
     k.by_blocks[run.h_blocks] += span
     k.by_running[run.h_running] += span
     k.kept_for[run.kept] += span
-    run.area_low += run.h_tokens * span
-    if run.area_low >= CARRY:
-        run.area_low -= CARRY
-        run.area_high += 1
+    run.area_low += run.h_tokens * (span % CARRY)
+    run.area_high += run.h_tokens * (span // CARRY) + run.area_low // CARRY
+    run.area_low %= CARRY
 
 
 def arrive(k: Tables, time: int) -> None:
@@ -650,6 +650,8 @@ def serve(k: Tables, steps: int) -> int:
                 return OVER
             until_then(k, k.queue[run.arrived * QUEUE + ARRIVAL])
             continue
+        if run.busy >= MOST_TIME:
+            return LATE
         if 2 * run.links > run.room_links:
             return LINKS
         if steps == 0:
