@@ -170,6 +170,64 @@ def test_broken_lines_of_json(tmp_path: Path, line: str, why: str) -> None:
     assert why in counts.told[0][1]
 
 
+NUMBERS = st.one_of(
+    st.integers(-2, 2**25).map(str), st.sampled_from(["0", "1", "3", "600", "-0", "1.0", "1e2", "07", '"4"', "null", "true", "NaN", "-Infinity",
+    "9223372036854775808", "99999999999999999999", "{}", "[1]", "nan", "1,", ""]),
+)  # fmt: skip
+IDS = st.lists(st.sampled_from(["0", "1", "5", "-1", "1.5", "null", "9223372036854775807"]), max_size=3).map(
+    lambda ids: f"[{', '.join(ids)}]"
+)
+FIELDS = st.one_of(
+    st.tuples(st.just("timestamp"), NUMBERS),
+    st.tuples(st.just("input_length"), NUMBERS),
+    st.tuples(st.just("output_length"), NUMBERS),
+    st.tuples(st.just("hash_ids"), st.one_of(IDS, NUMBERS)),
+    st.tuples(st.sampled_from(["x", "timestamp ", "\u00e9"]), st.sampled_from(['"a\\u0000"', "{}", '{"timestamp": 3}', "NaN", "[1, {}]", '"}{"'])),
+)  # fmt: skip
+GOOD = [("timestamp", "5"), ("input_length", "600"), ("output_length", "2"), ("hash_ids", "[3, 4]")]
+
+
+def as_line(fields: list[tuple[str, str]]) -> str:
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in fields) + "}"
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    lines=st.lists(st.one_of(st.just(as_line(GOOD)), st.lists(FIELDS, max_size=2).map(lambda more: as_line([*GOOD, *more])),
+    st.lists(FIELDS, max_size=5).map(as_line), st.sampled_from(["", " ", as_line(GOOD) * 2, as_line(GOOD) + "x", " " + as_line(GOOD)])),
+    min_size=1, max_size=6),
+)  # fmt: skip
+def test_json_is_read_alike_both_ways(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    """By Arrow, where it is plain, and line by line."""
+    path = put(tmp_path_factory.mktemp("t"), "\n".join([as_line(GOOD), *lines]) + "\n", "t.jsonl")
+    found = []
+    for quick in (Trace._plain_json, lambda *_: None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trace, "_plain_json", quick)
+            trace = Trace(path)
+            columns = []
+            for chunk in trace.chunks():
+                assert chunk.hashes is not None
+                assert chunk.ends is not None
+                every = (chunk.time, chunk.prompt, chunk.output, chunk.hashes, chunk.ends)
+                columns.append([one.tolist() for one in every])
+            found.append((columns, trace.counts.to_dict()))
+    assert found[0] == found[1]
+
+
+def test_plain_json_is_read_by_arrow(tmp_path: Path) -> None:
+    text = "".join(as_line([*GOOD[:3], ("hash_ids", f"[{number}]"), ("x", '"y"')]) + "\n" for number in range(50))
+    path = put(tmp_path, text, "t.jsonl")
+    with Trace(path) as trace:
+        chunk = trace._plain_json(text.encode())
+        assert chunk is not None
+        assert (len(chunk), chunk.hashes is not None and chunk.hashes.tolist()) == (50, list(range(50)))
+        assert trace._plain_json(text.encode() + b" \n") is None
+    # One column for two roles, which Arrow crashes on
+    with Trace(path, columns="time=timestamp,prompt=input_length,output=input_length") as both:
+        assert both._plain_json(text.encode()) is None
+
+
 CELLS = st.one_of(
     st.integers(-2, 2**25).map(str), st.decimals(0, 10**6, places=3).map(str), st.sampled_from(["", "1.0", " 3", "x", '"4"', "1e2", "07"]),
     st.datetimes().map(str), st.text("0123456789-:. T", max_size=24),
