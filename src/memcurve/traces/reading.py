@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from typing import TYPE_CHECKING, Any, Self
 
 from ..base import BadFile, Record, show
@@ -38,6 +39,8 @@ MOST_LINE = 2**24
 # A line that goes on for so long is none: what unpacks to it is made to harm.
 MOST_SKIPPED = 2**30
 WINDOW = 2**16
+# An object that begins on the line on which another one ends
+TWO = re.compile(rb"\}[ \t\r]*\{")
 # Broken or empty lines, after which a file is no trace; and how many are told with their numbers and reasons.
 MOST_BROKEN, TOLD = 1_000_000, 5
 
@@ -391,13 +394,19 @@ class Trace:
     def _plain_json(self, block: bytes) -> Chunk | None:
         """The same where every line is an object with whole numbers in range; None where each line has to be looked at."""
         columns, lines = self.columns, block.count(b"\n")
-        # Not even a line without an object, or two of them on one
-        if self.elapsed or not block.isascii() or not block.startswith(b"{") or block.count(b"\n{") != lines - 1:
+        roles = [columns.time, columns.prompt, columns.output]
+        names = roles + [HASHES] * bool(columns.hashes)
+        # Arrow crashes where two fields of a schema have the same name.
+        if self.elapsed or len(set(names)) < len(names) or not block.isascii():
+            return None
+        # A line without an object; two of them on one; what is no JSON, but read by Arrow
+        if not block.startswith(b"{") or block.count(b"\n{") != lines - 1 or TWO.search(block):
+            return None
+        if b"NaN" in block or b"Inf" in block:
             return None
         import pyarrow as pa
         from pyarrow import json as arrow
 
-        roles = [columns.time, columns.prompt, columns.output]
         fields = [(name, pa.int64()) for name in roles] + [(HASHES, pa.list_(pa.int64()))] * bool(columns.hashes)
         try:
             table = arrow.read_json(
@@ -414,7 +423,7 @@ class Trace:
             found[row] = table[name].to_numpy()
         time, prompt, output = found[1:4]
         if (
-            abs(time).max() >= MOST_NS // columns.unit
+            max(-int(time.min()), int(time.max())) >= MOST_NS // columns.unit
             or prompt.min() < 1
             or output.min() < 0
             or found[2:4].max() > MOST_TOKENS
