@@ -824,3 +824,25 @@ def test_all_words_of_a_figure_are_inside_it_and_apart(
     said = [one.get_text() for one in texts]
     capacities = [one for one in said if one.startswith("capacity ")]
     assert len(capacities) == ("memory" in given)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"timestamp":1,"input_length":6,"output_length":3,"x":NaN}',
+        '{"timestamp":1,"input_length":6,"output_length":3,"x":-Infinity}',
+        '{"timestamp":-9223372036854775808,"input_length":6,"output_length":3}',
+        '{"x":\n{"timestamp":1,"input_length":6,"output_length":3}} {"timestamp":2,"input_length":6,"output_length":3}',
+    ],
+)
+def test_json_that_is_none_is_broken_whoever_reads_it(tmp_path: Path, line: str) -> None:
+    good = '{"timestamp":0,"input_length":5,"output_length":2}\n'
+    with Trace(put(tmp_path, (good + line + "\n").encode(), "a.jsonl")) as trace:
+        assert sum(len(chunk) for chunk in trace.chunks()) == 1
+    assert trace.counts.broken == line.count("\n") + 1
+
+
+def test_one_column_may_have_two_roles(tmp_path: Path) -> None:
+    path = put(tmp_path, b'{"timestamp":0,"n":5}\n{"timestamp":1,"n":7}\n', "a.jsonl")
+    with Trace(path, "prompt=n,output=n") as trace:
+        assert [(one.prompt.tolist(), one.output.tolist()) for one in trace.chunks()] == [([5, 7], [5, 7])]

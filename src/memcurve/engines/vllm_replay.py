@@ -11,8 +11,8 @@ order they ended; `series` one row per interval (interval_ns), or per step of th
 one at the end. Nothing is kept of a request that ended, so memory goes with those that run or wait. totals() says what the run came to so
 far. REQUESTS and SERIES name the columns.
 
-Where one group of layers keeps every token (vllm_kernel, compiled by Numba where it is installed), prompts may share blocks; other
-groups go through the loop of steady_requests in plain Python (vllm_arrivals), and requests share nothing.
+The scheduler is that of steady_requests (vllm_scheduler), compiled by Numba where it is installed and the run is long enough. Prompts
+may share blocks of layers of all kinds.
 
 Time is an assumption: a batch takes step_ns for every prefill_tokens tokens of prompts in it, and step_ns more where any request
 decodes, in whole nanoseconds. The scheduler itself takes none.
@@ -55,7 +55,8 @@ class Totals(Record):
     turned_down: requests as long as the longest one or longer. steps: of the scheduler. computed: tokens, again after a preemption;
     hits: tokens found cached instead. peak_*: the most at once after any step; tokens: of the requests that run, one of a shared block
     once. *_ns: by blocks in use and by requests running, how long; token_ns: tokens held, times how long. kept_out_ns: how long the first
-    that waits was kept out, by reason. blocks: of the pool, for use.
+    that waits was kept out, by reason. blocks: of the pool, for use. moved_bytes: what preempted requests filled, summed when they are
+    admitted again: what swapping them out would bring back.
     """
 
     now_ns: int
@@ -86,7 +87,7 @@ class Replayer:
     """One run. blocks: of the pool, as VllmPool.num_blocks counts them. compiled: whether the functions are compiled; by default where
     Numba is installed and the run is long enough to gain from it. The results are the same.
 
-    NotDescribed: a model whose scheduling is not described, or shared prompts where layers are of several kinds.
+    NotDescribed: a model whose scheduling is not described, such as states at wider steps than the engine's hashes.
     """
 
     def __init__(
