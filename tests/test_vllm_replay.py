@@ -16,7 +16,7 @@ from memcurve import BadConfig, NotDescribed, Refused, load
 from memcurve.base import TooLarge
 from memcurve.engines import vllm_loop, vllm_replay, vllm_scheduler
 from memcurve.engines.vllm_blocks import VllmAllocator
-from memcurve.engines.vllm_loop import Loop, has_numba, run_of
+from memcurve.engines.vllm_loop import has_numba, run_of
 from memcurve.engines.vllm_replay import Replayer
 from memcurve.engines.vllm_tables import ALIGNED, Tables
 from memcurve.verify.vllm_replay import replayed, summary
@@ -237,33 +237,24 @@ def test_turning_to_compiled_functions_in_the_middle_changes_nothing(
 
 
 @pytest.mark.skipif(not has_numba(), reason="needs numba")
-def test_links_to_shared_blocks_are_as_many_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    grown = []
-    more, sizes = Loop.more_links, Loop.sizes
-
-    def counted(self: Loop, size: int) -> None:
-        grown.append(size)
-        more(self, size)
-
-    monkeypatch.setattr(vllm_loop, "LINKS_EACH", 0.012)
-    monkeypatch.setattr(Loop, "more_links", counted)
-    monkeypatch.setattr(Loop, "sizes", lambda self: {name: int(size) for name, size in sizes(self).items()})
-    # 40 requests at once, each with 30 blocks of a hash of their own: 1,200 links, beyond the room of int(0.012 · 32 · 514) = 197.
-    number = np.arange(40)
-    ids = np.concatenate([[1, *range(100 * one, 100 * one + 29)] for one in number.tolist()])
+def test_links_to_shared_blocks_are_as_many_as_it_takes() -> None:
+    # A prompt of 513 tokens; 31 of its first 17, 33, … 497 cut its blocks into pieces of one each, as they hold them; then 250 like it
+    # arrive at once, and have 31 links each, 7,750 in all.
+    times = [0] + [10**5] * 31 + [2 * 10**5] * 250
+    prompts = [513] + [16 * one + 1 for one in range(1, 32)] + [513] * 250
+    outputs = [1000] + [600] * 31 + [5] * 250
+    ids = [7, 8] + [7] * 31 + [one for number in range(250) for one in (7, 100 + number)]
+    offsets = np.cumsum([0, 2] + [1] * 31 + [2] * 250)
     found = []
     for compiled in (False, True):
-        allocator = allocator_of(max_num_batched_tokens=512, max_num_seqs=512)
         replayer = Replayer(
-            allocator, 4000, step_ns=1, prefill_tokens=1, hash_tokens=16, interval_ns=0, compiled=compiled
-        )
-        parts = [
-            replayer.feed(number * 0, number * 0 + 480, number * 0 + 300, (np.arange(41) * 30, ids)),
-            replayer.finish(),
-        ]
+            allocator_of(max_num_seqs=256), 3000, step_ns=1, prefill_tokens=1, hash_tokens=512, interval_ns=0, compiled=compiled
+        )  # fmt: skip
+        parts = [replayer.feed(times, prompts, outputs, (offsets, ids)), replayer.finish()]
         found.append((rows_of(parts, "series"), rows_of(parts, "requests")))
+        links = len(replayer.loop.tables.links)
     assert found[0] == found[1]
-    assert len(grown) > 1
+    assert links > vllm_loop.LINKS
 
 
 def size_of(replayer: Replayer) -> int:

@@ -8,6 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FunctionType
 
+import numpy as np
 from numba import njit
 from numba.core.types import StructRef, unliteral
 from numba.experimental import structref
@@ -51,10 +52,26 @@ def digest() -> str:
 DIGEST = digest()
 
 
+LINK = np.dtype([(name, np.int64) for name in ("piece", "rest")])
+
+
+@njit
+def more_links(k: Any) -> None:
+    wide = np.zeros(2 * len(k.links), LINK)
+    wide[: len(k.links)] = k.links
+    k.links = wide
+    k.run[0].room_links = len(wide)
+
+
+@njit(cache=True)
+def links_of(k: Any) -> Any:
+    return k.links
+
+
 def load() -> dict[str, Any]:
     """The functions of both modules once more: compiled when they are first called, and kept beside their source (or in the user's
     cache) for the next process."""
-    done: dict[str, Any] = {}
+    done: dict[str, Any] = {"more_links": more_links}
     for one in MODULES:
         name = f"{one.__name__}_compiled"
         spec = spec_from_file_location(name, one.__file__)
@@ -91,8 +108,11 @@ def kept() -> bool:
     return stats.cache_path is not None and any(Path(stats.cache_path).glob(f"*serve_{DIGEST}*.nbc"))
 
 
-def serve(tables: Tables, steps: int) -> int:
-    return int(FUNCTIONS["serve"](TablesRef(*tables), steps))
+def serve(tables: Tables, steps: int) -> tuple[int, Tables]:
+    """Why it stopped, and the tables, of which it may have made one larger."""
+    by_reference = TablesRef(*tables)
+    stop = int(FUNCTIONS["serve"](by_reference, steps))
+    return stop, tables._replace(links=links_of(by_reference))
 
 
 def row_of(tables: Tables, time: int) -> None:

@@ -13,7 +13,6 @@ from .vllm_scheduler import (
     FOREVER,
     HASHES,
     LATE,
-    LINKS,
     MORE,
     MOST_TIME,
     OVER,
@@ -58,8 +57,8 @@ COMPILING = "compiling the scheduler, which takes about half a minute and is kep
 MANY, LONG = 2**12, 2**16
 # Rows of results and of the series at a time; steps that a look at a request is at most ahead
 ROOM, WHEEL = 2**16, 1024
-# Room for links to pieces at first, for each hash of every request and group: half of it is used at most before there is more
-LINKS_EACH = 2
+# Room for links to pieces at first
+LINKS = 2**12
 INTS = (
     "kind_of", "block_bytes", "states", "heads", "buckets", "hashes", "back", "gone", "slots", "marks", "ending", "due", "wheel",
     "scratch", "ended", "rows", "by_blocks", "by_running", "kept_for", "bound",
@@ -111,7 +110,7 @@ class Loop:
     ) -> None:  # fmt: skip
         serving = serving_of(allocator)
         self.compiled = has_numba() if compiled is None else compiled
-        self.serve: Callable[[Tables, int], int] = vllm_scheduler.serve
+        self.serve: Callable[[Tables, int], tuple[int, Tables]] = plainly
         self.seconds = 0.0
         self.run = run = Run()
         self.tables = Tables(
@@ -220,20 +219,9 @@ class Loop:
             wide = np.zeros((run.most + 2, width), np.int64)
             wide[:, :old] = array[: len(wide) * old].reshape(len(wide), old)
             tables, run.hash_width = tables._replace(hashes=wide.ravel()), width
-            self.tables = tables
-            self.more_links(self.sizes()["links"])
-            tables = self.tables
         if self.wide["fills"] > len(tables.fills):
             tables = tables._replace(fills=self.all_fills(2 * self.wide["fills"]))
         self.tables = tables
-
-    def more_links(self, size: int) -> None:
-        np, run, links = numpy(), self.run, self.tables.links
-        if size > len(links):
-            wide: Any = np.zeros(size, links.dtype)  # type: ignore[attr-defined]
-            wide[: len(links)] = links
-            self.tables = self.tables._replace(links=wide)
-            run.room_links = size
 
     def all_fills(self, contexts: int) -> Any:
         np = numpy()
@@ -255,7 +243,7 @@ class Loop:
         while True:
             quick = not self.arrays and self.compiled
             start = perf_counter() if quick else 0.0
-            stop = self.serve(self.tables, PLAIN_STEPS if quick else MOST_TIME)
+            stop, self.tables = self.serve(self.tables, PLAIN_STEPS if quick else MOST_TIME)
             if quick:
                 self.seconds += perf_counter() - start
                 if stop in (PAUSED, MORE) and self.pays():
@@ -270,9 +258,6 @@ class Loop:
                 run.ended = run.rows = 0
             if stop in (MORE, OVER):
                 return requests, series
-            if stop == LINKS:
-                # Requests share prompts that are cached in small parts.
-                self.more_links(2 * len(self.tables.links))
             if stop == LATE:
                 raise TooLarge(
                     f"vllm: after {int(run.finished):,} requests the others would go on for more than 146 years; expected faster rates"
@@ -336,7 +321,7 @@ class Loop:
         pieces = run.blocks + 4 if run.caching else 1
         return {
             "run": 1, "kinds": kinds, "kind_of": groups, "block_bytes": groups, "requests": slots, "cells": slots * kinds,
-            "states": slots * kinds * STATES, "heads": slots * groups, "pieces": pieces, "links": LINKS_EACH * (self.wide["hashes"] + 2) * slots * groups,
+            "states": slots * kinds * STATES, "heads": slots * groups, "pieces": pieces, "links": max(LINKS, run.made_links + 1),
             "buckets": run.bits + 1 if run.caching else 1, "hashes": slots * self.wide["hashes"], "back": slots, "gone": slots,
             "slots": slots, "marks": slots, "ending": slots, "due": slots, "wheel": WHEEL, "scratch": STATES + 1,
             "ended": (run.room_ended + slots) * ENDED, "rows": (run.room_rows + 1) * ROWS, "by_blocks": run.blocks + 1,
@@ -377,6 +362,10 @@ class Loop:
 
 # Rows of a table while it is sparse
 WIDE = 2**32
+
+
+def plainly(tables: Tables, steps: int) -> tuple[int, Tables]:
+    return vllm_scheduler.serve(tables, steps), tables
 
 
 class Rows(dict):  # type: ignore[type-arg]

@@ -38,7 +38,7 @@ ENDED, ROWS = 9, 9
 # Why the first that waits is kept out
 NOTHING, BY_SEQS, BY_TOKENS, BY_BLOCKS = range(4)
 # What serve() stops for
-MORE, OVER, ROOM, STUCK, PAUSED, FOREVER, LINKS, LATE = range(8)
+MORE, OVER, ROOM, STUCK, PAUSED, FOREVER, LATE = range(7)
 # Units of area_high; nanoseconds that a run may take, 146 years
 CARRY, MOST_TIME = 2**20, 2**62
 # Times that a request which runs alone is put back without a token more before it is held to be for ever
@@ -652,8 +652,6 @@ def serve(k: Tables, steps: int) -> int:
             continue
         if run.busy >= MOST_TIME:
             return LATE
-        if 2 * run.links > run.room_links:
-            return LINKS
         if steps == 0:
             return PAUSED
         steps -= 1

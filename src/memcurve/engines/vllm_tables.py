@@ -80,14 +80,13 @@ class Run:
     hash_width: places of a row of hashes; room_links: places of links; wheel: its places; single: whether one group keeps every token, row:
     its bytes of one. step_ns, prefill_tokens, interval: as Replayer has them; room_ended, room_rows: for results and rows; blocks.
 
-    Now: free: blocks, plain: those without a hash; spare, made: places of pieces, spare_link, made_links, links: of links, how
-    many are in use; extra: uses of blocks beyond the first. The others are the
+    Now: free: blocks, plain: those without a hash; spare, made: places of pieces, spare_link, made_links: of links; extra: uses of blocks beyond the first. The others are the
     scheduler's."""
 
     budget = most = chunked = ahead = caching = groups = kinds = align = hashed = aligned = block = exports = 0
     hash_tokens = bits = hash_width = room_links = wheel = single = row = 0
     step_ns = prefill_tokens = interval = room_ended = room_rows = blocks = final = longest = 0
-    free = plain = spare = made = extra = spare_link = made_links = links = 0
+    free = plain = spare = made = extra = spare_link = made_links = 0
     # Now, the end of the last batch, steps; the step that looks next; whether one has come to an empty queue
     now = busy = step = until = woken = sample = ended_before = 0
     # Requests fed, arrived, let in; the one that is first in line; free slots; those that run, prefill, decode; put back; put back with
@@ -330,6 +329,10 @@ def bounds(k: Tables, slot: int, kind: Kind, index: int) -> tuple[int, int]:
 # -- links to pieces --------------------------------------------------------------------------------------------------------
 
 
+def more_links(k: Tables) -> None:
+    """Makes room where a table is an array (vllm_compiled)."""
+
+
 def add_link(k: Tables, piece: int, rest: int) -> int:
     run = k.run[0]
     if run.spare_link:
@@ -338,8 +341,8 @@ def add_link(k: Tables, piece: int, rest: int) -> int:
     else:
         run.made_links += 1
         made = run.made_links
-        assert made < run.room_links
-    run.links += 1
+        if made == run.room_links:
+            more_links(k)
     k.links[made].piece, k.links[made].rest = piece, rest
     return made
 
@@ -350,7 +353,6 @@ def drop_link(k: Tables, link: int) -> int:
     rest = k.links[link].rest
     k.links[link].rest = run.spare_link
     run.spare_link = link
-    run.links -= 1
     return rest
 
 
@@ -367,11 +369,12 @@ def part_of(k: Tables, group: int, piece: int, at: int) -> int:
 def link_part(k: Tables, slot: int, group: int, piece: int, low: int) -> None:
     at = k.heads[slot * k.run[0].groups + group]
     while at:
-        one = k.links[at]
-        if one.piece == piece:
-            one.rest = add_link(k, low, one.rest)
+        rest = k.links[at].rest
+        if k.links[at].piece == piece:
+            made = add_link(k, low, rest)
+            k.links[at].rest = made
             return
-        at = one.rest
+        at = rest
 
 
 # -- what a request holds ---------------------------------------------------------------------------------------------------

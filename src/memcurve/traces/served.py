@@ -208,14 +208,16 @@ class Served:
             return
         owner = np.repeat(np.arange(len(counts)), counts)
         distinct, first, back = np.unique(ids, return_index=True, return_inverse=True)
-        before = np.isin(distinct, self.seen, assume_unique=True)
+        # What was seen stays in order, so that it is looked up and joined without sorting it all.
+        at = np.searchsorted(self.seen, distinct)
+        before = np.append(self.seen, -1)[at] == distinct
         known = before[back] | (owner[first][back] < owner)
         # Of each request those in front of the first that is new
         place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
         new = np.full(len(counts), MOST_HASHES)
         np.minimum.at(new, owner[~known], place[~known])
         self.reusable += int(np.minimum(np.minimum(new, counts) * self.hashes, prompts - 1).sum())
-        self.seen = np.concatenate((self.seen, distinct[~before]))
+        self.seen = np.insert(self.seen, at[~before], distinct[~before])
         if len(self.seen) > MOST_HASHES:
             self.seen = None
 
