@@ -283,13 +283,18 @@ def test_a_header_of_20_mb(tmp_path: Path) -> None:
         name: {"dtype": "BF16", "shape": [7168, 2048], "data_offsets": [i * 29360128, (i + 1) * 29360128]}
         for i, name in enumerate(names)
     }
-    data = raw(json.dumps(header))
+    text = json.dumps(header)
+    data = raw(text)
     assert len(data) > 20 * 10**6
+    start = time.process_time()
+    json.loads(text)
+    plain = time.process_time() - start
     path = written(tmp_path, data)
     os.truncate(path, len(data) + 160_000 * 29360128)
     seconds, size, found = measured(path)
     assert found == "160000 tensors"
-    assert seconds < 2
+    # Machines differ in speed: 2 s, or so many times as Python's own JSON takes here.
+    assert seconds < max(2, 8 * plain)
     assert size < 256
 
 
